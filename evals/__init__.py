@@ -1,0 +1,1 @@
+"""Quality: what a model can do, measured."""

@@ -1,0 +1,162 @@
+"""The thin door to Pythia, OPT, BLOOM, GPT-Neo and Mamba through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.initialization import no_init_weights
+
+from rwkv_core.init import random_fill
+from rwkv_core.spec import BadInput, ModelSpec, Unsupported
+
+
+@dataclass
+class CacheState:
+    """A cache that transformers extends in place; `mask` [B, S] marks the true tokens, None where all are."""
+
+    cache: Any
+    mask: Tensor | None
+    tokens: int
+
+
+class HFModel(nn.Module):
+    """A LanguageModel over a transformers causal model. Recurrent ones (Mamba) have no ragged batches."""
+
+    def __init__(self, spec: ModelSpec, causal: Any, source: str | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.causal = causal.eval()
+        self.source = source
+        self.recurrent = spec.architecture["model_type"] == "mamba"
+        self.attention = "ssm" if self.recurrent else str(causal.config._attn_implementation)
+
+    def hidden(
+        self, tokens: Tensor, state: CacheState | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, CacheState]:
+        """tokens [B, T] -> hidden [B, T, C] and the extended cache; see LanguageModel.
+
+        With lengths, each row of the cache is moved right until its true end is the last slot: the
+        padding lies to the left, where a mask hides it from whatever comes next.
+        """
+        batch, new = tokens.shape
+        past = state.tokens if state else 0
+        limit = self.spec.max_tokens
+        if limit is not None and past + new > limit:
+            raise Unsupported(f"{self.spec.name} has {limit} learned positions; {past + new} tokens do not fit")
+        if self.recurrent:
+            return self._recurrent(tokens, state, lengths)
+        cache = state.cache if state else DynamicCache(config=self.causal.config)
+        mask = state.mask if state else None
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(batch, new)], 1)
+        options: dict[str, Any] = {}
+        if mask is not None:
+            options["attention_mask"] = mask
+            if self.spec.architecture["model_type"] != "bloom":  # ALiBi counts the mask itself
+                options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
+        out = self.causal.base_model(input_ids=tokens, past_key_values=cache, use_cache=True, **options)
+        after = CacheState(cache, mask, past + new)
+        if lengths is not None:
+            after.mask = _align_right(cache, mask, lengths, past, new)
+        return out.last_hidden_state, after
+
+    def _recurrent(
+        self, tokens: Tensor, state: CacheState | None, lengths: Tensor | None
+    ) -> tuple[Tensor, CacheState]:
+        if lengths is not None and bool((lengths != tokens.shape[1]).any()):
+            raise Unsupported(f"{self.spec.name}: transformers' Mamba keeps no state at a padded row's true end")
+        cache = state.cache if state else None
+        out = self.causal.base_model(input_ids=tokens, cache_params=cache, use_cache=True)
+        return out.last_hidden_state, CacheState(
+            out.cache_params, None, (state.tokens if state else 0) + tokens.shape[1]
+        )
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """hidden [..., C] -> logits [..., V]."""
+        return self.causal.get_output_embeddings()(hidden)
+
+    def state_bytes(self, state: CacheState) -> int:
+        """Exact bytes of every tensor in the cache."""
+        found: dict[int, int] = {}
+        for layer in state.cache.layers:
+            for value in vars(layer).values():
+                for t in value.values() if isinstance(value, dict) else [value]:
+                    if isinstance(t, Tensor):
+                        found[t.data_ptr()] = t.nbytes
+        return sum(found.values())
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, no special tokens added."""
+        return self._tokenizer().encode(text, add_special_tokens=False)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
+        return self._tokenizer().decode(list(tokens))
+
+    def _tokenizer(self) -> Any:
+        if self.source is None:
+            raise BadInput(f"{self.spec.name} has random weights and so no tokenizer; use pretrained or local weights")
+        revision = None if Path(self.source).is_dir() else self.spec.revision
+        return AutoTokenizer.from_pretrained(self.source, revision=revision)
+
+
+def build(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
+    """A model of the exact architecture with random weights of the spec's seed."""
+    arguments = dict(spec.architecture)
+    config = AutoConfig.for_model(arguments.pop("model_type"), **arguments)
+    with no_init_weights(), torch.device(device):
+        causal = AutoModelForCausalLM.from_config(config, dtype=dtype, **_attention(spec))
+    causal.tie_weights()
+    random_fill(causal, spec.seed or 0)
+    return HFModel(spec, causal)
+
+
+def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
+    """Weights of the hub repository at the spec's revision, or of a local folder. Raises BadInput."""
+    local = spec.weights != "pretrained"
+    source = spec.weights if local else spec.repo
+    where = {} if local else {"revision": spec.revision}
+    try:
+        causal = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **where, **_attention(spec))
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        if local:
+            raise BadInput(f"{source}: not a model folder that transformers can read ({first})") from error
+        raise BadInput(offline(spec, first)) from error
+    counted = sum(p.numel() for p in causal.parameters())
+    if spec.parameters and counted != spec.parameters:
+        raise BadInput(f"{source}: {counted:,} parameters, but {spec.name} has {spec.parameters:,}; is it that model?")
+    return HFModel(spec, causal.to(device), source)
+
+
+def offline(spec: ModelSpec, reason: str) -> str:
+    """One line for a hub model that cannot be had."""
+    return (
+        f"{spec.name}: the hub repository {spec.repo} at {spec.revision} is neither cached nor reachable ({reason}); "
+        "copy it to this machine and give its folder as `weights:`, or use `weights: random:0`"
+    )
+
+
+def _attention(spec: ModelSpec) -> dict[str, str]:
+    return {} if spec.attention == "default" else {"attn_implementation": spec.attention}
+
+
+def _align_right(cache: Any, mask: Tensor | None, lengths: Tensor, past: int, new: int) -> Tensor:
+    """Roll the last `new` slots' padding to the far left of each row; the mask [B, past+new] that results."""
+    batch, total = len(lengths), past + new
+    if mask is None:
+        mask = torch.ones(batch, total, dtype=torch.long, device=lengths.device)
+    slots = torch.arange(total, device=lengths.device)
+    mask = mask * (slots < past + lengths[:, None])
+    source = (slots - (new - lengths[:, None])) % total  # [B, S]: which old slot each new slot takes
+    for layer in cache.layers:
+        index = source[:, None, :, None]
+        layer.keys = layer.keys.gather(2, index.expand_as(layer.keys))
+        layer.values = layer.values.gather(2, index.expand_as(layer.values))
+    return mask.gather(1, source)

@@ -1,0 +1,105 @@
+"""Names and specs -> a model on a device. The only list of models is configs/models.yaml."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported
+
+MODELS_FILE = Path(__file__).resolve().parents[1] / "configs" / "models.yaml"
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@functools.cache
+def catalogue() -> dict[str, ModelSpec]:
+    """Every model of configs/models.yaml by name."""
+    entries = yaml.safe_load(MODELS_FILE.read_text())
+    return {name: ModelSpec(name=name, **entry) for name, entry in entries.items()}
+
+
+def find(name: str, **changes: str) -> ModelSpec:
+    """The spec of a name, with other weights or attention where given. Raises BadInput for an unknown one."""
+    specs = catalogue()
+    if name not in specs:
+        near = difflib.get_close_matches(name, specs, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(specs)}"
+        raise BadInput(f"unknown model {name!r}: {hint}")
+    return dataclasses.replace(specs[name], **changes)
+
+
+def load(name_or_spec: str | ModelSpec, *, device: str = "cpu", dtype: str = "float32") -> LanguageModel:
+    """A model ready to run: our RWKV for that family, transformers for the others.
+
+    A name stands for its pretrained weights; a ModelSpec says where they come from. Raises BadInput
+    for an unknown model or unusable weights, Unsupported for a device that is not here, MemoryError
+    before anything is allocated where the weights alone cannot fit.
+    """
+    spec = find(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec
+    if dtype not in DTYPES:
+        raise BadInput(f"unknown dtype {dtype!r}: one of {', '.join(DTYPES)}")
+    torch_dtype: torch.dtype = getattr(torch, dtype)
+    _check_room(spec, device, torch_dtype)
+    if spec.family == "rwkv4":
+        return _load_rwkv(spec, device, dtype)
+    from rwkv_core import hf  # here, because transformers takes seconds to import
+
+    make = hf.pretrained if spec.seed is None else hf.build
+    return make(spec, device, torch_dtype)
+
+
+def _load_rwkv(spec: ModelSpec, device: str, dtype: str) -> LanguageModel:
+    from rwkv_core import init
+    from rwkv_core.model import HALF_RESCALE_EVERY, RWKV
+
+    if spec.seed is None:
+        path = _download(spec) if spec.weights == "pretrained" else Path(spec.weights)
+        model = RWKV.from_checkpoint(path, device=device, dtype=dtype)
+        if spec.parameters and model.spec.parameters != spec.parameters:
+            raise BadInput(
+                f"{path}: {model.spec.parameters:,} parameters, but {spec.name} has {spec.parameters:,}; is it that model?"
+            )
+        model.spec = spec
+        return model
+    model = RWKV.of(spec).to(getattr(torch, dtype)).to_empty(device=device)
+    for block in model.blocks:
+        block.att.time_decay.data = block.att.time_decay.data.float()
+        block.att.time_first.data = block.att.time_first.data.float()
+    init.random_fill(model, spec.seed)
+    if dtype == "float16":
+        model.rescale(HALF_RESCALE_EVERY)
+    return model.eval()
+
+
+def _download(spec: ModelSpec) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from rwkv_core.hf import offline
+
+    try:
+        wanted = ["*.json", "*.safetensors", "*.bin"]
+        return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=wanted))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise BadInput(offline(spec, type(error).__name__)) from error
+
+
+def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise Unsupported("no CUDA device on this machine")
+        free: Any = torch.cuda.mem_get_info()[0]
+    elif device == "cpu":
+        meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(meminfo["MemAvailable"].split()[0]) * 1024
+    else:
+        raise BadInput(f"unknown device {device!r}: cpu or cuda")
+    needed = spec.parameters * dtype.itemsize
+    if needed > free:
+        raise MemoryError(f"{spec.name}: {needed / 1e9:.1f} GB of weights, {free / 1e9:.1f} GB free on {device}")

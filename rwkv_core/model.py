@@ -1,0 +1,141 @@
+"""RWKV as a language model: embedding, blocks, head; one forward for a sequence, a chunk or a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rwkv_core import tokenizer, weights
+from rwkv_core.spec import ModelSpec
+from rwkv_core.v4 import ChannelMix, TimeMix
+from rwkv_core.wkv import State as WkvState
+from rwkv_core.wkv import choose, initial_state
+
+HALF_RESCALE_EVERY = 6  # layers; float16 overflows without it (as in BlinkDL's and transformers' inference)
+
+
+class LayerState(NamedTuple):
+    """What one layer carries to the next token: 5 vectors of [B, C] (paper Table 2: 5DL numbers)."""
+
+    att_x: Tensor
+    wkv: WkvState
+    ffn_x: Tensor
+
+
+State = list[LayerState]
+
+
+class Block(nn.Module):
+    """x + TimeMix(LN(x)), then x + ChannelMix(LN(x)) (paper Fig. 2)."""
+
+    def __init__(self, width: int, att_inner: int, ffn_inner: int, eps: float, first: bool) -> None:
+        super().__init__()
+        if first:
+            self.ln0 = nn.LayerNorm(width, eps)  # of the embedding; in block 0 because the checkpoints have it there
+        self.ln1 = nn.LayerNorm(width, eps)
+        self.ln2 = nn.LayerNorm(width, eps)
+        self.att = TimeMix(width, att_inner)
+        self.ffn = ChannelMix(width, ffn_inner)
+
+    def forward(self, x: Tensor, state: LayerState, lengths: Tensor | None, impl: str) -> tuple[Tensor, LayerState]:
+        out, att_x, wkv = self.att(self.ln1(x), state.att_x, state.wkv, lengths, impl)
+        x = x + out
+        out, ffn_x = self.ffn(self.ln2(x), state.ffn_x, lengths)
+        return x + out, LayerState(att_x, wkv, ffn_x)
+
+
+class RWKV(nn.Module):
+    """RWKV-4 (paper sec. 3). Parameters are uninitialised: fill them from a checkpoint or by init.py."""
+
+    def __init__(self, spec: ModelSpec, *, impl: str = "auto") -> None:
+        super().__init__()
+        self.spec = spec
+        self.impl = choose(impl)
+        self.attention = f"wkv4:{self.impl}"
+        self.tokenizer: tokenizer.Tokenizer | None = None
+        self.rescale_every = 0
+        shape = spec.architecture
+        width, eps = spec.width, shape.get("layer_norm_epsilon", 1e-5)
+        att_inner = shape.get("attention_hidden_size") or width
+        ffn_inner = shape.get("intermediate_size") or 4 * width
+        self.emb = nn.Embedding(spec.vocab_size, width)
+        self.blocks = nn.ModuleList(Block(width, att_inner, ffn_inner, eps, first=i == 0) for i in range(spec.layers))
+        self.ln_out = nn.LayerNorm(width, eps)
+        self.unembed = nn.Linear(width, spec.vocab_size, bias=False)
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, *, device: str = "cpu", dtype: str = "float32", impl: str = "auto"
+    ) -> RWKV:
+        """A BlinkDL .pth, a .safetensors/.bin file, or a folder as transformers' save_pretrained writes it.
+
+        Sizes and version are read from what is there. Raises BadInput where the file is damaged, of
+        another version, or has missing or surplus weights.
+        """
+        tensors, spec = weights.read(Path(path))
+        model = cls.of(spec, impl=impl)
+        model.load_state_dict(weights.cast(tensors, getattr(torch, dtype)), assign=True)
+        model.tokenizer = tokenizer.find(Path(path))
+        if dtype == "float16":
+            model.rescale(HALF_RESCALE_EVERY)
+        return model.to(device).eval()
+
+    @classmethod
+    def of(cls, spec: ModelSpec, *, impl: str = "auto") -> RWKV:
+        """The model of `spec` on the meta device: shapes without memory."""
+        with torch.device("meta"):
+            return cls(spec, impl=impl)
+
+    @torch.no_grad()
+    def rescale(self, every: int) -> None:
+        """Halve the residual stream after each `every` layers, exactly undone by the final LayerNorm."""
+        self.rescale_every = every
+        for i, block in enumerate(self.blocks):
+            block.att.output.weight.div_(2 ** (i // every))
+            block.ffn.value.weight.div_(2 ** (i // every))
+
+    def empty_state(self, batch: int) -> State:
+        """The state before the first token, for `batch` rows."""
+        like = self.emb.weight
+        inner = self.blocks[0].att.time_decay.shape[0]
+        zero = torch.zeros(batch, like.shape[1], device=like.device, dtype=like.dtype)
+        wkv = initial_state(batch, inner, like.device, torch.promote_types(like.dtype, torch.float32))
+        return [LayerState(zero, wkv, zero) for _ in self.blocks]
+
+    def hidden(
+        self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """tokens [B, T] -> hidden [B, T, C] after the last LayerNorm, and the state; see LanguageModel."""
+        before = self.empty_state(len(tokens)) if state is None else state
+        x = self.blocks[0].ln0(self.emb(tokens))
+        after = []
+        for i, block in enumerate(self.blocks):
+            x, layer = block(x, before[i], lengths, self.impl)
+            after.append(layer)
+            if self.rescale_every and (i + 1) % self.rescale_every == 0:
+                x = x / 2
+        return self.ln_out(x), after
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """hidden [..., C] -> logits [..., V]."""
+        return self.unembed(hidden)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens [B, T] -> logits [B, T, V]."""
+        return self.head(self.hidden(tokens)[0])
+
+    def state_bytes(self, state: State) -> int:
+        """Exact bytes of the state's tensors."""
+        return sum(t.nbytes for layer in state for t in (layer.att_x, *layer.wkv, layer.ffn_x))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, no special tokens added."""
+        return tokenizer.require(self.tokenizer, self.spec).encode(text, add_special_tokens=False).ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
+        return tokenizer.require(self.tokenizer, self.spec).decode(list(tokens))

@@ -1,0 +1,142 @@
+"""What the layers say to each other about a model: its description, its interface, its arithmetic.
+
+Standard library only, so that the reports can read it where there is no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+
+class BadInput(Exception):
+    """Something the user gave is wrong; the message is one line: what, where, how to mend it."""
+
+
+class Unsupported(Exception):
+    """This model, device or machine cannot do what was asked. A finding, not a fault."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of configs/models.yaml, and where its weights come from.
+
+    weights: "pretrained" (the hub repository at `revision`), "random:SEED", or a path to a
+    checkpoint file or folder. attention: "default" (the fastest kind that the family offers in
+    transformers) or "eager". parameters counts every tensor once, tied ones too.
+    """
+
+    name: str
+    family: str
+    architecture: Mapping[str, Any] = field(hash=False)
+    repo: str = ""
+    revision: str = "main"
+    context_length: int = 1024
+    parameters: int = 0
+    label: str = ""
+    weights: str = "pretrained"
+    attention: str = "default"
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of random weights; None where the weights are read from somewhere."""
+        kind, _, seed = self.weights.partition(":")
+        if kind != "random":
+            return None
+        if not seed.isdigit():
+            raise BadInput(f"weights {self.weights!r} of {self.name}: write random:SEED, as in random:0")
+        return int(seed)
+
+    @property
+    def layers(self) -> int:
+        return int(_first(self.architecture, "num_hidden_layers", "n_layer", "num_layers"))
+
+    @property
+    def width(self) -> int:
+        return int(self.architecture["hidden_size"])
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.architecture["vocab_size"])
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest sequence the architecture can represent; None where it has no such bound."""
+        learned = self.architecture["model_type"] in ("opt", "gpt_neo")
+        return int(self.architecture["max_position_embeddings"]) if learned else None
+
+    def state_bytes(self, tokens: int, itemsize: int = 4, batch: int = 1) -> int:
+        """Bytes that must be kept to continue after `tokens` tokens, by formula.
+
+        RWKV-4 keeps two token-shift vectors in the model's type and (a, b, p) in float32 for each
+        layer (paper Table 2: 5DL numbers); Mamba a convolution window and a state; attention one
+        key and one value of the model's width for each token and layer.
+        """
+        per_layer: int
+        match self.architecture["model_type"]:
+            case "rwkv":
+                inner = self.architecture.get("attention_hidden_size") or self.width
+                per_layer = 2 * self.width * itemsize + 3 * inner * 4
+            case "mamba":
+                inner = self.architecture["expand"] * self.width
+                per_layer = inner * (self.architecture["state_size"] + self.architecture["conv_kernel"]) * itemsize
+            case _:
+                per_layer = 2 * self.width * tokens * itemsize
+        return batch * self.layers * per_layer
+
+
+def _first(mapping: Mapping[str, Any], *names: str) -> Any:
+    for name in names:
+        if name in mapping:
+            return mapping[name]
+    raise KeyError(names[0])
+
+
+class LanguageModel(Protocol):
+    """What a harness may ask of a model, RWKV and Transformers alike.
+
+    Tensors are torch's; they are typed Any here because this module imports only the standard
+    library. B is the batch, T the tokens, C the width, V the vocabulary.
+    """
+
+    spec: ModelSpec
+    attention: str  # how the mixing is computed: "sdpa", "eager", "wkv4:torch", ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+    def hidden(self, tokens: Any, state: Any = None, lengths: Any = None) -> tuple[Any, Any]:
+        """tokens [B, T] -> the last hidden layer, normalised, [B, T, C], and the state to go on from.
+
+        With lengths [B], a row's tokens beyond its length are padding and its state is that of its
+        true end. A state is used once: a Transformer extends its cache in place.
+        """
+        ...
+
+    def head(self, hidden: Any) -> Any:
+        """hidden [..., C] -> logits [..., V]; separate, so that it is computed only where it is read."""
+        ...
+
+    def state_bytes(self, state: Any) -> int:
+        """Exact bytes of the tensors that `state` holds."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Any: ...
+
+    def to(self, device: Any) -> Self: ...
+
+
+def rwkv4_parameters(vocab: int, width: int, layers: int) -> int:
+    """Parameters of RWKV-4: 2VD + 13 D^2 L + D(11L + 4) (paper v2, sec. 4)."""
+    return 2 * vocab * width + 13 * width**2 * layers + width * (11 * layers + 4)
+
+
+def rwkv4_flops(vocab: int, width: int, layers: int) -> int:
+    """Floating-point operations of one token's forward pass: 2(VD + 13 D^2 L), as printed in Table 2.
+
+    The sentence in v2 says 2(2VD + 13 D^2 L); the numbers of the table follow this one, in which
+    the embedding, a look-up, costs nothing.
+    """
+    return 2 * (vocab * width + 13 * width**2 * layers)

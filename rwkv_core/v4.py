@@ -1,0 +1,71 @@
+"""RWKV-4's two sublayers (paper v2, sec. 3.1-3.2, eqs. 11-19). Names of weights are those of BlinkDL's checkpoints.
+
+Both mix each token with the one before it ("token shift"), so both carry their last input as state.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rwkv_core.wkv import State, wkv4
+
+
+def shift(x: Tensor, last: Tensor) -> Tensor:
+    """x [B, T, C] one step later, `last` [B, C] before it."""
+    if x.shape[1] == 1:
+        return last[:, None]
+    return torch.cat([last[:, None], x[:, :-1]], 1)
+
+
+def at_end(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The vector [B, C] of x [B, T, C] at each row's last true token."""
+    if lengths is None:
+        return x[:, -1]
+    return x[torch.arange(len(x), device=x.device), lengths - 1]
+
+
+class TimeMix(nn.Module):
+    """The attention-like sublayer: W_o (sigmoid(r) * wkv), eqs. 11-17."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.time_decay = nn.Parameter(torch.empty(inner))
+        self.time_first = nn.Parameter(torch.empty(inner))
+        self.time_mix_k = nn.Parameter(torch.empty(1, 1, width))
+        self.time_mix_v = nn.Parameter(torch.empty(1, 1, width))
+        self.time_mix_r = nn.Parameter(torch.empty(1, 1, width))
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(width, inner, bias=False)
+        self.receptance = nn.Linear(width, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
+
+    def forward(
+        self, x: Tensor, last: Tensor, state: State, lengths: Tensor | None, impl: str
+    ) -> tuple[Tensor, Tensor, State]:
+        """x [B, T, C] -> the sublayer's output [B, T, C], the input to shift in next, the WKV state."""
+        shifted = shift(x, last)
+        k = self.key(torch.lerp(shifted, x, self.time_mix_k))
+        v = self.value(torch.lerp(shifted, x, self.time_mix_v))
+        r = torch.sigmoid(self.receptance(torch.lerp(shifted, x, self.time_mix_r)))
+        y, state = wkv4(-torch.exp(self.time_decay.float()), self.time_first.float(), k, v, state, lengths, impl)
+        return self.output(r * y), at_end(x, lengths), state
+
+
+class ChannelMix(nn.Module):
+    """The feed-forward sublayer: sigmoid(r) * W_v max(k, 0)^2, eqs. 18-19."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.time_mix_k = nn.Parameter(torch.empty(1, 1, width))
+        self.time_mix_r = nn.Parameter(torch.empty(1, 1, width))
+        self.key = nn.Linear(width, inner, bias=False)
+        self.receptance = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, T, C] -> the sublayer's output [B, T, C] and the input to shift in next."""
+        shifted = shift(x, last)
+        k = torch.relu(self.key(torch.lerp(shifted, x, self.time_mix_k))).square()
+        r = torch.sigmoid(self.receptance(torch.lerp(shifted, x, self.time_mix_r)))
+        return r * self.value(k), at_end(x, lengths)

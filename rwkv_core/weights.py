@@ -1,0 +1,189 @@
+"""Checkpoints on disk -> a state dict of model.RWKV and the sizes read from it; strict about every key.
+
+Two layouts: BlinkDL's .pth, whose names are the model's own, and transformers' RwkvForCausalLM.
+Nothing here runs what a file contains: pickles are opened with weights_only=True.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rwkv_core.spec import BadInput, ModelSpec
+
+Tensors = dict[str, Tensor]
+
+# Keys that only one version has. Asked in this order, since later versions kept some of the earlier names.
+VERSIONS = {
+    "RWKV-7": r"\.att\.r_k$",
+    "RWKV-6": r"\.att\.(time_maa_|x_maa)|\.attention\.time_maa_",
+    "RWKV-5": r"\.att\.(ln_x\.|time_faaaa|gate\.)|\.attention\.(ln_x\.|time_faaaa|gate\.)",
+    "RWKV-4a/b (with tiny attention)": r"tiny_|\.att\.(qq|kk|vv|oo)\.",
+    "RWKV-4": r"\.att\.time_first$|\.attention\.time_first$",
+}
+
+# transformers' names -> ours.
+RENAMES = (
+    (r"^rwkv\.", ""),
+    (r"^embeddings\.", "emb."),
+    (r"\.pre_ln\.", ".ln0."),
+    (r"\.attention\.", ".att."),
+    (r"\.feed_forward\.", ".ffn."),
+    (r"\.time_mix_key$", ".time_mix_k"),
+    (r"\.time_mix_value$", ".time_mix_v"),
+    (r"\.time_mix_receptance$", ".time_mix_r"),
+    (r"^head\.", "unembed."),
+)
+
+FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def read(path: Path) -> tuple[Tensors, ModelSpec]:
+    """The weights under the model's names, and the model they describe. Raises BadInput."""
+    config: dict[str, object] = {}
+    if path.is_dir():
+        tensors = _read_folder(path)
+        if (path / "config.json").is_file():
+            config = _read_json(path / "config.json")
+    elif path.is_file():
+        tensors = _read_file(path)
+    else:
+        raise BadInput(f"{path}: no such checkpoint file or folder; give the path of a .pth, .safetensors or folder")
+    version = next((name for name, key in VERSIONS.items() if any(re.search(key, k) for k in tensors)), None)
+    if version != "RWKV-4":
+        what = f"a {version} checkpoint" if version else f"no RWKV checkpoint (it begins with {_some(tensors)})"
+        raise BadInput(f"{path}: this is {what}; only RWKV-4 can be loaded")
+    tensors = {_rename(name): tensor for name, tensor in tensors.items()}
+    if config.get("tie_word_embeddings") and "emb.weight" in tensors:
+        tensors.setdefault("unembed.weight", tensors["emb.weight"])
+    spec = _describe(path, tensors, config)
+    _check(path, tensors, spec)
+    return tensors, spec
+
+
+def cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:
+    """Weights in `dtype`, the decay and the bonus in float32: they stand in an exponent."""
+    keep = (".time_decay", ".time_first")
+    return {name: t.to(torch.float32 if name.endswith(keep) else dtype) for name, t in tensors.items()}
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A hash of every parameter's name, shape and up to 4096 of its values, in float32: same weights, same hash."""
+    digest = hashlib.sha256()
+    for name, p in module.named_parameters():
+        flat = p.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 4096)].float().cpu()
+        digest.update(f"{name}{tuple(p.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_folder(path: Path) -> Tensors:
+    for name in FOLDER_FILES:
+        if not (path / name).is_file():
+            continue
+        if not name.endswith(".index.json"):
+            return _read_file(path / name)
+        tensors: Tensors = {}
+        weight_map = _read_json(path / name).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise BadInput(f"{path / name}: no weight_map in it; download the folder again")
+        for shard in sorted(set(weight_map.values())):
+            if not (path / shard).is_file():
+                raise BadInput(f"{path}: {name} names {shard}, which is not there; download the folder again")
+            tensors |= _read_file(path / shard)
+        return tensors
+    raise BadInput(f"{path}: none of {', '.join(FOLDER_FILES)} in this folder")
+
+
+def _read_file(path: Path) -> Tensors:
+    damaged = f"{path}: cannot be read as a checkpoint (truncated or damaged): copy or download it again"
+    try:
+        if path.stat().st_size == 0:
+            raise BadInput(f"{path}: the file is empty; copy or download it again")
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "nsupported" in str(error) or "GLOBAL" in str(error):
+            raise BadInput(
+                f"{path}: refused, since this pickle holds more than tensors and would run code; "
+                "convert it to .safetensors where you trust it"
+            ) from error
+        raise BadInput(damaged) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise BadInput(damaged) from error
+    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+        raise BadInput(f"{path}: holds a {type(loaded).__name__}, not a mapping from names to tensors")
+    return loaded
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        loaded = json.loads(path.read_text())
+    except ValueError as error:
+        raise BadInput(f"{path}: not valid JSON ({error}); download it again") from error
+    if not isinstance(loaded, dict):
+        raise BadInput(f"{path}: no JSON object; download it again")
+    return loaded
+
+
+def _rename(name: str) -> str:
+    for pattern, ours in RENAMES:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def _describe(path: Path, tensors: Tensors, config: dict[str, object]) -> ModelSpec:
+    layers = 1 + max(int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name)))
+    try:
+        vocab, width = tensors["emb.weight"].shape
+        inner = tensors["blocks.0.att.key.weight"].shape[0]
+        ffn = tensors["blocks.0.ffn.key.weight"].shape[0]
+    except (KeyError, ValueError) as error:
+        raise BadInput(f"{path}: no usable {error} in it; the sizes of the model cannot be read") from error
+    return ModelSpec(
+        name=path.stem,
+        family="rwkv4",
+        label=path.stem,
+        weights=str(path),
+        parameters=sum(t.numel() for t in tensors.values()),
+        context_length=int(str(config.get("context_length", 1024))),
+        architecture={
+            "model_type": "rwkv",
+            "vocab_size": vocab,
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "attention_hidden_size": inner,
+            "intermediate_size": ffn,
+            "layer_norm_epsilon": float(str(config.get("layer_norm_epsilon", 1e-5))),
+        },
+    )
+
+
+def _check(path: Path, tensors: Tensors, spec: ModelSpec) -> None:
+    from rwkv_core.model import RWKV  # the model that the file must fill, key by key
+
+    wanted = {name: p.shape for name, p in RWKV.of(spec).state_dict().items()}
+    missing, surplus = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
+    if missing or surplus:
+        parts = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(surplus)}"] * bool(surplus)
+        raise BadInput(f"{path}: this RWKV-4 checkpoint {' and '.join(parts)}; it is incomplete or another variant")
+    for name, shape in wanted.items():
+        if tensors[name].numel() != shape.numel():
+            raise BadInput(f"{path}: {name} has shape {list(tensors[name].shape)} where {list(shape)} fits the others")
+        tensors[name] = tensors[name].reshape(shape)
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
