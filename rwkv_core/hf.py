@@ -33,6 +33,7 @@ class HFModel(nn.Module):
         self.spec = spec
         self.causal = causal.eval()
         self.source = source
+        self.revision = getattr(causal.config, "_commit_hash", None)
         self.recurrent = spec.architecture["model_type"] == "mamba"
         self.attention = "ssm" if self.recurrent else str(causal.config._attn_implementation)
 
@@ -66,9 +67,7 @@ class HFModel(nn.Module):
             after.mask = _align_right(cache, mask, lengths, past, new)
         return out.last_hidden_state, after
 
-    def _recurrent(
-        self, tokens: Tensor, state: CacheState | None, lengths: Tensor | None
-    ) -> tuple[Tensor, CacheState]:
+    def _recurrent(self, tokens: Tensor, state: CacheState | None, lengths: Tensor | None) -> tuple[Tensor, CacheState]:
         if lengths is not None and bool((lengths != tokens.shape[1]).any()):
             raise Unsupported(f"{self.spec.name}: transformers' Mamba keeps no state at a padded row's true end")
         cache = state.cache if state else None

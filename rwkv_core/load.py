@@ -24,7 +24,7 @@ def catalogue() -> dict[str, ModelSpec]:
     return {name: ModelSpec(name=name, **entry) for name, entry in entries.items()}
 
 
-def find(name: str, **changes: str) -> ModelSpec:
+def find(name: str, **changes: Any) -> ModelSpec:
     """The spec of a name, with other weights or attention where given. Raises BadInput for an unknown one."""
     specs = catalogue()
     if name not in specs:
@@ -63,9 +63,10 @@ def _load_rwkv(spec: ModelSpec, device: str, dtype: str) -> LanguageModel:
         model = RWKV.from_checkpoint(path, device=device, dtype=dtype)
         if spec.parameters and model.spec.parameters != spec.parameters:
             raise BadInput(
-                f"{path}: {model.spec.parameters:,} parameters, but {spec.name} has {spec.parameters:,}; is it that model?"
+                f"{path}: {model.spec.parameters:,} parameters, {spec.name} has {spec.parameters:,}; is it that model?"
             )
         model.spec = spec
+        model.revision = path.name if spec.weights == "pretrained" else None  # the hub's cache names folders so
         return model
     model = RWKV.of(spec).to(getattr(torch, dtype)).to_empty(device=device)
     for block in model.blocks:

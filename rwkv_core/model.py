@@ -51,19 +51,24 @@ class Block(nn.Module):
 class RWKV(nn.Module):
     """RWKV-4 (paper sec. 3). Parameters are uninitialised: fill them from a checkpoint or by init.py."""
 
+    blocks: Sequence[Block]  # a ModuleList
+
     def __init__(self, spec: ModelSpec, *, impl: str = "auto") -> None:
         super().__init__()
         self.spec = spec
         self.impl = choose(impl)
         self.attention = f"wkv4:{self.impl}"
         self.tokenizer: tokenizer.Tokenizer | None = None
+        self.revision: str | None = None
         self.rescale_every = 0
         shape = spec.architecture
         width, eps = spec.width, shape.get("layer_norm_epsilon", 1e-5)
         att_inner = shape.get("attention_hidden_size") or width
         ffn_inner = shape.get("intermediate_size") or 4 * width
         self.emb = nn.Embedding(spec.vocab_size, width)
-        self.blocks = nn.ModuleList(Block(width, att_inner, ffn_inner, eps, first=i == 0) for i in range(spec.layers))
+        self.blocks = nn.ModuleList(  # type: ignore[assignment]
+            Block(width, att_inner, ffn_inner, eps, first=i == 0) for i in range(spec.layers)
+        )
         self.ln_out = nn.LayerNorm(width, eps)
         self.unembed = nn.Linear(width, spec.vocab_size, bias=False)
 
@@ -92,7 +97,7 @@ class RWKV(nn.Module):
 
     @torch.no_grad()
     def rescale(self, every: int) -> None:
-        """Halve the residual stream after each `every` layers, exactly undone by the final LayerNorm."""
+        """Halve the residual stream after each `every` layers; the final LayerNorm undoes it."""
         self.rescale_every = every
         for i, block in enumerate(self.blocks):
             block.att.output.weight.div_(2 ** (i // every))
@@ -106,9 +111,7 @@ class RWKV(nn.Module):
         wkv = initial_state(batch, inner, like.device, torch.promote_types(like.dtype, torch.float32))
         return [LayerState(zero, wkv, zero) for _ in self.blocks]
 
-    def hidden(
-        self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    def hidden(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """tokens [B, T] -> hidden [B, T, C] after the last LayerNorm, and the state; see LanguageModel."""
         before = self.empty_state(len(tokens)) if state is None else state
         x = self.blocks[0].ln0(self.emb(tokens))

@@ -5,9 +5,9 @@ Standard library only, so that the reports can read it where there is no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 
 class BadInput(Exception):
@@ -102,6 +102,7 @@ class LanguageModel(Protocol):
 
     spec: ModelSpec
     attention: str  # how the mixing is computed: "sdpa", "eager", "wkv4:torch", ...
+    revision: str | None  # the hub commit that the weights were read from, where they were
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -123,9 +124,13 @@ class LanguageModel(Protocol):
         """Exact bytes of the tensors that `state` holds."""
         ...
 
-    def parameters(self, recurse: bool = True) -> Any: ...
+    def named_parameters(self) -> Iterator[tuple[str, Any]]: ...
 
-    def to(self, device: Any) -> Self: ...
+
+class AtLeast(NamedTuple):
+    """The smallest value of an experiment's parameter: `repeats: Annotated[int, AtLeast(3)] = 3`."""
+
+    least: float
 
 
 def rwkv4_parameters(vocab: int, width: int, layers: int) -> int:

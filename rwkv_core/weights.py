@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from rwkv_core.spec import BadInput, ModelSpec
+from rwkv_core.spec import BadInput, LanguageModel, ModelSpec
 
 Tensors = dict[str, Tensor]
 
@@ -44,7 +44,12 @@ RENAMES = (
     (r"^head\.", "unembed."),
 )
 
-FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 def read(path: Path) -> tuple[Tensors, ModelSpec]:
@@ -76,10 +81,10 @@ def cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:
     return {name: t.to(torch.float32 if name.endswith(keep) else dtype) for name, t in tensors.items()}
 
 
-def fingerprint(module: nn.Module) -> str:
+def fingerprint(model: LanguageModel) -> str:
     """A hash of every parameter's name, shape and up to 4096 of its values, in float32: same weights, same hash."""
     digest = hashlib.sha256()
-    for name, p in module.named_parameters():
+    for name, p in model.named_parameters():
         flat = p.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 4096)].float().cpu()
         digest.update(f"{name}{tuple(p.shape)}".encode())

@@ -1,0 +1,1 @@
+"""Speed and memory, and the rig that runs every experiment."""

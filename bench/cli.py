@@ -1,0 +1,105 @@
+"""rwkv-bench: plan, run, report, doctor. Parses and calls, nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rwkv_core.spec import BadInput
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="""RWKV or a Transformer? Measure both on this machine and print the published numbers beside.
+
+    Start with `rwkv-bench doctor`, then `rwkv-bench run configs/pocket.yaml` and
+    `rwkv-bench report results/pocket`. A run that was interrupted goes on where it stopped.""",
+)
+
+Matrix = Annotated[Path, typer.Argument(help="A matrix file: configs/pocket.yaml, configs/inference-cpu.yaml, ...")]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="Folder of records. [default: results/NAME]")]
+Only = Annotated[str, typer.Option(help="Only cells whose id contains this, as in --only pythia.")]
+
+
+@app.command()
+def plan(matrix: Matrix, store: StoreOption = None, only: Only = "") -> None:
+    """List the cells of a matrix and which of them are measured. Measures nothing."""
+    from bench import matrix as matrices
+
+    chosen = matrices.choose(matrix, store, only)
+    for cell in chosen.cells:
+        typer.echo(f"{chosen.state(cell):12} {cell.id}")
+    typer.echo(f"{len(chosen.cells)} cells, {len(chosen.pending)} to measure, records in {chosen.store.folder}")
+
+
+@app.command()
+def run(
+    matrix: Matrix,
+    store: StoreOption = None,
+    only: Only = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure at most this many cells now.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured, and stop.")] = False,
+) -> None:
+    """Measure what a matrix asks for and the store does not hold yet.
+
+    Each cell is written as it ends, so that an interrupted run loses at most one. ok, oom and
+    unsupported are final; failed cells are measured again by the next run. Exits with 1 if a cell failed.
+    """
+    from bench import matrix as matrices
+
+    if dry_run:
+        plan(matrix, store, only)
+        return
+    chosen = matrices.choose(matrix, store, only)
+    todo = chosen.pending[:limit]
+    if not todo:
+        typer.echo(f"nothing to measure: all {len(chosen.cells)} cells are in {chosen.store.folder}")
+        return
+    try:
+        with chosen.store.locked():
+            outcome = matrices.execute(todo, chosen.store, chosen.records)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; what was measured is in {chosen.store.folder}: the same command goes on", err=True)
+        raise typer.Exit(130) from None
+    counted = ", ".join(f"{n} {status}" for status, n in outcome.counts.items())
+    typer.echo(f"{counted}; records in {chosen.store.folder}: now `rwkv-bench report {chosen.store.folder}`")
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    store: Annotated[list[Path], typer.Argument(help="Folders of records, as in results/pocket.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page, tables and figures.")] = Path("reports/out"),
+) -> None:
+    """Write the page (index.html), tables (Markdown, LaTeX, CSV) and figures (PNG, SVG) from records."""
+    from reports import page
+
+    for line in page.write(store, out):
+        typer.echo(line)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do, and which experiments that allows."""
+    from bench import doctor as doctors
+
+    for what, found in doctors.examine():
+        typer.echo(f"{what:18} {found}")
+
+
+def main() -> None:
+    """Run the command line; what the user got wrong is one line and exit code 2."""
+    try:
+        app()
+    except BadInput as error:
+        typer.echo(f"rwkv-bench: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What this machine can do, and which experiments that allows."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import psutil
+import torch
+from huggingface_hub import constants
+
+from bench.plan import EXPERIMENTS
+from reports import provenance
+from rwkv_core import load, wkv
+
+BANDWIDTH_BYTES = 512 << 20  # far beyond any cache
+HUB_TIMEOUT_S = 3
+
+
+def examine() -> Iterator[tuple[str, str]]:
+    """(what, found) lines, each as soon as it is known."""
+    memory = psutil.virtual_memory()
+    facts = provenance.collect("cpu")
+    yield "python", f"{facts['python']} on {facts['platform']}"
+    yield "libraries", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    cores = psutil.cpu_count(logical=False) or facts["cores"]
+    yield "cpu", f"{facts['cpu']}, {cores} cores, torch uses {torch.get_num_threads()} threads"
+    yield "memory", f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
+    yield "memory bandwidth", _bandwidth()
+    yield "gpu", "; ".join(_gpu(g) for g in facts["gpus"]) or "none that NVML knows"
+    yield "cuda in torch", f"{torch.version.cuda}" if torch.cuda.is_available() else "not available"
+    yield "c compiler", shutil.which("cc") or shutil.which("gcc") or "none"
+    yield "triton", facts["versions"].get("triton") or "not installed"
+    yield "wkv", f"{', '.join(wkv.IMPLEMENTATIONS)}; auto takes {wkv.choose('auto')}"
+    yield "model hub", _hub()
+    yield "experiments", ", ".join(EXPERIMENTS) + (" on cpu and cuda" if torch.cuda.is_available() else " on cpu")
+    yield "largest float32", _largest(memory.available)
+
+
+def _bandwidth() -> str:
+    """Copying a block that no cache holds, read and write counted; median of seven."""
+    source = torch.ones(BANDWIDTH_BYTES // 8)
+    target = torch.empty_like(source)
+    rates = []
+    for _ in range(8):
+        started = time.perf_counter()
+        target.copy_(source)
+        rates.append(2 * source.nbytes / (time.perf_counter() - started) / 1e9)
+    rates = sorted(rates[1:])
+    return f"{statistics.median(rates):.1f} GB/s copying ({rates[0]:.1f} to {rates[-1]:.1f} in {len(rates)} runs)"
+
+
+def _gpu(gpu: dict[str, object]) -> str:
+    return f"{gpu['name']}, {int(str(gpu['memory_bytes'])) / 2**30:.0f} GiB, driver {gpu['driver']}"
+
+
+def _hub() -> str:
+    if constants.HF_HUB_OFFLINE:
+        return "switched off (HF_HUB_OFFLINE): pretrained weights from the cache or a local folder"
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S)
+    except OSError:
+        return "not reachable: random weights, cached ones, or a local folder as `weights:`"
+    return "reachable"
+
+
+def _largest(free: int) -> str:
+    fitting = [spec for spec in load.catalogue().values() if spec.parameters * 4 < free]
+    by_family = {spec.family: spec.name for spec in sorted(fitting, key=lambda spec: spec.parameters)}
+    return "fits in memory: " + ", ".join(by_family.values())

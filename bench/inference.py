@@ -1,0 +1,129 @@
+"""Generation: seconds after each token, and the memory it takes beyond the weights.
+
+Two protocols, never mixed in one figure. `fair`: every family carries its cache or state. `paper`:
+Transformers run the whole sequence again for every token, as the public scripts behind the paper's
+Figs. 6, 10 and 11 do, while recurrent models carry their state. The loop is rwkv_core.decode's for
+all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor
+
+from bench import memory, timing
+from rwkv_core.decode import generate, greedy
+from rwkv_core.spec import AtLeast, LanguageModel
+
+VERSION = 1
+ALONE = True  # each cell in a fresh process with nothing beside it
+GROWS = ("batch", "prompt_tokens", "new_tokens")  # where one cell runs out of memory, larger ones would too
+
+RECURRENT = ("rwkv4", "mamba")
+PROMPT_VOCABULARY = 50_000  # the same prompt fits every family's vocabulary
+AGREEMENT = 1e-3  # of the largest logit, float32: beyond it the carried state is wrong and no time is reported
+
+
+def run(
+    model: LanguageModel,
+    *,
+    device: str,
+    protocol: Literal["fair", "paper"] = "fair",
+    prompt_tokens: Annotated[int, AtLeast(1)] = 16,
+    new_tokens: Annotated[int, AtLeast(2)] = 256,
+    batch: Annotated[int, AtLeast(1)] = 1,
+    repeats: Annotated[int, AtLeast(3)] = 3,
+    warmup_tokens: Annotated[int, AtLeast(1)] = 8,
+    threads: Annotated[int, AtLeast(0)] = 0,
+    seed: Annotated[int, AtLeast(0)] = 0,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Generate `new_tokens` greedily after a random prompt, `repeats` times; then once untimed for memory.
+
+    threads: 0 leaves torch's choice. Returns metrics (bytes) and samples: `token_seconds`
+    [repeats][new_tokens], seconds from the start of the prompt to each token, and `memory`, the peaks
+    so far and the bytes of cache or state at growing context.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(seed)
+    bound = min(PROMPT_VOCABULARY, model.spec.vocab_size)
+    prompt = torch.randint(bound, (batch, prompt_tokens), generator=generator).to(device)
+    carry = protocol == "fair" or model.spec.family in RECURRENT
+
+    generate(model, prompt, min(warmup_tokens, new_tokens), carry=carry)
+    tokens, token_seconds = prompt, []
+    for _ in range(repeats):
+        clock = timing.clock(device)
+        tokens, _ = generate(model, prompt, new_tokens, carry=carry, mark=clock.mark)
+        token_seconds.append(clock.seconds())
+
+    metrics, curve = _untimed(model, device, tokens[:, :-1], prompt_tokens, carry)
+    parameters = [p for _, p in model.named_parameters()]
+    metrics |= {
+        "parameters": sum(p.numel() for p in parameters),
+        "parameter_bytes": sum(p.nbytes for p in parameters),
+        "context_tokens": tokens.shape[1] - 1,
+        "carries_state": carry,
+        "threads": torch.get_num_threads(),
+    }
+    return metrics, {"token_seconds": token_seconds, "memory": curve}
+
+
+@torch.inference_mode()
+def _untimed(
+    model: LanguageModel, device: str, tokens: Tensor, prompt_tokens: int, carry: bool
+) -> tuple[dict[str, Any], list[dict[str, int]]]:
+    """The same run again, `tokens` [B, T] being all that was fed: memory, and whether the state is right.
+
+    The peak so far is read after the prompt, at powers of two and at the end, around one step each:
+    memory only grows with the context. Between them the known tokens are fed in chunks, which fills
+    the same cache in less time.
+    """
+    with memory.Peak(device).tracking():
+        _feed(model, tokens[:, :prompt_tokens], None)  # the tracker's own first use takes some memory
+    peak = memory.Peak(device)
+    curve: list[dict[str, int]] = []
+    state: Any = None
+    fed = 0
+    with peak.tracking():
+        for context in _checkpoints(prompt_tokens, tokens.shape[1]):
+            if carry:
+                for part in tokens[:, fed : context - 1].split(prompt_tokens, 1) if fed else ():
+                    _, state = model.hidden(part, state)
+                fed = context - 1 if fed else 0
+            with peak.watch():
+                logits, after = _feed(model, tokens[:, fed:context], state)
+            if carry:
+                fed, state = context, after
+            curve.append({"context_tokens": context, **peak.metrics()})
+            if carry:
+                curve[-1]["state_bytes"] = model.state_bytes(state)
+            del after
+    metrics: dict[str, Any] = {k: v for k, v in curve[-1].items() if k != "context_tokens"}
+    if carry:
+        metrics["disagreement"] = _disagreement(model, tokens, logits)
+    return metrics, curve
+
+
+def _checkpoints(prompt_tokens: int, total: int) -> list[int]:
+    powers = (2**i for i in range(total.bit_length()))
+    return sorted({prompt_tokens, total, *(n for n in powers if prompt_tokens < n < total)})
+
+
+def _feed(model: LanguageModel, part: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """One step of the decoding loop: the last logits [B, V] and the state."""
+    hidden, state = model.hidden(part, state)
+    logits = model.head(hidden[:, -1])
+    greedy(logits)
+    return logits, state
+
+
+def _disagreement(model: LanguageModel, tokens: Tensor, logits: Tensor) -> float:
+    """How far the last logits by carried state are from those of the whole sequence, of the largest logit."""
+    whole = model.head(model.hidden(tokens)[0][:, -1])
+    found = float((logits - whole).abs().max() / whole.abs().max())
+    if logits.dtype == torch.float32 and not found <= AGREEMENT:
+        raise RuntimeError(f"carried state and whole sequence disagree by {found:.1e} of the largest logit")
+    return found

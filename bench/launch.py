@@ -1,0 +1,90 @@
+"""Where cells run: here, or each alone in a fresh process. One signature.
+
+`python -m bench.launch CELL.json RECORD.json` is the fresh process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from bench import run
+from bench.plan import Cell
+from reports.record import Record
+from reports.store import write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LOG_TAIL = 4000  # characters of a dead process's output that its record keeps
+
+Launcher = Callable[[Sequence[Cell]], Iterator[Record]]
+
+
+def here(cells: Sequence[Cell]) -> Iterator[Record]:
+    """In this process, the model loaded once for all of them."""
+    yield from run.measure(cells)
+
+
+def alone(cells: Sequence[Cell]) -> Iterator[Record]:
+    """Each cell in a process of its own; this one sleeps meanwhile. A killed process is a record too."""
+    for cell in cells:
+        with tempfile.TemporaryDirectory(prefix="rwkv-bench-") as folder:
+            yield _alone(cell, Path(folder))
+
+
+def _alone(cell: Cell, folder: Path) -> Record:
+    asked, answered, log = folder / "cell.json", folder / "record.json", folder / "log.txt"
+    asked.write_text(json.dumps(cell.to_dict()))
+    kills = _oom_kills()
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "bench.launch", str(asked), str(answered)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the child
+        )
+        try:
+            code = child.wait()
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+    if answered.is_file():
+        return Record.from_json(answered.read_text())
+    if code == -signal.SIGKILL and _oom_kills() > kills:
+        return run.without_result(cell, "oom", "killed by the system, which had no memory left")
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    tail = log.read_text(errors="replace")[-LOG_TAIL:]
+    return run.without_result(cell, "failed", f"the measuring process {how}", tail)
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for memory since it started."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _child(asked: Path, answered: Path) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the run: it would disturb the next
+    if os.getppid() == 1:
+        sys.exit("the run that started this measurement has ended")
+    cell = Cell.from_dict(json.loads(asked.read_text()))
+    (record,) = run.measure([cell])
+    write_atomically(answered, record.to_json())
+
+
+if __name__ == "__main__":
+    _child(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,100 @@
+"""Runs the cells of a matrix that the store lacks: order, resume, skipping, progress."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bench import launch, plan, run
+from bench.plan import EXPERIMENTS, Cell
+from reports.record import Record
+from reports.store import Store
+from rwkv_core.spec import BadInput
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The cells of a matrix beside what its store already holds."""
+
+    cells: list[Cell]
+    store: Store
+    records: dict[str, Record]
+
+    @property
+    def pending(self) -> list[Cell]:
+        """The cells without a final record."""
+        return [cell for cell in self.cells if cell.id not in self.records or not self.records[cell.id].final]
+
+    def state(self, cell: Cell) -> str:
+        return self.records[cell.id].status if cell.id in self.records else "to measure"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many cells ended how, and the failures of this run."""
+
+    counts: Counter[str]
+    failed: list[Record]
+
+
+def choose(path: Path, folder: Path | None, only: str) -> Chosen:
+    """The cells of a matrix file whose id contains `only`; the store is results/NAME unless given."""
+    cells = plan.read(path)
+    kept = [cell for cell in cells if only in cell.id]
+    if not kept:
+        raise BadInput(f"--only {only!r} is in none of the {len(cells)} cells; `rwkv-bench plan {path}` lists them")
+    store = Store(folder or Path("results") / path.stem)
+    records, warnings = store.read()
+    for warning in warnings:
+        tqdm.write(warning, file=sys.stderr)
+    return Chosen(kept, store, records)
+
+
+def execute(cells: Sequence[Cell], store: Store, records: dict[str, Record]) -> Outcome:
+    """Measure `cells`, smaller ones of a model first, and store each as it ends.
+
+    A cell larger than one of the same model that ran out of memory or failed is not run: it gets
+    that status, and the reason. `records` are those already in the store.
+    """
+    counts: Counter[str] = Counter()
+    failed: list[Record] = []
+    unfit = [record for record in records.values() if record.status == "oom"]
+    tqdm.monitor_interval = 0  # no thread of ours wakes up while something is timed
+    with tqdm(total=len(cells), unit="cell", dynamic_ncols=True) as bar:
+        for (_, experiment), group in itertools.groupby(cells, key=lambda cell: (cell.group, cell.experiment)):
+            ordered = sorted(group, key=_size)
+            bar.set_description(f"{experiment} {ordered[0].model.label}")
+            for record in _records(ordered, unfit):
+                store.write(record)
+                counts[record.status] += 1
+                if record.status in ("oom", "failed"):
+                    unfit.append(record)
+                if record.status == "failed":
+                    failed.append(record)
+                if record.status != "ok":
+                    bar.write(f"{record.status}: {record.id}: {record.error}")
+                bar.update()
+    return Outcome(counts, failed)
+
+
+def _records(cells: Sequence[Cell], unfit: Sequence[Record]) -> Iterator[Record]:
+    if not EXPERIMENTS[cells[0].experiment].ALONE:
+        yield from launch.here(cells)
+        return
+    for cell in cells:
+        smaller = next((r for r in unfit if cell.larger_than(Cell.from_dict(r.cell))), None)
+        if smaller is not None:
+            yield run.without_result(cell, smaller.status, f"not run: {smaller.status} already at {smaller.id}")
+        else:
+            yield from launch.alone([cell])
+
+
+def _size(cell: Cell) -> int:
+    return math.prod(int(cell.params[name]) for name in EXPERIMENTS[cell.experiment].GROWS)

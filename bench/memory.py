@@ -1,0 +1,136 @@
+"""Memory that generating takes beyond the weights: live tensors, resident growth, CUDA's allocator.
+
+Resident memory is read as the high-water mark of /proc/self/status after resetting it, with large
+blocks handed back to the system at once. ru_maxrss would not do (it survives exec), nor would
+resident size minus parameters (it counts the libraries).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from reports import provenance
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
+LARGE = 65536  # bytes; blocks from here on are mapped, and unmapped when freed
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Counts the bytes of storages made while it is active, from their making to their end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = self.allocated = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = {t.untyped_storage()._cdata for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for t in tree_iter(out):
+            if isinstance(t, torch.Tensor):
+                storage = t.untyped_storage()
+                if storage._cdata not in self._known and storage._cdata not in before:
+                    self._add(storage)
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        self._known.add(key)
+        self.live += size
+        self.allocated += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+class Peak:
+    """Peaks of an untimed run. Only what happens inside `watch()` counts; what lives on between does too."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._tracker = _LiveTensors()
+        self._resident = 0
+        self._cuda = 0
+        self._peak = 0
+        gc.collect()
+        if device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            self._cuda_before = torch.cuda.memory_allocated()
+        else:
+            _return_freed_memory()
+        self._resident_before = _status_bytes("VmRSS")
+
+    @contextlib.contextmanager
+    def tracking(self) -> Iterator[None]:
+        """Around the whole run: every tensor made is known."""
+        with self._tracker:
+            yield
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Around the parts whose peaks count."""
+        self._tracker.peak = self._tracker.live
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        yield
+        self._peak = max(self._peak, self._tracker.peak)
+        self._resident = max(self._resident, _status_bytes("VmHWM"))
+        if self.device == "cuda":
+            self._cuda = max(self._cuda, torch.cuda.max_memory_allocated())
+
+    def metrics(self) -> dict[str, int]:
+        """peak_live_bytes, and for the device resident_growth_bytes or the allocator's and NVML's view."""
+        found = {"peak_live_bytes": self._peak}
+        if self.device == "cuda":
+            found["cuda_peak_bytes"] = self._cuda - self._cuda_before
+            found["cuda_reserved_bytes"] = torch.cuda.memory_reserved()
+            if (used := _nvml_used()) is not None:
+                found["nvml_process_bytes"] = used
+        else:
+            found["resident_growth_bytes"] = max(0, self._resident - self._resident_before)
+        return found
+
+
+def _return_freed_memory() -> None:
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc; elsewhere the growth is an upper bound
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(M_TRIM_THRESHOLD, LARGE)
+        libc.malloc_trim(0)
+
+
+def _status_bytes(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {key}")
+
+
+def _nvml_used() -> int | None:
+    """Bytes that this process holds on the GPU, context included; None where the driver does not tell."""
+    nvml = provenance.nvml()
+    if nvml is None:
+        return None
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except nvml.NVMLError:
+        return None
+    return next((p.usedGpuMemory for p in processes if p.pid == os.getpid()), None)

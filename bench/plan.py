@@ -1,0 +1,152 @@
+"""A matrix in YAML -> cells. The only table of experiment names."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import inspect
+import itertools
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from bench import inference
+from rwkv_core import load
+from rwkv_core.spec import AtLeast, BadInput, ModelSpec
+
+EXPERIMENTS: dict[str, ModuleType] = {"inference": inference}
+
+DEVICES = ("cpu", "cuda")
+AXES = {"model": None, "weights": "pretrained", "attention": "default", "device": "cpu", "dtype": "float32"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure. Two cells are the same when everything in here is."""
+
+    experiment: str
+    version: int
+    model: ModelSpec
+    device: str
+    dtype: str
+    params: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def id(self) -> str:
+        """A readable name and a hash of all of it; also the name of its record's file."""
+        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        defaults = _defaults(self.experiment)
+        named = [f"{k}={v}" for k, v in self.params.items() if v != defaults[k] or k == "protocol"]
+        parts = [self.experiment, self.model.name, self.device, self.dtype, *named]
+        return "_".join(parts) + "_" + hashlib.sha256(content.encode()).hexdigest()[:10]
+
+    @property
+    def group(self) -> tuple[ModelSpec, str, str]:
+        """Cells of one group share a loaded model."""
+        return self.model, self.device, self.dtype
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self.id, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Cell:
+        fields = {k: v for k, v in saved.items() if k != "id"}
+        return cls(**{**fields, "model": ModelSpec(**saved["model"])})
+
+    def larger_than(self, other: Cell) -> bool:
+        """The same measurement with nothing smaller and something larger, so that it needs more memory."""
+        grows = EXPERIMENTS[self.experiment].GROWS
+        same = (self.experiment, self.version, self.group) == (other.experiment, other.version, other.group)
+        if not same or self == other or self.params.keys() != other.params.keys():
+            return False
+        return all(v >= other.params[k] if k in grows else v == other.params[k] for k, v in self.params.items())
+
+
+def read(path: Path) -> list[Cell]:
+    """The cells of a matrix file, in its order, grouped by model. Raises BadInput naming file and key."""
+    try:
+        matrix = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); matrices lie in configs/") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(matrix, dict) or not isinstance(matrix.get("runs"), list) or len(matrix) != 1:
+        raise BadInput(f"{path}: a matrix is a mapping with the one key `runs:`, a list; see configs/pocket.yaml")
+    cells = [cell for i, run in enumerate(matrix["runs"], 1) for cell in _expand(run, f"{path}, run {i}")]
+    order = {group: i for i, group in enumerate(dict.fromkeys(cell.group for cell in cells))}
+    return sorted(dict.fromkeys(cells), key=lambda cell: order[cell.group])
+
+
+def _expand(run: Any, where: str) -> list[Cell]:
+    """The product of every list in one run."""
+    if not isinstance(run, dict):
+        raise BadInput(f"{where}: must be a mapping with `experiment` and `model`, not {run!r}")
+    name = run.get("experiment")
+    if name not in EXPERIMENTS:
+        raise BadInput(f"{where}: unknown experiment {name!r}{_near(str(name), EXPERIMENTS)}")
+    defaults = _defaults(name)
+    for key in run:
+        if key not in {"experiment", *AXES, *defaults}:
+            raise BadInput(f"{where}: {name} has no parameter {key!r}{_near(str(key), [*AXES, *defaults])}")
+    if "model" not in run:
+        raise BadInput(f"{where}: `model` is missing; give one name of configs/models.yaml, or a list")
+    lists = {key: value if isinstance(value, list) else [value] for key, value in {**AXES, **defaults, **run}.items()}
+    if empty := [key for key, values in lists.items() if not values]:
+        raise BadInput(f"{where}: {empty[0]} is an empty list")
+    cells = []
+    for values in itertools.product(*lists.values()):
+        one = dict(zip(lists, values, strict=True))
+        try:
+            model = load.find(str(one["model"]), weights=str(one["weights"]), attention=str(one["attention"]))
+            _ = model.seed
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from error
+        _choice(where, "attention", one["attention"], ("default", "eager"))
+        _choice(where, "device", one["device"], DEVICES)
+        _choice(where, "dtype", one["dtype"], load.DTYPES)
+        params = {key: one[key] for key in defaults}
+        _check(where, name, params)
+        cells.append(Cell(name, EXPERIMENTS[name].VERSION, model, one["device"], one["dtype"], params))
+    return cells
+
+
+def _defaults(experiment: str) -> dict[str, Any]:
+    signature = inspect.signature(EXPERIMENTS[experiment].run)
+    return {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name != "device"
+    }
+
+
+def _check(where: str, experiment: str, params: Mapping[str, Any]) -> None:
+    """Each value against the annotation in the experiment's signature."""
+    hints = typing.get_type_hints(EXPERIMENTS[experiment].run, include_extras=True)
+    for key, value in params.items():
+        hint, least = hints[key], None
+        if get_origin(hint) is typing.Annotated:
+            hint, least = get_args(hint)[0], next(a.least for a in get_args(hint)[1:] if isinstance(a, AtLeast))
+        if get_origin(hint) is Literal:
+            _choice(where, key, value, get_args(hint))
+        elif type(value) is not hint:
+            raise BadInput(f"{where}: {key} must be a value of type {hint.__name__}, not {value!r}")
+        elif least is not None and value < least:
+            raise BadInput(f"{where}: {key} must be at least {least}, not {value!r}")
+
+
+def _choice(where: str, key: str, value: Any, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise BadInput(f"{where}: unknown {key} {value!r}{_near(str(value), choices)}")
+
+
+def _near(wrong: str, names: Iterable[str]) -> str:
+    names = list(names)
+    near = difflib.get_close_matches(wrong, names, n=1)
+    return f": did you mean {near[0]}?" if near else f": one of {', '.join(names)}"

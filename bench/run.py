@@ -1,0 +1,67 @@
+"""Cells of one model -> records. Whatever happens to a cell becomes its status."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from bench.plan import EXPERIMENTS, Cell
+from reports import provenance
+from reports.record import Record, Status
+from rwkv_core import weights
+from rwkv_core.load import load
+from rwkv_core.spec import BadInput, LanguageModel, Unsupported
+
+
+def measure(cells: Sequence[Cell]) -> Iterator[Record]:
+    """One record a cell, in order; the cells share a model, which is loaded once."""
+    spec, device, dtype = cells[0].group
+    try:
+        model = load(spec, device=device, dtype=dtype)
+    except Exception as error:
+        for cell in cells:
+            yield failed(cell, error)
+        return
+    for cell in cells:
+        yield _measure(cell, model)
+
+
+def failed(cell: Cell, error: Exception) -> Record:
+    """The record of a cell that ended with `error`: a finding where its type means one, else `failed`."""
+    match error:
+        case Unsupported():
+            return without_result(cell, "unsupported", error)
+        case MemoryError() | torch.OutOfMemoryError():
+            return without_result(cell, "oom", error)
+        case RuntimeError() if "allocate memory" in str(error):  # the CPU allocator's error has no type of its own
+            return without_result(cell, "oom", error)
+        case BadInput():  # the line says it all
+            return without_result(cell, "failed", error)
+    return without_result(cell, "failed", error, "".join(traceback.format_exception(error)))
+
+
+def without_result(cell: Cell, status: Status, why: object, trace: str = "") -> Record:
+    """A record that says why there is no number; `why` in its first line."""
+    lines = str(why).strip().splitlines() or [type(why).__name__]
+    facts = provenance.collect(cell.device)
+    return Record(cell.to_dict(), status, error=lines[0], traceback=trace, provenance=facts)
+
+
+def _measure(cell: Cell, model: LanguageModel) -> Record:
+    started = time.perf_counter()
+    try:
+        metrics, samples = EXPERIMENTS[cell.experiment].run(model, device=cell.device, **cell.params)
+    except Exception as error:
+        return failed(cell, error)
+    facts: dict[str, Any] = {
+        "attention": model.attention,
+        "weights_fingerprint": weights.fingerprint(model),
+        "weights_revision": model.revision,
+        "threads": torch.get_num_threads(),
+        "wall_s": round(time.perf_counter() - started, 2),
+    }
+    return Record(cell.to_dict(), "ok", metrics, samples, provenance=provenance.collect(cell.device, **facts))

@@ -1,0 +1,105 @@
+"""On what a number was measured: the code, the libraries, the machine."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "numpy")
+
+
+def collect(device: str, **more: Any) -> dict[str, Any]:
+    """Everything a reader needs to judge or repeat a number; `more` comes from who measured it."""
+    return {
+        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(device),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": gpus(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        **git(),
+        **more,
+    }
+
+
+def machine(device: str) -> str:
+    """The short name that figures carry."""
+    if device == "cuda" and (found := gpus()):
+        return str(found[0]["name"])
+    return f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores"
+
+
+@functools.cache
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("model name", "Hardware", "Model")):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+@functools.cache
+def nvml() -> Any:
+    """NVML's bindings, ready to be asked; None without an NVIDIA driver or without the bindings."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml
+
+
+@functools.cache
+def gpus() -> list[dict[str, Any]]:
+    """Name, memory and driver of each NVIDIA GPU; empty without one."""
+    pynvml = nvml()
+    if pynvml is None:
+        return []
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    return [
+        {
+            "name": pynvml.nvmlDeviceGetName(handle),
+            "memory_bytes": pynvml.nvmlDeviceGetMemoryInfo(handle).total,
+            "driver": pynvml.nvmlSystemGetDriverVersion(),
+        }
+        for handle in handles
+    ]
+
+
+def versions() -> dict[str, str]:
+    """The libraries that a number depends on, those that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def git() -> dict[str, Any]:
+    """The commit of the code and whether it was changed; None where there is no checkout."""
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

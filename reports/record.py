@@ -1,0 +1,64 @@
+"""One measured cell: what was asked, how it ended, what came out, and on what."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+SCHEMA = 1
+
+Status = Literal["ok", "oom", "unsupported", "failed"]
+FINAL: tuple[Status, ...] = ("ok", "oom", "unsupported")  # findings; a failed cell is measured again
+
+
+@dataclass(frozen=True)
+class Record:
+    """cell: the fields of bench.plan.Cell and its id. metrics: single values, units in their names.
+
+    samples: raw lists, from which every statistic is derived later. error: why a cell is not ok, one
+    line; a failed one's traceback is in `traceback`.
+    """
+
+    cell: dict[str, Any]
+    status: Status
+    metrics: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    traceback: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def id(self) -> str:
+        return str(self.cell["id"])
+
+    @property
+    def final(self) -> bool:
+        return self.status in FINAL
+
+    def to_json(self) -> str:
+        """JSON with one line a field, so that a person can find things and the samples stay out of the way."""
+        lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in dataclasses.asdict(self).items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """Raises ValueError where the text is not a whole record; SchemaTooNew where it is a later version's."""
+        loaded = json.loads(text)
+        if not isinstance(loaded, dict) or not isinstance(loaded.get("schema"), int):
+            raise ValueError("no schema number")
+        if loaded["schema"] > SCHEMA:
+            raise SchemaTooNew(loaded["schema"])
+        if set(loaded) != {f.name for f in dataclasses.fields(cls)}:
+            raise ValueError("fields are missing or unknown")
+        if loaded["status"] not in get_args(Status):
+            raise ValueError(f"unknown status {loaded['status']!r}")
+        if not isinstance(loaded["cell"], dict) or "id" not in loaded["cell"]:
+            raise ValueError("no cell")
+        return cls(**loaded)
+
+
+class SchemaTooNew(Exception):
+    """A record that a later version of this program wrote."""

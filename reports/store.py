@@ -1,0 +1,97 @@
+"""Where records lie: one JSON file a cell. That the file is there is what resumes a run.
+
+A file is written under a temporary name, flushed to the disk and moved into place, so that what has
+a record's name is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from reports.record import SCHEMA, Record, SchemaTooNew
+from rwkv_core.spec import BadInput
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file appears whole or not at all. Raises BadInput where there is no room or no permission."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".writing-", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise BadInput(
+            f"{path}: cannot be written ({error.strerror}); free some room or choose another folder"
+        ) from error
+
+
+class Store:
+    """A folder of records. Damaged files are named and kept aside in damaged/, as if not measured."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self) -> tuple[dict[str, Record], list[str]]:
+        """Records by cell id, and one warning for each damaged file. Raises BadInput for a newer schema."""
+        records, warnings = {}, []
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                record = Record.from_json(path.read_text())
+            except SchemaTooNew as error:
+                raise BadInput(
+                    f"{path}: written by a newer rwkv-bench (schema {error}, this one knows {SCHEMA}); "
+                    "update it or choose another --store"
+                ) from error
+            except (ValueError, TypeError) as error:
+                aside = self._set_aside(path)
+                warnings.append(f"{path}: damaged record ({error}); kept as {aside}, the cell will be measured again")
+                continue
+            records[record.id] = record
+        return records, warnings
+
+    def write(self, record: Record) -> Path:
+        """The record's file, replacing an earlier one of the same cell."""
+        path = self.folder / f"{record.id}.json"
+        write_atomically(path, record.to_json())
+        return path
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One run at a time in this folder; the system lets go of the lock when the process ends."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = (self.folder / ".lock").open("a")
+        except OSError as error:
+            raise BadInput(f"{self.folder}: cannot be written ({error.strerror}); choose another --store") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BadInput(
+                    f"{self.folder}: another run is measuring into it; wait for it or give --store"
+                ) from error
+            for leftover in self.folder.glob(".writing-*"):
+                leftover.unlink()
+            yield
+
+    def _set_aside(self, path: Path) -> Path:
+        folder = self.folder / "damaged"
+        folder.mkdir(exist_ok=True)
+        aside = folder / path.name
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = folder / f"{path.stem}.{number}.json"
+        path.rename(aside)
+        return aside
