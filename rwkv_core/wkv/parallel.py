@@ -56,8 +56,9 @@ def _scan_chunks(w: Tensor, k: Tensor, v: Tensor, filled: Tensor | None) -> tupl
         after = _combine((a, b, p + w), (v[:, :, position], one, k[:, :, position]))
         if filled is not None:
             inside = (position < filled)[..., None]
-            after = tuple(torch.where(inside, new, old) for new, old in zip(after, (a, b, p), strict=True))
-        a, b, p = after
+            a, b, p = (torch.where(inside, new, old) for new, old in zip(after, (a, b, p), strict=True))
+        else:
+            a, b, p = after
     return before, (a, b, p)
 
 

@@ -1,0 +1,129 @@
+"""Panels of lines and points in one style; every figure of the report is drawn here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+# Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same a second time.
+FAMILIES = {
+    "rwkv4": ("RWKV-4", "#D55E00", "o"),
+    "pythia": ("Pythia", "#0072B2", "s"),
+    "opt": ("OPT", "#009E73", "^"),
+    "bloom": ("BLOOM", "#CC79A7", "D"),
+    "gpt-neo": ("GPT-Neo", "#E69F00", "v"),
+    "mamba": ("Mamba", "#56B4E9", "P"),
+}
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "rwkv-bench",  # the same data, the same file
+}
+PANEL_INCHES = (5.0, 3.6)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line. low and high: the spread of the repeats, drawn as a band. hollow: published, not measured here."""
+
+    label: str
+    family: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    hollow: bool = False
+    markers: bool = True
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes, units in the axis titles."""
+
+    title: str
+    x_title: str
+    y_title: str
+    series: list[Series]
+    log_x: bool = False
+    log_y: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report: file name, title, panels, and the line that says what it was measured on."""
+
+    name: str
+    title: str
+    panels: list[Panel]
+    footer: str
+
+    def draw(self) -> Figure:
+        """Panels side by side, two a row; each legend below its panel, where it hides nothing."""
+        columns = min(2, len(self.panels))
+        rows = -(-len(self.panels) // columns)
+        legend_lines = max(-(-len(panel.series) // 3) for panel in self.panels)
+        height = rows * (PANEL_INCHES[1] + 0.22 * legend_lines) + 0.7
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=(columns * PANEL_INCHES[0], height), layout="constrained")
+            FigureCanvasAgg(figure)
+            figure.suptitle(self.title, fontsize=12, fontweight="bold", x=0.01, ha="left")
+            axes = figure.subplots(rows, columns, squeeze=False).flatten()
+            for ax, panel in zip(axes, self.panels, strict=False):
+                _draw_panel(ax, panel)
+            for ax in axes[len(self.panels) :]:
+                ax.set_visible(False)
+            figure.supxlabel(self.footer, fontsize=7.5, color="#555555", x=0.01, ha="left")
+        return figure
+
+
+def _draw_panel(ax: Axes, panel: Panel) -> None:
+    ax.set_title(panel.title, loc="left")
+    ax.set_xlabel(panel.x_title)
+    ax.set_ylabel(panel.y_title)
+    ax.set_xscale("log" if panel.log_x else "linear")
+    ax.set_yscale("log" if panel.log_y else "linear")
+    seen: dict[str, int] = {}
+    for series in panel.series:
+        _, colour, marker = FAMILIES.get(series.family, (series.family, "#000000", "x"))
+        again = seen[series.family] = seen.get(series.family, -1) + 1
+        style = "--" if series.dashed else ("-", "-.", ":")[again % 3]
+        every = max(1, len(series.x) // 8)
+        ax.plot(
+            series.x,
+            series.y,
+            style,
+            color=colour,
+            linewidth=1.4,
+            marker=marker if series.markers else "",
+            markersize=4.5,
+            markevery=every,
+            markerfacecolor="white" if series.hollow else colour,
+            label=series.label,
+        )
+        if series.low is not None and series.high is not None:
+            ax.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
+    if not panel.log_y:
+        ax.set_ylim(bottom=0)
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    for axis, logged in ((ax.xaxis, panel.log_x), (ax.yaxis, panel.log_y)):
+        if logged:
+            axis.set_major_formatter(plain)
+    for i, note in enumerate(panel.notes):
+        ax.text(0.02, 0.97 - 0.06 * i, note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=8, handlelength=2.6)

@@ -1,0 +1,130 @@
+"""Records -> a folder with one self-contained page, and every table and figure as files."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from reports import inference, rows, views
+from reports.figures import Picture
+from reports.record import Record
+from reports.store import Store, write_atomically
+from reports.tables import Table
+from reports.views import View
+from rwkv_core.spec import BadInput
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
+    """Write index.html, report.md, rows.csv, tables/ and figures/; yield the lines to print at the end.
+
+    Raises BadInput where a store is missing, empty or from a newer schema, or `out` cannot be written.
+    """
+    records, warnings = _read(stores)
+    yield from warnings
+    measured = rows.from_records(records)
+    summary = inference.summary(measured)
+    shown = [view for view in _views(records, measured, summary) if view is not None]
+    images = {picture.name: _write_picture(out, picture) for view in shown for picture in view.pictures}
+    for view in shown:
+        for table in view.tables:
+            _write_table(out, table)
+    write_atomically(out / "rows.csv", pd.DataFrame(measured).to_csv(index=False))
+    write_atomically(out / "report.md", _markdown(shown))
+    write_atomically(out / "index.html", _html(shown, images, records))
+    if summary is not None:
+        yield summary.frame.to_string(index=False)
+        yield summary.note
+    yield f"page: {out / 'index.html'}"
+
+
+def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
+    records: dict[str, Record] = {}
+    warnings: list[str] = []
+    for folder in stores:
+        if not folder.is_dir():
+            raise BadInput(f"{folder}: no such folder of records; `rwkv-bench run` makes one under results/")
+        found, damaged = Store(folder).read()
+        records |= found
+        warnings += damaged
+    if not records:
+        raise BadInput(
+            f"{', '.join(map(str, stores))}: no records in there; `rwkv-bench run configs/pocket.yaml` makes some"
+        )
+    return list(records.values()), warnings
+
+
+def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table | None) -> Iterator[View | None]:
+    if summary is not None:
+        yield View("summary", "In short", tables=[summary])
+    yield from inference.views(measured)
+    yield views.not_measured(measured)
+    yield views.architectures()
+    yield views.complexity()
+    yield views.contradictions()
+    yield _provenance(records)
+
+
+def _provenance(records: Sequence[Record]) -> View:
+    """On what: one line for each different machine, commit and set of libraries."""
+    lines: Counter[tuple[str, ...]] = Counter()
+    for record in records:
+        p: dict[str, Any] = record.provenance
+        versions = ", ".join(f"{name} {version}" for name, version in p["versions"].items())
+        commit = f"{(p['commit'] or 'no checkout')[:12]}{' (changed)' if p['dirty'] else ''}"
+        memory = f"{p['memory_bytes'] / 2**30:.0f} GiB"
+        gpus = ", ".join(gpu["name"] for gpu in p["gpus"]) or "none"
+        lines[p["cpu"], str(p["cores"]), memory, gpus, p["platform"], p["python"], versions, commit] += 1
+    names = ["CPU", "cores", "memory", "GPU", "platform", "Python", "libraries", "code"]
+    frame = pd.DataFrame([[*line, count] for line, count in lines.items()], columns=[*names, "cells"])
+    return View("provenance", "Measured on", tables=[Table("provenance", "Machines, libraries and code", frame)])
+
+
+def _write_table(out: Path, table: Table) -> None:
+    for suffix, text in (("csv", table.csv()), ("md", table.markdown()), ("tex", table.latex())):
+        write_atomically(out / "tables" / f"{table.name}.{suffix}", text)
+
+
+def _write_picture(out: Path, picture: Picture) -> str:
+    """PNG and SVG files; returns the SVG as a data URL, so that the page needs no other file."""
+    folder = out / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = picture.draw()
+    figure.savefig(folder / f"{picture.name}.png", dpi=160)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    write_atomically(folder / f"{picture.name}.svg", text.getvalue())
+    return "data:image/svg+xml;base64," + base64.b64encode(text.getvalue().encode()).decode()
+
+
+def _html(shown: Sequence[View], images: dict[str, str], records: Sequence[Record]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    measured = sum(record.status == "ok" for record in records)
+    return environment.get_template("page.html.j2").render(
+        views=shown,
+        images=images,
+        measured=measured,
+        unmeasured=len(records) - measured,
+        html=lambda table: Markup(table.html()),  # pandas has escaped it
+    )
+
+
+def _markdown(shown: Sequence[View]) -> str:
+    parts = ["# RWKV or a Transformer?\n"]
+    for view in shown:
+        parts.append(f"## {view.title}\n")
+        parts += [f"{paragraph}\n" for paragraph in view.text]
+        parts += [table.markdown() for table in view.tables]
+        parts += [f"![{picture.title}](figures/{picture.name}.png)\n" for picture in view.pictures]
+    return "\n".join(parts)

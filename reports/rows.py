@@ -1,0 +1,91 @@
+"""Records -> rows: one flat dict for each value, statistics derived here from the raw samples."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from reports.record import Record
+from rwkv_core.spec import ModelSpec
+
+Row = dict[str, Any]
+
+
+def from_records(records: Iterable[Record]) -> list[Row]:
+    """Rows of every record: what was run, and one row for each value; a record without one has its status."""
+    rows: list[Row] = []
+    for record in records:
+        base = _base(record)
+        if record.status != "ok":
+            rows.append({**base, "metric": "status", "error": record.error})
+            continue
+        rows += [{**base, **value} for value in _VALUES[record.cell["experiment"]](record)]
+    return rows
+
+
+def _base(record: Record) -> Row:
+    cell, model = record.cell, record.cell["model"]
+    return {
+        "source": "measured",
+        "cell": record.id,
+        "status": record.status,
+        "experiment": cell["experiment"],
+        "model": model["name"],
+        "label": model["label"] + (" (eager)" if model["attention"] == "eager" else ""),
+        "family": model["family"],
+        "weights": model["weights"],
+        "parameters": record.metrics.get("parameters", model["parameters"]),
+        "device": cell["device"],
+        "dtype": cell["dtype"],
+        "machine": record.provenance["machine"],
+        "threads": record.provenance.get("threads"),
+        "attention": record.provenance.get("attention"),
+        **{key: cell["params"].get(key) for key in ("protocol", "batch", "prompt_tokens", "new_tokens")},
+    }
+
+
+def _inference(record: Record) -> Iterator[Row]:
+    runs: list[list[float]] = record.samples["token_seconds"]
+    for token, seconds in enumerate(zip(*runs, strict=True), 1):
+        yield _spread("cumulative_s", seconds, tokens=token)
+    steps = [[after - before for before, after in itertools.pairwise(run)] for run in runs]
+    for token, seconds in enumerate(zip(*steps, strict=True), 2):
+        yield _spread("step_s", seconds, tokens=token)
+    yield _spread("first_token_s", [run[0] for run in runs])
+    cuts = [statistics.quantiles(run, n=100, method="inclusive") for run in steps]
+    for percent in (50, 90, 99):
+        yield _spread(f"p{percent}_s", [cut[percent - 1] for cut in cuts])
+    batch = record.cell["params"]["batch"]
+    yield _spread("tokens_per_s", [batch * len(step) / sum(step) for step in steps])
+
+    spec = ModelSpec(**record.cell["model"])
+    itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[record.cell["dtype"]]
+    for point in record.samples["memory"]:
+        context = point["context_tokens"]
+        # what the figures call memory: the allocator's peak on a GPU, live tensors on a CPU
+        values = {**point, "peak_bytes": point.get("cuda_peak_bytes", point["peak_live_bytes"])}
+        if "state_bytes" in point:
+            values["state_formula_bytes"] = spec.state_bytes(context, itemsize, batch)
+        del values["context_tokens"]
+        yield from ({"metric": metric, "value": value, "tokens": context} for metric, value in values.items())
+    for metric in ("disagreement", "parameter_bytes"):
+        if metric in record.metrics:
+            yield {"metric": metric, "value": record.metrics[metric]}
+
+
+def _spread(metric: str, values: Iterable[float], **more: Any) -> Row:
+    """The median of the repeats, with the least and the largest."""
+    values = list(values)
+    return {
+        "metric": metric,
+        "value": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "repeats": len(values),
+        **more,
+    }
+
+
+_VALUES = {"inference": _inference}
