@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same a second time.
 FAMILIES = {
@@ -33,12 +33,16 @@ STYLE: Any = {
     "legend.frameon": False,
     "svg.hashsalt": "rwkv-bench",  # the same data, the same file
 }
-PANEL_INCHES = (5.0, 3.6)
+PANEL_INCHES = (5.6, 3.6)
+LONE_INCHES = 8.4  # the width of a figure with a single panel
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line. low and high: the spread of the repeats, drawn as a band. hollow: published, not measured here."""
+    """One line. low and high: the spread of the repeats, drawn as a band. hollow: published, not measured here.
+
+    Without a label the line is not in the legend.
+    """
 
     label: str
     family: str
@@ -53,15 +57,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes, units in the axis titles."""
+    """One pair of axes, units in the axis titles. log_x, log_y: the logarithm's base, 0 for a linear axis."""
 
     title: str
     x_title: str
     y_title: str
     series: list[Series]
-    log_x: bool = False
-    log_y: bool = False
-    notes: list[str] = field(default_factory=list)
+    log_x: int = 0
+    log_y: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class Picture:
         legend_lines = max(-(-len(panel.series) // 3) for panel in self.panels)
         height = rows * (PANEL_INCHES[1] + 0.22 * legend_lines) + 0.7
         with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(columns * PANEL_INCHES[0], height), layout="constrained")
+            width = columns * PANEL_INCHES[0] if columns > 1 else LONE_INCHES
+            figure = Figure(figsize=(width, height), layout="constrained")
             FigureCanvasAgg(figure)
             figure.suptitle(self.title, fontsize=12, fontweight="bold", x=0.01, ha="left")
             axes = figure.subplots(rows, columns, squeeze=False).flatten()
@@ -96,8 +101,6 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
     ax.set_title(panel.title, loc="left")
     ax.set_xlabel(panel.x_title)
     ax.set_ylabel(panel.y_title)
-    ax.set_xscale("log" if panel.log_x else "linear")
-    ax.set_yscale("log" if panel.log_y else "linear")
     seen: dict[str, int] = {}
     for series in panel.series:
         _, colour, marker = FAMILIES.get(series.family, (series.family, "#000000", "x"))
@@ -114,16 +117,17 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
             markersize=4.5,
             markevery=every,
             markerfacecolor="white" if series.hollow else colour,
-            label=series.label,
+            label=series.label or "_nolegend_",
         )
         if series.low is not None and series.high is not None:
             ax.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
     if not panel.log_y:
         ax.set_ylim(bottom=0)
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    for axis, logged in ((ax.xaxis, panel.log_x), (ax.yaxis, panel.log_y)):
-        if logged:
-            axis.set_major_formatter(plain)
-    for i, note in enumerate(panel.notes):
-        ax.text(0.02, 0.97 - 0.06 * i, note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
+    for axis, set_scale, base in ((ax.xaxis, ax.set_xscale, panel.log_x), (ax.yaxis, ax.set_yscale, panel.log_y)):
+        if base:
+            set_scale("log", base=base)
+            axis.set_major_locator(LogLocator(base, subs=(1.0, 2.0, 5.0) if base == 10 else (1.0,)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
+    ax.text(0.02, 0.97, panel.note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=8, handlelength=2.6)

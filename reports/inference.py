@@ -239,20 +239,20 @@ def _against_parameters(chosen: pd.DataFrame, published: pd.DataFrame, name: str
             "parameters (billions)",
             y_title,
             [_points(part, family, scale) for family, part in at.groupby("family", sort=False)],
-            log_x=True,
-            log_y=True,
+            log_x=10,
+            log_y=10,
         )
     ]
     beside = published[published.figure == figure] if len(published) else published
     if len(beside):
         panels.append(
             Panel(
-                f"Published, {paper.FIXED_TOKENS} tokens, {beside.machine.iloc[0]} (v1 {figure})",
+                f"Published, {paper.FIXED_TOKENS} tokens, {beside.machine.iloc[0]} (v1 Fig. {figure[3:]})",
                 "parameters (billions)",
                 y_title.replace(str(tokens), str(paper.FIXED_TOKENS)),
                 [_points(part, family, scale, hollow=True) for family, part in beside.groupby("family", sort=False)],
-                log_x=True,
-                log_y=True,
+                log_x=10,
+                log_y=10,
             )
         )
     subject = "Time at a fixed length" if what == "time" else "Peak memory beyond the weights"
@@ -264,15 +264,22 @@ def _state(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
     panels = []
     for title, part in _classes(chosen):
         series = []
-        for label, one in part.groupby("label", sort=False):
-            for metric, dashed in (("state_bytes", False), ("state_formula_bytes", True)):
-                points = one[one.metric == metric].sort_values("tokens")
-                if dashed:
-                    series.append(_line(points, f"{label}, formula", MIB, markers=False, dashed=True))
-                else:
-                    series.append(_line(points, str(label), MIB))
-        panels.append(Panel(f"{title} parameters", "tokens of context", "MiB", series, log_x=True, log_y=True))
+        for label, one in _alike(part[part.metric == "state_bytes"]):
+            formula = part[(part.metric == "state_formula_bytes") & (part.cell == one.cell.iloc[0])]
+            series.append(_line(one, label, MIB))
+            series.append(_line(formula, "", MIB, markers=False, dashed=True))
+        note = "markers: measured; dashed: by formula"
+        panels.append(Panel(f"{title} parameters", "tokens of context", "MiB", series, log_x=2, log_y=10, note=note))
     return Picture(f"state-{name}", "Cache or state against context", panels, footer)
+
+
+def _alike(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Curves, those with the very same points as one, so that none lies hidden under another."""
+    found: dict[tuple[float, ...], list[tuple[str, pd.DataFrame]]] = {}
+    for label, one in points.groupby("label", sort=False):
+        found.setdefault((*one.tokens, *one.value), []).append((str(label), one))
+    for same in found.values():
+        yield " = ".join(label for label, _ in same), same[0][1]
 
 
 def _classes(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

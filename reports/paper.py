@@ -11,12 +11,12 @@ from reports.rows import Row
 FOLDER = Path(__file__).parent / "paper"
 
 FAMILIES = {"rwkv-4-pile": "rwkv4"}  # the figures' names -> ours; the others are the same
-MODELS = {
-    "facebook/opt-2.7b": ("opt", 2.7),
-    "EleutherAI/gpt-neo-2.7B": ("gpt-neo", 2.7),
-    "EleutherAI/pythia-2.8b": ("pythia", 2.8),
-    "bigscience/bloom-3b": ("bloom", 3.0),
-    "rwkv-4-pile-3b": ("rwkv4", 3.0),
+MODELS = {  # of Fig. 6: family, billions of parameters, label
+    "facebook/opt-2.7b": ("opt", 2.7, "OPT 2.7B"),
+    "EleutherAI/gpt-neo-2.7B": ("gpt-neo", 2.7, "GPT-Neo 2.7B"),
+    "EleutherAI/pythia-2.8b": ("pythia", 2.8, "Pythia 2.8B"),
+    "bigscience/bloom-3b": ("bloom", 3.0, "BLOOM 3B"),
+    "rwkv-4-pile-3b": ("rwkv4", 3.0, "RWKV-4 3B"),
 }
 MACHINES = {"cuda": "NVIDIA A100 80GB", "cpu": "AMD EPYC, 30 cores"}  # v1 sec. 6 and App. I
 FIXED_TOKENS = 512  # of v1 Figs. 10 and 11
@@ -32,7 +32,8 @@ def rows() -> list[Row]:
     found: list[Row] = []
     for published in table("figures_digitized").to_dict("records"):
         x, value = float(published["x"]), float(published["value"])
-        family, size = MODELS.get(published["model"], (FAMILIES.get(published["model"], published["model"]), x))
+        name = published["model"]
+        family, size, label = MODELS.get(name, (FAMILIES.get(name, name), x, name))
         memory = published["metric"].startswith("peak_memory")
         found.append(
             {
@@ -41,7 +42,7 @@ def rows() -> list[Row]:
                 "experiment": "inference",
                 "protocol": "paper",
                 "family": family,
-                "label": published["model"].rpartition("/")[2],
+                "label": label,
                 "parameters": size * 1e9,
                 "machine": MACHINES[published["device"]],
                 "device": published["device"],

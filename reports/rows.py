@@ -66,10 +66,13 @@ def _inference(record: Record) -> Iterator[Row]:
         context = point["context_tokens"]
         # what the figures call memory: the allocator's peak on a GPU, live tensors on a CPU
         values = {**point, "peak_bytes": point.get("cuda_peak_bytes", point["peak_live_bytes"])}
-        if "state_bytes" in point:
-            values["state_formula_bytes"] = spec.state_bytes(context, itemsize, batch)
         del values["context_tokens"]
         yield from ({"metric": metric, "value": value, "tokens": context} for metric, value in values.items())
+    if "state_bytes" in record.metrics:
+        contexts = {point["context_tokens"] for point in record.samples["memory"]}
+        for context in sorted(contexts | {2**i for i in range(4, 14)}):  # by formula further than measured, to 8192
+            value = spec.state_bytes(context, itemsize, batch)
+            yield {"metric": "state_formula_bytes", "value": value, "tokens": context}
     for metric in ("disagreement", "parameter_bytes"):
         if metric in record.metrics:
             yield {"metric": metric, "value": record.metrics[metric]}
