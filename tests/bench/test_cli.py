@@ -1,0 +1,67 @@
+"""The command line: help that teaches, one line for what is wrong, exit codes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["rwkv-bench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_help_teaches_the_next_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("plan", "run", "report", "doctor", "configs/pocket.yaml"))
+
+
+def test_plan_and_dry_run_measure_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    for arguments in (["plan"], ["run", "--dry-run"]):
+        assert call(monkeypatch, *arguments, str(ROOT / "configs" / "pocket.yaml"), "--store", str(store)) == 0
+        assert "14 cells, 14 to measure" in capsys.readouterr().out
+    assert not store.exists()
+
+
+def test_what_is_wrong_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments in (["run", "absent.yaml"], ["report", "absent"], ["report", str(tmp_path / "empty")]):
+        assert call(monkeypatch, *arguments) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("rwkv-bench: ") and err.count("\n") == 1
+
+
+def test_doctor_says_what_this_machine_can_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench import doctor
+
+    monkeypatch.setattr(doctor, "BANDWIDTH_BYTES", 8 << 20)
+    monkeypatch.setattr(doctor.constants, "HF_HUB_OFFLINE", True)
+    assert call(monkeypatch, "doctor") == 0
+    shown = capsys.readouterr().out
+    for word in (
+        "python",
+        "torch",
+        "threads",
+        "memory bandwidth",
+        "GB/s",
+        "gpu",
+        "compiler",
+        "triton",
+        "hub",
+        "inference",
+    ):
+        assert word in shown

@@ -1,0 +1,67 @@
+"""What the inference experiment reports, on small models; and that a wrong state is never timed."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from bench import inference
+from rwkv_core.spec import LanguageModel
+from tests import parity
+from tests.rwkv_core.test_hf import small
+
+
+def models() -> list[Any]:
+    return [parity.make("small"), small("pythia"), small("bloom")]
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda m: m.spec.family)
+def test_fair(model: LanguageModel) -> None:
+    metrics, samples = inference.run(model, device="cpu", prompt_tokens=5, new_tokens=30, repeats=4, batch=2)
+    assert [len(run) for run in samples["token_seconds"]] == [30] * 4
+    assert all(run == sorted(run) and run[0] > 0 for run in samples["token_seconds"])
+    assert metrics["context_tokens"] == 34 and metrics["carries_state"]
+    assert metrics["disagreement"] < 1e-4
+    contexts = [point["context_tokens"] for point in samples["memory"]]
+    assert contexts == [5, 8, 16, 32, 34]
+    for point in samples["memory"]:
+        assert point["state_bytes"] == model.spec.state_bytes(point["context_tokens"], batch=2)
+        assert point["peak_live_bytes"] >= point["state_bytes"]
+    assert metrics["parameter_bytes"] == 4 * metrics["parameters"]
+
+
+def test_paper_carries_only_recurrent_state() -> None:
+    fed: list[int] = []
+    for model, carries in ((parity.make("tiny"), True), (small("pythia"), False)):
+        hidden = model.hidden
+
+        def spy(tokens: Any, *rest: Any, hidden: Any = hidden, **more: Any) -> Any:
+            fed.append(tokens.shape[1])
+            return hidden(tokens, *rest, **more)
+
+        model.hidden = spy  # type: ignore[method-assign]
+        fed.clear()
+        metrics, _ = inference.run(
+            model, device="cpu", protocol="paper", prompt_tokens=3, new_tokens=4, warmup_tokens=1
+        )
+        assert metrics["carries_state"] == carries
+        assert fed[1:5] == ([3, 1, 1, 1] if carries else [3, 4, 5, 6])
+
+
+def test_a_wrong_state_is_not_timed() -> None:
+    model = parity.make("tiny")
+    right = model.hidden
+
+    def forgetful(tokens: torch.Tensor, state: Any = None, lengths: Any = None) -> Any:
+        return right(tokens, None, lengths)
+
+    model.hidden = forgetful  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="disagree"):
+        inference.run(model, device="cpu", prompt_tokens=3, new_tokens=8)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu() -> None:
+    metrics, samples = inference.run(parity.make("small").to("cuda"), device="cuda", prompt_tokens=5, new_tokens=30)
+    assert samples["token_seconds"][0] == sorted(samples["token_seconds"][0])
+    assert metrics["cuda_peak_bytes"] >= metrics["state_bytes"] and metrics["disagreement"] < 1e-3

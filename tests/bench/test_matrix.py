@@ -1,0 +1,203 @@
+"""The rig: resume after kills, statuses, skipping; real processes on the smallest model."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bench import launch, matrix, plan, run
+from bench.plan import Cell
+from reports.record import Record
+from reports.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+MATRIX = """
+runs:
+  - experiment: inference
+    model: pythia-14m
+    weights: random:0
+    protocol: [fair, paper]
+    prompt_tokens: 4
+    new_tokens: {lengths}
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(MATRIX.format(lengths="[4, 6]"))
+    return path
+
+
+def command(path: Path, store: Path) -> list[str]:
+    return [sys.executable, "-m", "bench.cli", "run", str(path), "--store", str(store)]
+
+
+def test_killed_at_five_moments_it_goes_on_and_holds_each_cell_once(path: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    moments = random.Random(0)
+    for _ in range(5):
+        process = subprocess.Popen(command(path, store), cwd=ROOT, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.5, 9))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        records, warnings = Store(store).read()
+        assert not warnings and all(record.status == "ok" for record in records.values())
+    done = subprocess.run(command(path, store), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    records, _ = Store(store).read()
+    assert set(records) == {cell.id for cell in plan.read(path)}
+    assert len(list(store.glob("*.json"))) == 4 and not list(store.glob(".writing-*"))
+    for record in records.values():
+        assert len(record.samples["token_seconds"]) == 3
+        assert record.provenance["attention"] == "sdpa" and record.provenance["weights_fingerprint"]
+    again = subprocess.run(command(path, store), cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0 and "nothing to measure" in again.stdout
+
+
+def test_no_measurement_outlives_its_run(path: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(command(path, tmp_path / "store"), cwd=ROOT, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 60
+    while not (found := children.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert found
+    time.sleep(1.5)  # until the child has asked to end with its parent
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while (alive := _alive(found[0])) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive
+
+
+def _alive(pid: str) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    try:
+        return "(zombie)" not in status.read_text()
+    except OSError:
+        return False
+
+
+def test_ctrl_c_is_one_line_and_130(path: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(path, tmp_path / "store"), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in err
+
+
+def test_two_runs_do_not_measure_into_one_store(path: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with Store(store).locked():
+        second = subprocess.run(command(path, store), cwd=ROOT, capture_output=True, text=True)
+    assert second.returncode == 2 and "another run is measuring" in second.stderr
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, statuses: dict[int, str]) -> list[int]:
+    """Pretend to measure: the status by new_tokens, and what was asked for."""
+    asked: list[int] = []
+
+    def launcher(cells: Sequence[Cell]) -> list[Record]:
+        tokens = cells[0].params["new_tokens"]
+        asked.append(tokens)
+        status = statuses.get(tokens, "ok")
+        return [run.without_result(cells[0], status, "pretended")]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(launch, "alone", launcher)
+    return asked
+
+
+@pytest.mark.parametrize("status", ["oom", "failed"])
+def test_longer_cells_of_the_same_model_are_skipped_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path, status: str
+) -> None:
+    path.write_text(MATRIX.format(lengths="[16, 4, 8]").replace("[fair, paper]", "fair"))
+    asked = fake(monkeypatch, {8: status})
+    chosen = matrix.choose(path, tmp_path / "store", "")
+    outcome = matrix.execute(chosen.pending, chosen.store, chosen.records)
+    assert asked == [4, 8] and outcome.counts == {"ok": 1, status: 2}
+    longest = next(r for r in chosen.store.read()[0].values() if r.cell["params"]["new_tokens"] == 16)
+    assert longest.error.startswith(f"not run: {status} already at inference_pythia-14m")
+    left = matrix.choose(path, tmp_path / "store", "").pending
+    assert len(left) == (2 if status == "failed" else 0)  # what failed is measured again
+
+
+def test_only_and_unsupported(monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path) -> None:
+    asked = fake(monkeypatch, {4: "unsupported"})
+    chosen = matrix.choose(path, tmp_path / "store", "protocol=fair")
+    assert len(chosen.cells) == 2
+    matrix.execute(chosen.pending, chosen.store, chosen.records)
+    assert sorted(asked) == [4, 6]
+    with pytest.raises(Exception, match="none of the 4 cells"):
+        matrix.choose(path, tmp_path / "store", "llama")
+
+
+def cell(path: Path) -> Cell:
+    return plan.read(path)[0]
+
+
+def test_a_killed_process_is_a_record(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    killer = f"import os, signal; os.kill(os.getpid(), {int(signal.SIGKILL)})"
+    real = subprocess.Popen
+
+    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        return real([sys.executable, "-c", killer], **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    (record,) = launch.alone([cell(path)])
+    assert record.status == "failed" and "SIGKILL" in record.error
+    kills = iter([3, 4])
+    monkeypatch.setattr(launch, "_oom_kills", lambda: next(kills))
+    (record,) = launch.alone([cell(path)])
+    assert record.status == "oom"
+
+
+def test_errors_become_statuses(path: Path) -> None:
+    import torch
+
+    from rwkv_core.spec import BadInput, Unsupported
+
+    cases = {
+        "unsupported": [Unsupported("no")],
+        "oom": [
+            MemoryError("x"),
+            torch.OutOfMemoryError("x"),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        ],
+        "failed": [ValueError("two\nlines"), BadInput("bad")],
+    }
+    for status, errors in cases.items():
+        for error in errors:
+            record = run.failed(cell(path), error)
+            assert record.status == status and "\n" not in record.error
+    assert not run.failed(cell(path), BadInput("bad")).traceback
+    assert "ValueError" in run.failed(cell(path), ValueError()).error
+
+
+def test_here_loads_a_model_once_for_all_cells(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    loads = []
+    real = run.load
+    monkeypatch.setattr(run, "load", lambda *args, **more: loads.append(1) or real(*args, **more))
+    records = list(launch.here(plan.read(path)[:2]))
+    assert [record.status for record in records] == ["ok", "ok"] and len(loads) == 1
+
+
+def test_the_code_runs_from_its_root_without_being_installed(path: Path, tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    code = (
+        "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)];"
+        "sys.path.insert(0, '.'); import json; from pathlib import Path; from bench import launch, plan;"
+        f"(r,) = launch.alone(plan.read(Path({str(path)!r}))[:1]); print(json.dumps(r.metrics))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["parameters"] == 14067712, done.stderr

@@ -1,0 +1,90 @@
+"""Matrices -> cells, and every way to get one wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import plan
+from bench.plan import Cell
+from rwkv_core.spec import BadInput
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(text)
+    return path
+
+
+def one(**more: object) -> str:
+    return json.dumps({"runs": [{"experiment": "inference", "model": "pythia-14m", "weights": "random:0", **more}]})
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS.glob("*.yaml") if p.stem != "models"], ids=lambda p: p.stem)
+def test_the_matrices_of_the_project_are_valid(path: Path) -> None:
+    assert plan.read(path)
+
+
+def test_every_list_is_an_axis_and_models_stay_together(tmp_path: Path) -> None:
+    path = write(tmp_path, one(model=["pythia-14m", "rwkv4-169m"], protocol=["fair", "paper"], new_tokens=[8, 4, 8]))
+    cells = plan.read(path)
+    assert len(cells) == len({cell.id for cell in cells}) == 8
+    assert [cell.model.name for cell in cells] == ["pythia-14m"] * 4 + ["rwkv4-169m"] * 4
+    assert {cell.params["repeats"] for cell in cells} == {3}
+    assert all(Cell.from_dict(json.loads(json.dumps(cell.to_dict()))) == cell for cell in cells)
+
+
+def test_an_id_changes_with_whatever_is_measured(tmp_path: Path) -> None:
+    variants = [{}, {"seed": 1}, {"weights": "random:1"}, {"dtype": "bfloat16"}, {"attention": "eager"}, {"batch": 2}]
+    ids = {plan.read(write(tmp_path, one(**variant)))[0].id for variant in variants}
+    assert len(ids) == len(variants)
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("runs: [", "not valid YAML"),
+        ("- a\n- b\n", "a matrix is a mapping"),
+        ("", "a matrix is a mapping"),
+        ("runs: []\nextra: 1\n", "a matrix is a mapping"),
+        ("runs: [7]", "run 1: must be a mapping"),
+        (one(experiment="inferense"), "unknown experiment 'inferense': did you mean inference"),
+        (one(model="pythia-16m"), "unknown model 'pythia-16m': did you mean pythia-1"),
+        (one(new_token=4), "no parameter 'new_token': did you mean new_tokens"),
+        (one(device="cdua"), "unknown device 'cdua': did you mean cuda"),
+        (one(dtype="float23"), "unknown dtype 'float23': did you mean float32"),
+        (one(protocol="fare"), "unknown protocol 'fare': did you mean fair"),
+        (one(attention="flash"), "unknown attention"),
+        (one(weights="random:"), "random:SEED"),
+        (one(repeats=2), "repeats must be at least 3"),
+        (one(batch=True), "batch must be a value of type int"),
+        (one(batch=1.5), "batch must be a value of type int"),
+        (one(model=[]), "model is an empty list"),
+        ('runs: [{"experiment": "inference"}]', "`model` is missing"),
+        ("runs: !!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_one_line_naming_the_file(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(BadInput) as caught:
+        plan.read(path)
+    assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read"):
+        plan.read(tmp_path / "absent.yaml")
+
+
+def test_larger_than(tmp_path: Path) -> None:
+    cells = plan.read(write(tmp_path, one(new_tokens=[4, 8], batch=[1, 2], protocol=["fair", "paper"])))
+
+    def find(new_tokens: int, batch: int, protocol: str = "fair") -> Cell:
+        wanted = {"new_tokens": new_tokens, "batch": batch, "protocol": protocol}
+        return next(cell for cell in cells if wanted.items() <= cell.params.items())
+
+    assert find(8, 1).larger_than(find(4, 1)) and find(8, 2).larger_than(find(4, 1))
+    assert not find(4, 1).larger_than(find(8, 1)) and not find(4, 2).larger_than(find(8, 1))
+    assert not find(8, 1, "paper").larger_than(find(4, 1)) and not find(4, 1).larger_than(find(4, 1))

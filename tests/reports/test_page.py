@@ -1,0 +1,145 @@
+"""Records -> rows -> page: statistics from raw samples, escaping, every form of every table."""
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from reports import inference, page, paper, rows
+from reports.record import Record
+from reports.store import Store
+from reports.tables import Table
+from rwkv_core import load
+
+PROVENANCE = {
+    "machine": "Test CPU <2 cores>",
+    "cpu": "Test CPU",
+    "cores": 2,
+    "memory_bytes": 2**34,
+    "gpus": [],
+    "platform": "Linux",
+    "python": "3.11",
+    "versions": {"torch": "2.13.0"},
+    "commit": "0" * 40,
+    "dirty": False,
+    "threads": 2,
+    "attention": "sdpa",
+}
+
+
+def record(name: str, protocol: str = "fair", step: float = 0.1, tokens: int = 64, **changes: Any) -> Record:
+    spec = load.find(name, weights="random:0")
+    model = {**vars(spec), "architecture": dict(spec.architecture)}
+    params = {"protocol": protocol, "batch": 1, "prompt_tokens": 16, "new_tokens": tokens}
+    cell = {
+        "id": f"{name}-{protocol}-{tokens}",
+        "experiment": "inference",
+        "version": 1,
+        "model": model,
+        "device": "cpu",
+        "dtype": "float32",
+        "params": params,
+    }
+    runs = [[round(step * factor * (i + 1), 6) for i in range(tokens)] for factor in (1.0, 1.5, 1.1)]
+    carries = protocol == "fair" or spec.family == "rwkv4"
+    memory = []
+    for context in (16, 32, 64, tokens + 15):
+        state = {"state_bytes": spec.state_bytes(context)} if carries else {}
+        memory.append(
+            {"context_tokens": context, "peak_live_bytes": 10**6, "resident_growth_bytes": 2 * 10**6, **state}
+        )
+    metrics = {
+        "parameters": spec.parameters,
+        "parameter_bytes": 4 * spec.parameters,
+        **{k: v for k, v in memory[-1].items() if k != "context_tokens"},
+        **({"disagreement": 1e-6} if carries else {}),
+    }
+    made = Record(cell, "ok", metrics, {"token_seconds": runs, "memory": memory}, provenance=PROVENANCE)
+    return Record(**{**vars(made), **changes})
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    made = [
+        record(name, protocol) for name in ("rwkv4-169m", "pythia-160m", "opt-125m") for protocol in ("fair", "paper")
+    ]
+    failed = record("bloom-560m", status="failed", metrics={}, samples={}, error="<b>broke</b>")
+    oom = record("bloom-560m", "paper", status="oom", metrics={}, samples={}, error="no memory")
+    return [*made, failed, oom]
+
+
+def test_statistics_are_derived_from_the_samples(records: list[Record]) -> None:
+    frame = pd.DataFrame(rows.from_records(records[:1]))
+    at = frame[(frame.metric == "cumulative_s") & (frame.tokens == 10)].iloc[0]
+    assert (at.value, at.low, at.high, at.repeats) == pytest.approx((1.1, 1.0, 1.5, 3))
+    p50 = frame[frame.metric == "p50_s"].iloc[0]
+    assert (p50.value, p50.low, p50.high) == pytest.approx((0.11, 0.1, 0.15))
+    assert frame[frame.metric == "first_token_s"].iloc[0].value == pytest.approx(0.11)
+    assert frame[frame.metric == "tokens_per_s"].iloc[0].value == pytest.approx(1 / 0.11)
+
+
+def test_published_rows_have_the_same_form(records: list[Record]) -> None:
+    published = pd.DataFrame(paper.rows())
+    measured = pd.DataFrame(rows.from_records(records))
+    assert set(published) - {"figure"} <= set(measured)
+    at = published[(published.label == "OPT 2.7B") & (published.tokens == 1000)]
+    assert at.value.item() == 54.30 and at.protocol.item() == "paper"
+    assert all(published.source.str.contains("2305.13048v1 Fig"))
+
+
+def test_the_page_holds_everything_and_escapes_it(records: list[Record], tmp_path: Path) -> None:
+    store, out = tmp_path / "store", tmp_path / "out"
+    for one in records:
+        Store(store).write(one)
+    lines = list(page.write([store], out))
+    assert lines[-1] == f"page: {out / 'index.html'}"
+    html = (out / "index.html").read_text()
+    HTMLParser().feed(html)
+    assert "<b>broke</b>" not in html and "&lt;b&gt;broke" in html
+    assert "Transformers ran without a cache" in html and "random weights" in html
+    assert not re.search(r'(src|href)="(https?:)?//', html)
+    for link in re.findall(r'href="((?:tables|figures)/[^"]+|rows\.csv)"', html):
+        assert (out / link).stat().st_size > 100
+    pictures = {p.stem for p in (out / "figures").glob("*.png")}
+    for name in ("cumulative", "time-against-parameters", "memory-against-parameters"):
+        assert {f"{name}-fair", f"{name}-paper"} <= pictures
+    assert "state-fair" in pictures and pictures == {p.stem for p in (out / "figures").glob("*.svg")}
+    assert "\\toprule" in (out / "tables" / "architectures.tex").read_text()
+    not_measured = list(csv.DictReader(io.StringIO((out / "tables" / "not-measured.csv").read_text())))
+    assert [(line["status"], line["why"]) for line in not_measured] == [
+        ("failed", "<b>broke</b>"),
+        ("oom", "no memory"),
+    ]
+
+
+def test_the_sentence_is_the_same_whoever_wins(records: list[Record]) -> None:
+    for ours, theirs, ratio in ((0.1, 0.2, "0.50"), (0.2, 0.1, "2.00")):
+        frame = pd.DataFrame(rows.from_records([record("rwkv4-169m", step=ours), record("opt-125m", step=theirs)]))
+        assert f"{ratio} x the time of OPT 125M" in inference.findings(frame)
+
+
+def test_the_longest_cell_of_a_model_is_shown() -> None:
+    made = [record("rwkv4-169m", tokens=64, step=9.0), record("rwkv4-169m", tokens=128), record("opt-125m", tokens=64)]
+    table = inference.summary(rows.from_records(made))
+    assert table is not None
+    shown = dict(zip(table.frame.model, table.frame["ms a token"], strict=True))
+    assert shown["RWKV-4 169M"].startswith("110.0") and len(table.frame) == 2
+
+
+def test_tables_escape_their_markup() -> None:
+    table = Table("t", "A_title", pd.DataFrame([{"a|b": "x|y_z & <i>"}]), "50 %")
+    assert "x\\|y_z" in table.markdown() and "&lt;i&gt;" in table.html()
+    assert r"x|y\_z \& <i>" in table.latex() and r"A\_title" in table.latex() and r"50 \%" in table.latex()
+
+
+def test_computed_architectures_stand_beside_the_published(records: list[Record]) -> None:
+    from reports import views
+
+    frame = views.architectures().tables[0].frame
+    assert list(frame.parameters)[0] == "169,342,464" and list(frame.published)[0] == "1.693e8"
+    assert [f"{float(a):.2e}" for a in frame["FLOPs a token"]] == [f"{float(a):.2e}" for a in frame["published FLOPs"]]

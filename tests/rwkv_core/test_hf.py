@@ -1,0 +1,115 @@
+"""The other families through one interface: caches, ragged batches, bounds."""
+
+import pytest
+import torch
+
+from rwkv_core.hf import HFModel
+from rwkv_core.load import load
+from rwkv_core.spec import ModelSpec, Unsupported
+
+SMALL = {
+    "pythia": {
+        "model_type": "gpt_neox",
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    },
+    "opt": {
+        "model_type": "opt",
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "ffn_dim": 64,
+        "max_position_embeddings": 64,
+        "word_embed_proj_dim": 16,
+        "do_layer_norm_before": False,
+    },
+    "bloom": {"model_type": "bloom", "vocab_size": 128, "hidden_size": 32, "n_layer": 2, "n_head": 2},
+    "gpt-neo": {
+        "model_type": "gpt_neo",
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": 8,
+        "max_position_embeddings": 64,
+    },
+    "mamba": {
+        "model_type": "mamba",
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "state_size": 4,
+        "conv_kernel": 4,
+        "expand": 2,
+    },
+}
+ATTENTION = [family for family in SMALL if family != "mamba"]
+
+
+def small(family: str) -> HFModel:
+    model = load(ModelSpec(family, family, SMALL[family], weights="random:1"))
+    assert isinstance(model, HFModel)
+    with torch.no_grad():  # larger than for timing, so that attention attends to something
+        for _, p in model.named_parameters():
+            if p.dim() >= 2:
+                p.mul_(8)
+    return model
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", SMALL)
+def test_chunks_agree_with_the_whole_and_with_transformers_own_forward(family: str) -> None:
+    model = small(family)
+    tokens = torch.randint(128, (2, 30))
+    whole = model.head(model.hidden(tokens)[0])
+    torch.testing.assert_close(whole, model.causal(input_ids=tokens).logits, rtol=1e-5, atol=1e-5)
+    state, parts = None, []
+    for part in tokens.split([1, 9, 1, 1, 18] if family != "mamba" else [18, *[1] * 12], 1):
+        hidden, state = model.hidden(part, state)
+        parts.append(model.head(hidden))
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-4)
+    assert model.state_bytes(state) == model.spec.state_bytes(30, batch=2)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ATTENTION)
+def test_a_ragged_batch_agrees_with_its_rows_alone(family: str) -> None:
+    model = small(family)
+    tokens, more, last = torch.randint(128, (3, 20)), torch.randint(128, (3, 6)), torch.randint(128, (3, 2))
+    lengths, second = torch.tensor([20, 3, 11]), torch.tensor([2, 6, 4])
+    hidden, state = model.hidden(tokens, lengths=lengths)
+    continued, state = model.hidden(more, state, second)
+    end, _ = model.hidden(last, state)
+    for row in range(3):
+        alone, own = model.hidden(tokens[row : row + 1, : lengths[row]])
+        torch.testing.assert_close(hidden[row, : lengths[row]], alone[0], rtol=1e-4, atol=1e-4)
+        alone, own = model.hidden(more[row : row + 1, : second[row]], own)
+        torch.testing.assert_close(continued[row, : second[row]], alone[0], rtol=1e-4, atol=1e-4)
+        alone, _ = model.hidden(last[row : row + 1], own)
+        torch.testing.assert_close(end[row], alone[0], rtol=1e-4, atol=1e-4)
+
+
+def test_mamba_refuses_what_it_cannot_keep() -> None:
+    with pytest.raises(Unsupported, match="padded row"):
+        small("mamba").hidden(torch.zeros(2, 4, dtype=torch.long), lengths=torch.tensor([4, 2]))
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt-neo"])
+def test_learned_positions_end(family: str) -> None:
+    model = small(family)
+    _, state = model.hidden(torch.zeros(1, 64, dtype=torch.long))
+    with pytest.raises(Unsupported, match="64 learned positions"):
+        model.hidden(torch.zeros(1, 1, dtype=torch.long), state)
+
+
+@pytest.mark.parametrize("family,kind", [("pythia", "sdpa"), ("opt", "sdpa"), ("bloom", "eager"), ("gpt-neo", "eager")])
+def test_the_kind_of_attention_is_recorded_and_can_be_eager(family: str, kind: str) -> None:
+    assert small(family).attention == kind
+    eager = load(ModelSpec(family, family, SMALL[family], weights="random:1", attention="eager"))
+    assert eager.attention == "eager"

@@ -1,0 +1,82 @@
+"""Names -> models: the list, random weights, local weights, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rwkv_core import load, weights
+from rwkv_core.load import find
+from rwkv_core.model import RWKV
+from rwkv_core.spec import BadInput, ModelSpec, Unsupported
+from tests import parity
+
+
+@pytest.mark.parametrize("name", load.catalogue())
+def test_parameters_of_every_model(name: str) -> None:
+    spec = find(name)
+    if spec.family == "rwkv4":
+        model: torch.nn.Module = RWKV.of(spec)
+    else:
+        shape = dict(spec.architecture)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(shape.pop("model_type"), **shape))
+    assert sum(p.numel() for p in model.parameters()) == spec.parameters
+
+
+def test_there_are_35_models() -> None:
+    assert len(load.catalogue()) == 35
+    assert all(spec.repo and spec.label for spec in load.catalogue().values())
+
+
+@pytest.mark.parametrize("name", ["pythia-14m", "rwkv4-169m"])
+def test_random_weights_follow_the_seed_and_are_not_zero(name: str) -> None:
+    prints = []
+    for seed in (0, 0, 1):
+        model = load.load(find(name, weights=f"random:{seed}"))
+        prints.append(weights.fingerprint(model))
+        assert all(p.any() for _, p in model.named_parameters() if p.dim() >= 2)
+        assert all(p.isfinite().all() for _, p in model.named_parameters())
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(BadInput, match="did you mean rwkv4-169m"):
+        load.load("rwkv4-196m")
+
+
+def test_unusable_requests() -> None:
+    with pytest.raises(BadInput, match="unknown dtype"):
+        load.load("pythia-14m", dtype="float8")
+    with pytest.raises(BadInput, match="random:SEED"):
+        load.load(find("pythia-14m", weights="random:x"))
+    with pytest.raises(MemoryError, match="GB of weights"):
+        load.load(ModelSpec("huge", "rwkv4", {}, parameters=10**15))
+    if not torch.cuda.is_available():
+        with pytest.raises(Unsupported, match="no CUDA device"):
+            load.load("pythia-14m", device="cuda")
+
+
+@pytest.mark.parametrize("name", ["pythia-14m", "rwkv4-169m"])
+def test_offline_names_the_repository_and_the_way_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BadInput, match=rf"{find(name).repo}.*give its folder") as caught:
+        load.load(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_local_weights(tmp_path: Path) -> None:
+    built = load.load(find("pythia-14m", weights="random:7"))
+    built.causal.save_pretrained(tmp_path)  # type: ignore[attr-defined]
+    loaded = load.load(find("pythia-14m", weights=str(tmp_path)))
+    assert weights.fingerprint(loaded) == weights.fingerprint(built)
+    with pytest.raises(BadInput, match="is it that model"):
+        load.load(find("pythia-31m", weights=str(tmp_path)))
+    with pytest.raises(BadInput, match="not a model folder"):
+        load.load(find("pythia-14m", weights=str(tmp_path / "absent")))
+    parity.save_transformers(parity.make("tiny"), tmp_path / "rwkv")
+    with pytest.raises(BadInput, match="is it that model"):
+        load.load(find("rwkv4-169m", weights=str(tmp_path / "rwkv")))

@@ -1,0 +1,101 @@
+"""RWKV's one forward: sequences, chunks, tokens, ragged batches; its state and its arithmetic."""
+
+import pytest
+import torch
+
+from reports import paper
+from rwkv_core import load
+from rwkv_core.init import paper_init, time_vectors
+from rwkv_core.model import RWKV
+from rwkv_core.spec import rwkv4_flops, rwkv4_parameters
+from tests import parity
+
+
+@torch.inference_mode()
+def test_a_ragged_batch_agrees_with_its_rows_alone() -> None:
+    model = parity.make("small")
+    lengths = torch.tensor([40, 1, 17, 33])
+    tokens = torch.randint(model.spec.vocab_size, (4, 40))
+    hidden, state = model.hidden(tokens, lengths=lengths)
+    more, _ = model.hidden(tokens[:, :5], state)
+    for row, length in enumerate(lengths.tolist()):
+        alone, end = model.hidden(tokens[row : row + 1, :length])
+        next_alone, _ = model.hidden(tokens[row : row + 1, :5], end)
+        torch.testing.assert_close(hidden[row, :length], alone[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(more[row], next_alone[0], rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_state_is_not_changed_by_its_use() -> None:
+    model = parity.make("tiny")
+    _, state = model.hidden(torch.tensor([[1, 2, 3]]))
+    first, _ = model.hidden(torch.tensor([[4]]), state)
+    second, _ = model.hidden(torch.tensor([[4]]), state)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype,itemsize", [("float32", 4), ("bfloat16", 2)])
+def test_state_bytes_are_those_of_the_formula(dtype: str, itemsize: int) -> None:
+    model = parity.make("small").to(getattr(torch, dtype))
+    for tokens in (1, 50):
+        _, state = model.hidden(torch.zeros(3, tokens, dtype=torch.long))
+        assert model.state_bytes(state) == model.spec.state_bytes(tokens, itemsize, batch=3)
+
+
+@torch.inference_mode()
+def test_rescaling_changes_nothing_but_the_range() -> None:
+    model = parity.make("medium")
+    tokens = torch.randint(model.spec.vocab_size, (1, 20))
+    before = model(tokens)
+    model.rescale(2)
+    torch.testing.assert_close(model(tokens), before, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("row", paper.table("architectures").to_dict("records"), ids=lambda row: row["name"])
+def test_parameters_and_flops_are_those_of_table_2(row: dict[str, str]) -> None:
+    layers, width, vocab = int(row["layers"]), int(row["d_model"]), 50277
+    spec = next(s for s in load.catalogue().values() if s.family == "rwkv4" and (s.layers, s.width) == (layers, width))
+    model = RWKV.of(spec)
+    counted = sum(p.numel() for p in model.parameters())
+    assert counted == spec.parameters == rwkv4_parameters(vocab, width, layers)
+    assert f"{counted:.3e}" == f"{float(row['params']):.3e}"
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and name != "emb.weight")
+    assert 2 * matrices == rwkv4_flops(vocab, width, layers)
+    assert abs(2 * matrices / float(row["flops_per_token"]) - 1) < 5e-4  # printed with four digits
+
+
+def test_the_papers_initialisation() -> None:
+    model = parity.make("small")
+    paper_init(model, seed=3)
+    layers = len(model.blocks)
+    for i, block in enumerate(model.blocks):
+        width = block.att.time_decay.shape[0]
+        decay = block.att.time_decay.tolist()
+        assert decay[0] == -5 and decay[-1] == pytest.approx(3)
+        middle = -5 + 8 * (80 / (width - 1)) ** (0.7 + 1.3 * i / (layers - 1))
+        assert decay[80] == pytest.approx(middle, rel=1e-5)
+        assert len(block.att.time_first.unique()) == 3
+        assert not block.att.receptance.weight.any() and not block.ffn.value.weight.any()
+        assert torch.allclose(block.att.value.weight @ block.att.value.weight.T, torch.eye(width), atol=1e-4)
+    assert model.emb.weight.abs().max() <= 1e-4
+    before = model.blocks[1].att.time_mix_k.clone()
+    time_vectors(model, 1)
+    assert torch.equal(before, model.blocks[1].att.time_mix_k)
+    again = parity.make("small")
+    paper_init(again, seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_it_learns() -> None:
+    model = parity.make("tiny")
+    paper_init(model, seed=0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    tokens = torch.arange(24).repeat(4, 3)
+    losses = []
+    for _ in range(40):
+        loss = torch.nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]

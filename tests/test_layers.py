@@ -1,0 +1,42 @@
+"""The house: imports run downwards only."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED = {
+    "rwkv_core": {"rwkv_core"},
+    "evals": {"evals", "rwkv_core"},
+    "reports": {"reports", "rwkv_core.spec"},
+    "bench": {"bench", "evals", "reports", "rwkv_core"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("layer", ALLOWED)
+def test_imports_run_downwards(layer: str) -> None:
+    files = list((ROOT / layer).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imported(path):
+            if name.split(".")[0] in ALLOWED:
+                assert any(f"{name}.".startswith(f"{allowed}.") for allowed in ALLOWED[layer]), f"{path} imports {name}"
+
+
+def test_reports_need_no_torch() -> None:
+    code = "import sys, reports.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
