@@ -89,10 +89,10 @@ def _untimed(
     fed = 0
     with peak.tracking():
         for context in _checkpoints(prompt_tokens, tokens.shape[1]):
-            if carry:
-                for part in tokens[:, fed : context - 1].split(prompt_tokens, 1) if fed else ():
-                    _, state = model.hidden(part, state)
-                fed = context - 1 if fed else 0
+            if carry and fed:
+                for start in range(fed, context - 1, prompt_tokens):
+                    _, state = model.hidden(tokens[:, start : min(start + prompt_tokens, context - 1)], state)
+                fed = context - 1
             with peak.watch():
                 logits, after = _feed(model, tokens[:, fed:context], state)
             if carry:

@@ -68,7 +68,7 @@ def _one_machine(part: pd.DataFrame, published: pd.DataFrame, suffix: str) -> li
             *([_state(chosen, name, footer)] if protocol == "fair" else []),
         ]
         tables = [_speed(chosen, name), _memory(chosen, name)]
-        text = [findings(chosen)] if protocol == "fair" else [NO_CACHE]
+        text = [findings(chosen) if protocol == "fair" else NO_CACHE, f"{footer}."]
         title = f"Generation, {first.machine}, {first.device} {first['dtype']}: {PROTOCOLS[protocol]}"
         views.append(View(f"generation-{name}", title, text, tables, pictures))
     return views

@@ -141,5 +141,5 @@ def test_computed_architectures_stand_beside_the_published(records: list[Record]
     from reports import views
 
     frame = views.architectures().tables[0].frame
-    assert list(frame.parameters)[0] == "169,342,464" and list(frame.published)[0] == "1.693e8"
+    assert frame.parameters[0] == "169,342,464" and frame.published[0] == "1.693e8"
     assert [f"{float(a):.2e}" for a in frame["FLOPs a token"]] == [f"{float(a):.2e}" for a in frame["published FLOPs"]]
