@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from bench import launch, plan, run
@@ -61,8 +62,11 @@ def execute(cells: Sequence[Cell], store: Store, records: dict[str, Record]) -> 
     """Measure `cells`, smaller ones of a model first, and store each as it ends.
 
     A cell larger than one of the same model that ran out of memory or failed is not run: it gets
-    that status, and the reason. `records` are those already in the store.
+    that status, and the reason. `records` are those already in the store. Raises BadInput where the
+    machine lacks the device, since a missing GPU says nothing about a model.
     """
+    if any(cell.device == "cuda" for cell in cells) and not torch.cuda.is_available():
+        raise BadInput("the matrix asks for `device: cuda`, but torch sees no CUDA device here; use `device: cpu`")
     counts: Counter[str] = Counter()
     failed: list[Record] = []
     unfit = [record for record in records.values() if record.status == "oom"]

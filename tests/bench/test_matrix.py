@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import launch, matrix, plan, run
 from bench.plan import Cell
 from reports.record import Record
 from reports.store import Store
+from rwkv_core.spec import BadInput, Unsupported
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = """
@@ -138,8 +140,17 @@ def test_only_and_unsupported(monkeypatch: pytest.MonkeyPatch, path: Path, tmp_p
     assert len(chosen.cells) == 2
     matrix.execute(chosen.pending, chosen.store, chosen.records)
     assert sorted(asked) == [4, 6]
-    with pytest.raises(Exception, match="none of the 4 cells"):
+    with pytest.raises(BadInput, match="none of the 4 cells"):
         matrix.choose(path, tmp_path / "store", "llama")
+
+
+def test_a_gpu_that_is_not_here_is_no_finding(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path.write_text(path.read_text() + "    device: cuda\n")
+    chosen = matrix.choose(path, tmp_path / "store", "")
+    with pytest.raises(BadInput, match="no CUDA device"):
+        matrix.execute(chosen.pending, chosen.store, chosen.records)
+    assert not chosen.store.read()[0]
 
 
 def cell(path: Path) -> Cell:
@@ -163,10 +174,6 @@ def test_a_killed_process_is_a_record(monkeypatch: pytest.MonkeyPatch, path: Pat
 
 
 def test_errors_become_statuses(path: Path) -> None:
-    import torch
-
-    from rwkv_core.spec import BadInput, Unsupported
-
     cases = {
         "unsupported": [Unsupported("no")],
         "oom": [

@@ -68,6 +68,21 @@ def test_offline_names_the_repository_and_the_way_out(name: str, monkeypatch: py
     assert "\n" not in str(caught.value)
 
 
+def test_a_cached_hub_repository_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--RWKV--tiny"
+    built = parity.make("tiny")
+    parity.save_transformers(built, repository / "snapshots" / commit, safe=False)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    loaded = load.load(ModelSpec("tiny", "rwkv4", built.spec.architecture, repo="RWKV/tiny"))
+    assert weights.fingerprint(loaded) == weights.fingerprint(built) and loaded.revision == commit
+
+
 def test_local_weights(tmp_path: Path) -> None:
     built = load.load(find("pythia-14m", weights="random:7"))
     built.causal.save_pretrained(tmp_path)  # type: ignore[attr-defined]
