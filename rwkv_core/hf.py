@@ -124,21 +124,21 @@ def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     try:
         causal = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **where, **_attention(spec))
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         if local:
+            first = str(error).strip().splitlines()[0]
             raise BadInput(f"{source}: not a model folder that transformers can read ({first})") from error
-        raise BadInput(offline(spec, first)) from error
+        raise BadInput(offline(spec, error)) from error
     counted = sum(p.numel() for p in causal.parameters())
     if spec.parameters and counted != spec.parameters:
         raise BadInput(f"{source}: {counted:,} parameters, but {spec.name} has {spec.parameters:,}; is it that model?")
     return HFModel(spec, causal.to(device), source)
 
 
-def offline(spec: ModelSpec, reason: str) -> str:
+def offline(spec: ModelSpec, error: Exception) -> str:
     """One line for a hub model that cannot be had."""
     return (
-        f"{spec.name}: the hub repository {spec.repo} at {spec.revision} is neither cached nor reachable ({reason}); "
-        "copy it to this machine and give its folder as `weights:`, or use `weights: random:0`"
+        f"{spec.name}: the hub repository {spec.repo} at {spec.revision} is neither cached nor reachable "
+        f"({type(error).__name__}); copy it to this machine and give its folder as `weights:`, or use `weights: random:0`"
     )
 
 

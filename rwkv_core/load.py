@@ -88,7 +88,7 @@ def _download(spec: ModelSpec) -> Path:
         wanted = ["*.json", "*.safetensors", "*.bin"]
         return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=wanted))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise BadInput(offline(spec, type(error).__name__)) from error
+        raise BadInput(offline(spec, error)) from error
 
 
 def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:
