@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -97,12 +98,20 @@ class Picture:
         return figure
 
 
+def _span_a_decade(axis: Axis) -> None:
+    """At least a factor of ten, so that small differences do not look large."""
+    low, high = axis.get_view_interval()
+    missing = 10 * low / high
+    if missing > 1:
+        axis.set_view_interval(low / missing**0.5, high * missing**0.5, ignore=True)
+
+
 def _draw_panel(ax: Axes, panel: Panel) -> None:
     ax.set_title(panel.title, loc="left")
     ax.set_xlabel(panel.x_title)
     ax.set_ylabel(panel.y_title)
     seen: dict[str, int] = {}
-    for series in panel.series:
+    for i, series in enumerate(panel.series):
         _, colour, marker = FAMILIES.get(series.family, (series.family, "#000000", "x"))
         again = seen[series.family] = seen.get(series.family, -1) + 1
         style = "--" if series.dashed else ("-", "-.", ":")[again % 3]
@@ -115,7 +124,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
             linewidth=1.4,
             marker=marker if series.markers else "",
             markersize=4.5,
-            markevery=every,
+            markevery=(i * every // len(panel.series), every),  # no marker hides another's
             markerfacecolor="white" if series.hollow else colour,
             label=series.label or "_nolegend_",
         )
@@ -126,6 +135,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
     for axis, set_scale, base in ((ax.xaxis, ax.set_xscale, panel.log_x), (ax.yaxis, ax.set_yscale, panel.log_y)):
         if base:
             set_scale("log", base=base)
+            _span_a_decade(axis)
             axis.set_major_locator(LogLocator(base, subs=(1.0, 2.0, 5.0) if base == 10 else (1.0,)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())

@@ -15,10 +15,12 @@ class Table:
     title: str
     frame: pd.DataFrame
     note: str = ""
+    prose: bool = False  # cells of sentences, which may wrap
 
     def html(self) -> str:
         """Escaped; numbers are aligned by the page's style."""
-        return self.frame.to_html(index=False, border=0, escape=True, justify="left")
+        kind = "prose" if self.prose else "numbers"
+        return self.frame.to_html(index=False, border=0, escape=True, justify="left", classes=kind)
 
     def markdown(self) -> str:
         heads = list(self.frame.columns)

@@ -66,7 +66,9 @@ def complexity() -> View:
 def contradictions() -> View:
     """Where the sources disagree."""
     text = ["What the sources say differently from each other or from the models; shown, not smoothed over."]
-    table = Table("contradictions", "Known contradictions in the published numbers", paper.table("contradictions"))
+    table = Table(
+        "contradictions", "Known contradictions in the published numbers", paper.table("contradictions"), prose=True
+    )
     return View("contradictions", "Contradictions in the sources", text, [table])
 
 
@@ -85,7 +87,7 @@ def not_measured(rows: list[Row]) -> View | None:
     ]
     if not lines:
         return None
-    table = Table("not-measured", "Cells without a number", pd.DataFrame(lines))
+    table = Table("not-measured", "Cells without a number", pd.DataFrame(lines), prose=True)
     return View("not-measured", "Not measured", tables=[table])
 
 

@@ -138,7 +138,7 @@ def offline(spec: ModelSpec, error: Exception) -> str:
     """One line for a hub model that cannot be had."""
     return (
         f"{spec.name}: the hub repository {spec.repo} at {spec.revision} is neither cached nor reachable "
-        f"({type(error).__name__}); copy it to this machine and give its folder as `weights:`, or use `weights: random:0`"
+        f"({type(error).__name__}); copy it here and give its folder as `weights:`, or use `weights: random:0`"
     )
 
 
