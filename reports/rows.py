@@ -35,7 +35,7 @@ def _base(record: Record) -> Row:
         "model": model["name"],
         "label": model["label"] + (" (eager)" if model["attention"] == "eager" else ""),
         "family": model["family"],
-        "weights": model["weights"],
+        "weights": "random" if model["weights"].startswith("random:") else "trained",
         "parameters": record.metrics.get("parameters", model["parameters"]),
         "device": cell["device"],
         "dtype": cell["dtype"],
