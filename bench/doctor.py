@@ -23,7 +23,7 @@ HUB_TIMEOUT_S = 3
 def examine() -> Iterator[tuple[str, str]]:
     """(what, found) lines, each as soon as it is known."""
     memory = psutil.virtual_memory()
-    facts = provenance.collect("cpu")
+    facts = provenance.collect(None)
     yield "python", f"{facts['python']} on {facts['platform']}"
     yield "libraries", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     cores = psutil.cpu_count(logical=False) or facts["cores"]

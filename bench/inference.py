@@ -32,7 +32,7 @@ def run(
     device: str,
     protocol: Literal["fair", "paper"] = "fair",
     prompt_tokens: Annotated[int, AtLeast(1)] = 16,
-    new_tokens: Annotated[int, AtLeast(2)] = 256,
+    new_tokens: Annotated[int, AtLeast(3)] = 256,
     batch: Annotated[int, AtLeast(1)] = 1,
     repeats: Annotated[int, AtLeast(3)] = 3,
     warmup_tokens: Annotated[int, AtLeast(1)] = 8,

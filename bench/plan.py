@@ -89,7 +89,7 @@ def _expand(run: Any, where: str) -> list[Cell]:
     if not isinstance(run, dict):
         raise BadInput(f"{where}: must be a mapping with `experiment` and `model`, not {run!r}")
     name = run.get("experiment")
-    if name not in EXPERIMENTS:
+    if not isinstance(name, str) or name not in EXPERIMENTS:
         raise BadInput(f"{where}: unknown experiment {name!r}{_near(str(name), EXPERIMENTS)}")
     defaults = _defaults(name)
     for key in run:

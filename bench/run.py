@@ -47,8 +47,7 @@ def failed(cell: Cell, error: Exception) -> Record:
 def without_result(cell: Cell, status: Status, why: object, trace: str = "") -> Record:
     """A record that says why there is no number; `why` in its first line."""
     lines = str(why).strip().splitlines() or [type(why).__name__]
-    facts = provenance.collect(cell.device)
-    return Record(cell.to_dict(), status, error=lines[0], traceback=trace, provenance=facts)
+    return Record(cell.to_dict(), status, error=lines[0], traceback=trace, provenance=_provenance(cell))
 
 
 def _measure(cell: Cell, model: LanguageModel) -> Record:
@@ -64,4 +63,9 @@ def _measure(cell: Cell, model: LanguageModel) -> Record:
         "threads": torch.get_num_threads(),
         "wall_s": round(time.perf_counter() - started, 2),
     }
-    return Record(cell.to_dict(), "ok", metrics, samples, provenance=provenance.collect(cell.device, **facts))
+    return Record(cell.to_dict(), "ok", metrics, samples, provenance=_provenance(cell, **facts))
+
+
+def _provenance(cell: Cell, **facts: Any) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if cell.device == "cuda" and torch.cuda.is_available() else None
+    return provenance.collect(gpu, **facts)

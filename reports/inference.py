@@ -78,9 +78,7 @@ def summary(rows: list[Row]) -> Table | None:
                 "cache or state": fair.mebibytes("state_bytes", context) + (f" at {context}" if context else ""),
             }
         )
-    note = (
-        "* the paper's protocol: only RWKV carries its state. All other columns: every family with its cache or state."
-    )
+    note = "* the paper's protocol, over its first tokens: only RWKV carries its state. The others: every family does."
     return Table("summary", "Generation in short", pd.DataFrame(lines), note)
 
 
@@ -136,7 +134,7 @@ def _speed(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
     for label, part in chosen.sort_values("parameters", kind="stable").groupby("label", sort=False):
         values = _Values(part)
-        weights, step = values.row("parameter_bytes"), values.row("p50_s")
+        read, step = values.row("read_bytes"), values.row("p50_s")
         lines.append(
             {
                 "model": label,
@@ -148,13 +146,14 @@ def _speed(chosen: pd.DataFrame, name: str) -> Table:
                 "p90, ms": values.milliseconds("p90_s"),
                 "p99, ms": values.milliseconds("p99_s"),
                 "tokens/s": values.plain("tokens_per_s"),
-                "weights read, GB/s": f"{weights.value / step.value / 1e9:.1f}",
+                "weights read, GB/s": f"{read.value / step.value / 1e9:.1f}",
                 "state error": "-" if values.row("disagreement") is None else f"{values.row('disagreement').value:.0e}",
             }
         )
     note = (
-        "Median of the repeats, in brackets the least and the largest. weights read: all parameter bytes over the p50 "
-        "latency, embedding included. state error: logits by carried state against one pass, of the largest logit."
+        "Median of the repeats, in brackets the least and the largest. weights read: parameter bytes over the p50 "
+        "latency, without an embedding that is only looked up. state error: logits by carried state against those of "
+        "one pass, of the largest logit."
     )
     return Table(f"speed-{name}", "Time a token", pd.DataFrame(lines), note)
 
@@ -182,6 +181,7 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
 
 
 def _longest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of several cells of one model and protocol, the one with the most tokens."""
+    """Of several cells of one model and protocol, the one with the most tokens; of several such, the last."""
     keys = [*WHERE, "label", "protocol"]
-    return frame[frame.new_tokens == frame.groupby(keys, dropna=False).new_tokens.transform("max")]
+    longest = frame[frame.new_tokens == frame.groupby(keys, dropna=False).new_tokens.transform("max")]
+    return longest[longest.cell == longest.groupby(keys, dropna=False).cell.transform("last")]

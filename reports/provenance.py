@@ -15,11 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "numpy")
 
 
-def collect(device: str, **more: Any) -> dict[str, Any]:
-    """Everything a reader needs to judge or repeat a number; `more` comes from who measured it."""
+def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:
+    """Everything a reader needs to judge or repeat a number; `more` comes from who measured it.
+
+    accelerator: the name of the GPU that was used, None for the CPU. `machine` is what figures carry.
+    """
     return {
         "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(device),
+        "machine": accelerator or f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores",
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -30,13 +33,6 @@ def collect(device: str, **more: Any) -> dict[str, Any]:
         **git(),
         **more,
     }
-
-
-def machine(device: str) -> str:
-    """The short name that figures carry."""
-    if device == "cuda" and (found := gpus()):
-        return str(found[0]["name"])
-    return f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores"
 
 
 @functools.cache

@@ -73,9 +73,11 @@ def _inference(record: Record) -> Iterator[Row]:
         for context in sorted(contexts | {2**i for i in range(4, 14)}):  # by formula further than measured, to 8192
             value = spec.state_bytes(context, itemsize, batch)
             yield {"metric": "state_formula_bytes", "value": value, "tokens": context}
-    for metric in ("disagreement", "parameter_bytes"):
-        if metric in record.metrics:
-            yield {"metric": metric, "value": record.metrics[metric]}
+    stored = record.metrics["parameter_bytes"]
+    yield {"metric": "parameter_bytes", "value": stored}
+    yield {"metric": "read_bytes", "value": stored - spec.lookup_parameters * itemsize}
+    if "disagreement" in record.metrics:
+        yield {"metric": "disagreement", "value": record.metrics["disagreement"]}
 
 
 def _spread(metric: str, values: Iterable[float], **more: Any) -> Row:

@@ -61,6 +61,12 @@ class ModelSpec:
         return int(self.architecture["vocab_size"])
 
     @property
+    def lookup_parameters(self) -> int:
+        """Parameters of which a token reads one row only: the embedding, unless the head is the same matrix."""
+        tied = self.architecture.get("tie_word_embeddings", False)
+        return 0 if tied else self.vocab_size * self.width
+
+    @property
     def max_tokens(self) -> int | None:
         """The longest sequence the architecture can represent; None where it has no such bound."""
         learned = self.architecture["model_type"] in ("opt", "gpt_neo")

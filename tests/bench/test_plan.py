@@ -51,6 +51,7 @@ def test_an_id_changes_with_whatever_is_measured(tmp_path: Path) -> None:
         ("runs: []\nextra: 1\n", "a matrix is a mapping"),
         ("runs: [7]", "run 1: must be a mapping"),
         (one(experiment="inferense"), "unknown experiment 'inferense': did you mean inference"),
+        (one(experiment=["inference"]), "unknown experiment ['inference']"),
         (one(model="pythia-16m"), "unknown model 'pythia-16m': did you mean pythia-1"),
         (one(new_token=4), "no parameter 'new_token': did you mean new_tokens"),
         (one(device="cdua"), "unknown device 'cdua': did you mean cuda"),
