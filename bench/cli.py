@@ -55,13 +55,12 @@ def run(
         plan(matrix, store, only)
         return
     chosen = matrices.choose(matrix, store, only)
-    todo = chosen.pending[:limit]
-    if not todo:
+    if not chosen.pending:
         typer.echo(f"nothing to measure: all {len(chosen.cells)} cells are in {chosen.store.folder}")
         return
     try:
         with chosen.store.locked():
-            outcome = matrices.execute(todo, chosen.store, chosen.records)
+            outcome = matrices.execute(chosen, limit)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; what was measured is in {chosen.store.folder}: the same command goes on", err=True)
         raise typer.Exit(130) from None
@@ -98,6 +97,9 @@ def main() -> None:
         app()
     except BadInput as error:
         typer.echo(f"rwkv-bench: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that is a file, no permission
+        typer.echo(f"rwkv-bench: {error.filename or 'this machine'}: {error.strerror}", err=True)
         sys.exit(2)
 
 

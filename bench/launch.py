@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench import run
@@ -24,8 +24,6 @@ from reports.store import write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LOG_TAIL = 4000  # characters of a dead process's output that its record keeps
-
-Launcher = Callable[[Sequence[Cell]], Iterator[Record]]
 
 
 def here(cells: Sequence[Cell]) -> Iterator[Record]:

@@ -27,6 +27,7 @@ class Chosen:
     cells: list[Cell]
     store: Store
     records: dict[str, Record]
+    damaged: dict[Path, str]
 
     @property
     def pending(self) -> list[Cell]:
@@ -52,31 +53,34 @@ def choose(path: Path, folder: Path | None, only: str) -> Chosen:
     if not kept:
         raise BadInput(f"--only {only!r} is in none of the {len(cells)} cells; `rwkv-bench plan {path}` lists them")
     store = Store(folder or Path("results") / path.stem)
-    records, warnings = store.read()
-    for warning in warnings:
+    records, damaged = store.read()
+    for warning in damaged.values():
         tqdm.write(warning, file=sys.stderr)
-    return Chosen(kept, store, records)
+    return Chosen(kept, store, records, damaged)
 
 
-def execute(cells: Sequence[Cell], store: Store, records: dict[str, Record]) -> Outcome:
-    """Measure `cells`, smaller ones of a model first, and store each as it ends.
+def execute(chosen: Chosen, limit: int | None = None) -> Outcome:
+    """Measure what is pending, smaller cells of a model first, and store each as it ends.
 
     A cell larger than one of the same model that ran out of memory or failed is not run: it gets
-    that status, and the reason. `records` are those already in the store. Raises BadInput where the
+    that status, and the reason. limit: at most so many cells. Raises BadInput where the
     machine lacks the device, since a missing GPU says nothing about a model.
     """
+    cells = chosen.pending[:limit]
     if any(cell.device == "cuda" for cell in cells) and not torch.cuda.is_available():
         raise BadInput("the matrix asks for `device: cuda`, but torch sees no CUDA device here; use `device: cpu`")
     counts: Counter[str] = Counter()
     failed: list[Record] = []
-    unfit = [record for record in records.values() if record.status == "oom"]
+    unfit = [record for record in chosen.records.values() if record.status == "oom"]
+    for path in chosen.damaged:
+        tqdm.write(f"{path}: kept as {chosen.store.set_aside(path)}", file=sys.stderr)
     tqdm.monitor_interval = 0  # no thread of ours wakes up while something is timed
     with tqdm(total=len(cells), unit="cell", dynamic_ncols=True) as bar:
         for (_, experiment), group in itertools.groupby(cells, key=lambda cell: (cell.group, cell.experiment)):
             ordered = sorted(group, key=_size)
             bar.set_description(f"{experiment} {ordered[0].model.label}")
             for record in _records(ordered, unfit):
-                store.write(record)
+                chosen.store.write(record)
                 counts[record.status] += 1
                 if record.status in ("oom", "failed"):
                     unfit.append(record)

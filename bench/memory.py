@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,7 @@ class Peak:
         self.device = device
         self._tracker = _LiveTensors()
         self._resident = 0
+        self._resident_known = True
         self._cuda = 0
         self._peak = 0
         gc.collect()
@@ -87,8 +89,10 @@ class Peak:
         self._tracker.peak = self._tracker.live
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        except OSError:
+            self._resident_known = False
         yield
         self._peak = max(self._peak, self._tracker.peak)
         self._resident = max(self._resident, _status_bytes("VmHWM"))
@@ -103,7 +107,7 @@ class Peak:
             found["cuda_reserved_bytes"] = torch.cuda.memory_reserved()
             if (used := _nvml_used()) is not None:
                 found["nvml_process_bytes"] = used
-        else:
+        elif self._resident_known:
             found["resident_growth_bytes"] = max(0, self._resident - self._resident_before)
         return found
 
@@ -123,13 +127,23 @@ def _status_bytes(key: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {key}")
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error means that memory ran out; some libraries have no type of their own for it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return (
+        isinstance(error, RuntimeError)
+        and re.search("out of memory|ALLOC_FAILED|allocate memory", str(error)) is not None
+    )
+
+
 def _nvml_used() -> int | None:
     """Bytes that this process holds on the GPU, context included; None where the driver does not tell."""
     nvml = provenance.nvml()
     if nvml is None:
         return None
     try:
-        handle = nvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties().uuid}")
         processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     except nvml.NVMLError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import inspect
 import itertools
@@ -19,7 +18,7 @@ import yaml
 
 from bench import inference
 from rwkv_core import load
-from rwkv_core.spec import AtLeast, BadInput, ModelSpec
+from rwkv_core.spec import AtLeast, BadInput, ModelSpec, near
 
 EXPERIMENTS: dict[str, ModuleType] = {"inference": inference}
 
@@ -77,7 +76,12 @@ def read(path: Path) -> list[Cell]:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); matrices lie in configs/") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(matrix, dict) or not isinstance(matrix.get("runs"), list) or len(matrix) != 1:
+    if (
+        not isinstance(matrix, dict)
+        or not isinstance(matrix.get("runs"), list)
+        or not matrix["runs"]
+        or len(matrix) != 1
+    ):
         raise BadInput(f"{path}: a matrix is a mapping with the one key `runs:`, a list; see configs/pocket.yaml")
     cells = [cell for i, run in enumerate(matrix["runs"], 1) for cell in _expand(run, f"{path}, run {i}")]
     order = {group: i for i, group in enumerate(dict.fromkeys(cell.group for cell in cells))}
@@ -90,11 +94,11 @@ def _expand(run: Any, where: str) -> list[Cell]:
         raise BadInput(f"{where}: must be a mapping with `experiment` and `model`, not {run!r}")
     name = run.get("experiment")
     if not isinstance(name, str) or name not in EXPERIMENTS:
-        raise BadInput(f"{where}: unknown experiment {name!r}{_near(str(name), EXPERIMENTS)}")
+        raise BadInput(f"{where}: unknown experiment {name!r}{near(str(name), EXPERIMENTS)}")
     defaults = _defaults(name)
     for key in run:
         if key not in {"experiment", *AXES, *defaults}:
-            raise BadInput(f"{where}: {name} has no parameter {key!r}{_near(str(key), [*AXES, *defaults])}")
+            raise BadInput(f"{where}: {name} has no parameter {key!r}{near(str(key), [*AXES, *defaults])}")
     if "model" not in run:
         raise BadInput(f"{where}: `model` is missing; give one name of configs/models.yaml, or a list")
     lists = {key: value if isinstance(value, list) else [value] for key, value in {**AXES, **defaults, **run}.items()}
@@ -104,17 +108,31 @@ def _expand(run: Any, where: str) -> list[Cell]:
     for values in itertools.product(*lists.values()):
         one = dict(zip(lists, values, strict=True))
         try:
-            model = load.find(str(one["model"]), weights=str(one["weights"]), attention=str(one["attention"]))
+            model = load.find(str(one["model"]), weights=_weights(one["weights"]), attention=one["attention"])
             _ = model.seed
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from error
         _choice(where, "attention", one["attention"], ("default", "eager"))
+        if model.recurrent:  # has no attention to choose
+            model = dataclasses.replace(model, attention="default")
         _choice(where, "device", one["device"], DEVICES)
         _choice(where, "dtype", one["dtype"], load.DTYPES)
         params = {key: one[key] for key in defaults}
         _check(where, name, params)
         cells.append(Cell(name, EXPERIMENTS[name].VERSION, model, one["device"], one["dtype"], params))
     return cells
+
+
+def _weights(given: Any) -> str:
+    """What stands for `weights`; a path is made absolute, since cells run elsewhere."""
+    if not isinstance(given, str):
+        raise BadInput(f"weights {given!r}: write pretrained, random:SEED or a path")
+    if given == "pretrained" or given.startswith("random:"):
+        return given
+    path = Path(given).expanduser().resolve()
+    if not path.exists():
+        raise BadInput(f"weights {given!r}: no such file or folder; write pretrained, random:SEED or a path")
+    return str(path)
 
 
 def _defaults(experiment: str) -> dict[str, Any]:
@@ -143,10 +161,4 @@ def _check(where: str, experiment: str, params: Mapping[str, Any]) -> None:
 
 def _choice(where: str, key: str, value: Any, choices: Iterable[str]) -> None:
     if value not in choices:
-        raise BadInput(f"{where}: unknown {key} {value!r}{_near(str(value), choices)}")
-
-
-def _near(wrong: str, names: Iterable[str]) -> str:
-    names = list(names)
-    near = difflib.get_close_matches(wrong, names, n=1)
-    return f": did you mean {near[0]}?" if near else f": one of {', '.join(names)}"
+        raise BadInput(f"{where}: unknown {key} {value!r}{near(str(value), choices)}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.memory import out_of_memory
 from bench.plan import EXPERIMENTS, Cell
 from reports import provenance
 from reports.record import Record, Status
@@ -32,15 +33,12 @@ def measure(cells: Sequence[Cell]) -> Iterator[Record]:
 
 def failed(cell: Cell, error: Exception) -> Record:
     """The record of a cell that ended with `error`: a finding where its type means one, else `failed`."""
-    match error:
-        case Unsupported():
-            return without_result(cell, "unsupported", error)
-        case MemoryError() | torch.OutOfMemoryError():
-            return without_result(cell, "oom", error)
-        case RuntimeError() if "allocate memory" in str(error):  # the CPU allocator's error has no type of its own
-            return without_result(cell, "oom", error)
-        case BadInput():  # the line says it all
-            return without_result(cell, "failed", error)
+    if isinstance(error, Unsupported):
+        return without_result(cell, "unsupported", error)
+    if out_of_memory(error):
+        return without_result(cell, "oom", error)
+    if isinstance(error, BadInput):  # the line says it all
+        return without_result(cell, "failed", error)
     return without_result(cell, "failed", error, "".join(traceback.format_exception(error)))
 
 

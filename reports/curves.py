@@ -59,7 +59,8 @@ def against_parameters(chosen: pd.DataFrame, published: pd.DataFrame, name: str,
     tokens = common_tokens(chosen, metric)
     at = chosen[(chosen.metric == metric) & (chosen.tokens == tokens)]
     kind = "tokens generated" if what == "time" else "tokens of context"
-    y_title = f"{unit} for {tokens} tokens" if what == "time" else f"{unit} beyond the weights"
+    kind_of_peak = "allocator's peak" if (chosen.device == "cuda").any() else "live tensors"
+    y_title = f"{unit} for {tokens} tokens" if what == "time" else f"{unit} beyond the weights, {kind_of_peak}"
     panels = [
         Panel(
             f"Measured here, {tokens} {kind}",
@@ -76,7 +77,7 @@ def against_parameters(chosen: pd.DataFrame, published: pd.DataFrame, name: str,
             Panel(
                 f"Published, {paper.FIXED_TOKENS} tokens, {beside.machine.iloc[0]} (v1 Fig. {figure[3:]})",
                 "parameters (billions)",
-                y_title.replace(str(tokens), str(paper.FIXED_TOKENS)),
+                f"{unit} for {paper.FIXED_TOKENS} tokens" if what == "time" else f"{unit} beyond the weights",
                 [_points(part, family, scale, hollow=True) for family, part in beside.groupby("family", sort=False)],
                 log_x=10,
                 log_y=10,
@@ -121,11 +122,9 @@ def classes(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def common_tokens(frame: pd.DataFrame, metric: str) -> int:
-    """The largest number of tokens at which every model has a value; a power of two where there is one."""
+    """The largest number of tokens at which every model has a value."""
     values = frame[frame.metric == metric]
-    common = set.intersection(*(set(part.tokens) for _, part in values.groupby("label")))
-    powers = [n for n in common if int(n) & (int(n) - 1) == 0]
-    return int(max(powers or common))
+    return int(max(set.intersection(*(set(part.tokens) for _, part in values.groupby("label")))))
 
 
 def _lines(part: pd.DataFrame, metric: str, scale: float = 1.0, window: int = 1) -> list[Series]:
@@ -148,7 +147,7 @@ def _published_line(part: pd.DataFrame, label: object) -> Series:
 
 def _points(part: pd.DataFrame, family: object, scale: float, *, hollow: bool = False) -> Series:
     ordered = part.sort_values("parameters")
-    label = FAMILIES[str(family)][0] + (", published" if hollow else "")
+    label = FAMILIES.get(str(family), (str(family),))[0] + (", published" if hollow else "")
     x, y = list(ordered.parameters / 1e9), list(ordered.value / scale)
     if "low" not in ordered or ordered.low.isna().any():
         return Series(label, str(family), x, y, hollow=hollow)

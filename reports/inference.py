@@ -12,6 +12,16 @@ from reports.tables import Table
 from reports.views import View
 
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
+OURS = (
+    "RWKV runs in this suite's own code, the others in transformers', whose work in Python between two tokens is part "
+    "of their time; on a fast device and at small sizes it can be most of it."
+)
+DEVICE_MEMORY = {
+    "resident_growth_bytes": "resident growth",
+    "cuda_peak_bytes": "CUDA allocated, peak",
+    "cuda_reserved_bytes": "CUDA reserved, all",
+    "nvml_process_bytes": "NVML, all",
+}
 NO_CACHE = (
     "Here Transformers ran without a cache: the whole sequence again for every token, as in the public scripts "
     "behind the paper's figures, while RWKV carried its state. Nobody generates text this way; it is shown only to "
@@ -52,25 +62,28 @@ def _one_machine(part: pd.DataFrame, published: pd.DataFrame, suffix: str) -> li
             *([curves.state(chosen, name, footer)] if protocol == "fair" else []),
         ]
         tables = [_speed(chosen, name), _memory(chosen, name)]
-        text = [findings(chosen) if protocol == "fair" else NO_CACHE, f"{footer}."]
+        text = [findings(chosen) if protocol == "fair" else NO_CACHE, OURS, f"{footer}."]
         title = f"Generation, {first.machine}, {first.device} {first['dtype']}: {curves.PROTOCOLS[protocol]}"
         views.append(View(f"generation-{name}", title, text, tables, pictures))
     return views
 
 
 def summary(rows: list[Row]) -> Table | None:
-    """The short table that a run ends with."""
+    """The short table that a run ends with; what differs between its lines is a column of it."""
     frame = pd.DataFrame([row for row in rows if row["experiment"] == "inference"])
     if frame.empty:
         return None
     frame = _longest(frame)
+    varying = [key for key in WHERE if frame[key].nunique() > 1]
     lines = []
-    for label, part in frame.sort_values("parameters", kind="stable").groupby("label", sort=False):
+    ordered = frame.sort_values("parameters", kind="stable")
+    for (label, *_), part in ordered.groupby(["label", *varying], sort=False, dropna=False):
         fair, no_cache = _Values(part[part.protocol == "fair"]), _Values(part[part.protocol == "paper"])
         context = fair.last_tokens("state_bytes")
         lines.append(
             {
                 "model": label,
+                **{key.replace("_", " "): part[key].iloc[0] for key in varying},
                 "parameters": f"{part.parameters.iloc[0] / 1e6:.0f} M",
                 "ms a token": fair.milliseconds("p50_s"),
                 "first token, ms": fair.milliseconds("first_token_s"),
@@ -88,7 +101,9 @@ def findings(chosen: pd.DataFrame) -> str:
     for name, part in curves.classes(chosen):
         tokens = curves.common_tokens(part, "cumulative_s")
         at = part[(part.metric == "cumulative_s") & (part.tokens == tokens)].set_index("label")
-        state = part[part.metric == "state_bytes"].sort_values("tokens").groupby("label").value.last().to_dict()
+        context = curves.common_tokens(part, "state_bytes")
+        kept_bytes = part[(part.metric == "state_bytes") & (part.tokens == context)]
+        state = kept_bytes.set_index("label").value.to_dict()
         ours = at[at.family == "rwkv4"]
         if ours.empty or len(at) == len(ours):
             continue
@@ -96,7 +111,7 @@ def findings(chosen: pd.DataFrame) -> str:
         compared = []
         for other, value in at[at.family != "rwkv4"].value.sort_values().to_dict().items():
             ratio, kept = seconds / value, state[label] / state[other]
-            compared.append(f"{ratio:.2f} x the time of {other} and {kept:.3f} x its cache")
+            compared.append(f"{ratio:.2f} x the time of {other} and {kept:.3f} x its cache at {context}")
         sentences.append(f"{name}, {tokens} tokens: {label} took {seconds:.2f} s; that is {'; '.join(compared)}.")
     return " ".join(sentences) or "There is no size class with both RWKV and a Transformer."
 
@@ -160,8 +175,7 @@ def _speed(chosen: pd.DataFrame, name: str) -> Table:
 
 def _memory(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
-    device_peak = "cuda_peak_bytes" if (chosen.device == "cuda").any() else "resident_growth_bytes"
-    extra = {"cuda_peak_bytes": "CUDA peak", "resident_growth_bytes": "resident growth"}[device_peak]
+    extra = {metric: title for metric, title in DEVICE_MEMORY.items() if (chosen.metric == metric).any()}
     for label, part in chosen.sort_values("parameters", kind="stable").groupby("label", sort=False):
         values = _Values(part)
         context = values.last_tokens("peak_live_bytes")
@@ -173,15 +187,16 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
                 "cache or state": values.mebibytes("state_bytes", context),
                 "by formula": values.mebibytes("state_formula_bytes", context),
                 "peak of live tensors": values.mebibytes("peak_live_bytes", context),
-                extra: values.mebibytes(device_peak, context),
+                **{title: values.mebibytes(metric, context) for metric, title in extra.items()},
             }
         )
-    note = "Beyond the weights, at the end of the run. Resident growth is uncertain by about 10 MiB."
+    note = "Beyond the weights (`all`: with them), at the end of the run. Resident growth is uncertain by about 10 MiB."
     return Table(f"memory-{name}", "Memory beyond the weights", pd.DataFrame(lines), note)
 
 
 def _longest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of several cells of one model and protocol, the one with the most tokens; of several such, the last."""
+    """Of several cells of one model and protocol, the one with the most tokens; of several such, the latest."""
     keys = [*WHERE, "label", "protocol"]
+    frame = frame.sort_values("measured_at", kind="stable")
     longest = frame[frame.new_tokens == frame.groupby(keys, dropna=False).new_tokens.transform("max")]
     return longest[longest.cell == longest.groupby(keys, dropna=False).cell.transform("last")]

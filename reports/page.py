@@ -13,7 +13,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from reports import inference, rows, views
+from reports import inference, paper, rows, views
 from reports.figures import Picture
 from reports.record import Record
 from reports.store import Store, write_atomically
@@ -38,7 +38,7 @@ def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
     for view in shown:
         for table in view.tables:
             _write_table(out, table)
-    write_atomically(out / "rows.csv", pd.DataFrame(measured).to_csv(index=False))
+    write_atomically(out / "rows.csv", pd.DataFrame([*measured, *paper.rows()]).to_csv(index=False))
     write_atomically(out / "report.md", _markdown(shown))
     write_atomically(out / "index.html", _html(shown, images, records))
     if summary is not None:
@@ -48,14 +48,19 @@ def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
 
 
 def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
-    records: dict[str, Record] = {}
+    records: dict[tuple[str, str], Record] = {}
     warnings: list[str] = []
     for folder in stores:
         if not folder.is_dir():
             raise BadInput(f"{folder}: no such folder of records; `rwkv-bench run` makes one under results/")
         found, damaged = Store(folder).read()
-        records |= found
-        warnings += damaged
+        warnings += damaged.values()
+        for record in found.values():  # the same cell on another machine is another number
+            key = record.id, record.provenance["machine"]
+            if key in records:
+                warnings.append(f"{record.id}: in several stores; one that is ok goes before, then the later store's")
+            if key not in records or record.status == "ok" or records[key].status != "ok":
+                records[key] = record
     if not records:
         raise BadInput(
             f"{', '.join(map(str, stores))}: no records in there; `rwkv-bench run configs/pocket.yaml` makes some"
@@ -99,7 +104,8 @@ def _write_picture(out: Path, picture: Picture) -> str:
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     figure = picture.draw()
-    figure.savefig(folder / f"{picture.name}.png", dpi=160)
+    figure.savefig(folder / f".{picture.name}.png", dpi=160)
+    (folder / f".{picture.name}.png").replace(folder / f"{picture.name}.png")
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     write_atomically(folder / f"{picture.name}.svg", text.getvalue())

@@ -63,15 +63,16 @@ def gpus() -> list[dict[str, Any]]:
     pynvml = nvml()
     if pynvml is None:
         return []
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    return [
-        {
-            "name": pynvml.nvmlDeviceGetName(handle),
-            "memory_bytes": pynvml.nvmlDeviceGetMemoryInfo(handle).total,
-            "driver": pynvml.nvmlSystemGetDriverVersion(),
-        }
-        for handle in handles
-    ]
+    found = []
+    for i in range(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(i)
+        try:
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
+        except pynvml.NVMLError:  # some devices share the system's memory
+            memory = 0
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        found.append({"name": pynvml.nvmlDeviceGetName(handle), "memory_bytes": memory, "driver": driver})
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -30,6 +30,7 @@ def _base(record: Record) -> Row:
     return {
         "source": "measured",
         "cell": record.id,
+        "measured_at": record.provenance["measured_at"],
         "status": record.status,
         "experiment": cell["experiment"],
         "model": model["name"],
@@ -76,7 +77,7 @@ def _inference(record: Record) -> Iterator[Row]:
     stored = record.metrics["parameter_bytes"]
     yield {"metric": "parameter_bytes", "value": stored}
     yield {"metric": "read_bytes", "value": stored - spec.lookup_parameters * itemsize}
-    if "disagreement" in record.metrics:
+    if record.metrics.get("disagreement") is not None:
         yield {"metric": "disagreement", "value": record.metrics["disagreement"]}
 
 

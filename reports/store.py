@@ -38,14 +38,14 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 class Store:
-    """A folder of records. Damaged files are named and kept aside in damaged/, as if not measured."""
+    """A folder of records."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self) -> tuple[dict[str, Record], list[str]]:
-        """Records by cell id, and one warning for each damaged file. Raises BadInput for a newer schema."""
-        records, warnings = {}, []
+    def read(self) -> tuple[dict[str, Record], dict[Path, str]]:
+        """Records by cell id, and a warning for each damaged file. Raises BadInput for a newer schema."""
+        records, damaged = {}, {}
         for path in sorted(self.folder.glob("*.json")):
             try:
                 record = Record.from_json(path.read_text())
@@ -55,11 +55,10 @@ class Store:
                     "update it or choose another --store"
                 ) from error
             except (ValueError, TypeError) as error:
-                aside = self._set_aside(path)
-                warnings.append(f"{path}: damaged record ({error}); kept as {aside}, the cell will be measured again")
+                damaged[path] = f"{path}: damaged record ({error}); it counts as not measured"
                 continue
             records[record.id] = record
-        return records, warnings
+        return records, damaged
 
     def write(self, record: Record) -> Path:
         """The record's file, replacing an earlier one of the same cell."""
@@ -86,7 +85,8 @@ class Store:
                 leftover.unlink()
             yield
 
-    def _set_aside(self, path: Path) -> Path:
+    def set_aside(self, path: Path) -> Path:
+        """Move a damaged file to damaged/, where nothing reads it and nothing overwrites it."""
         folder = self.folder / "damaged"
         folder.mkdir(exist_ok=True)
         aside = folder / path.name

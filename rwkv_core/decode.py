@@ -50,7 +50,7 @@ def generate(
     tokens, state = prompt, None
     fed = prompt
     for _ in range(new_tokens):
-        hidden, state = model.hidden(fed, state)
+        hidden, state = model.hidden(fed, state, keep=carry)
         token = pick(model.head(hidden[:, -1]))[:, None]
         mark()
         tokens = torch.cat([tokens, token], 1)

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.initialization import no_init_weights
 
 from rwkv_core.init import random_fill
+from rwkv_core.load import offline
 from rwkv_core.spec import BadInput, ModelSpec, Unsupported
 
 
@@ -34,12 +36,11 @@ class HFModel(nn.Module):
         self.causal = causal.eval()
         self.source = source
         self.revision = getattr(causal.config, "_commit_hash", None)
-        self.recurrent = spec.architecture["model_type"] == "mamba"
-        self.attention = "ssm" if self.recurrent else str(causal.config._attn_implementation)
+        self.attention = "ssm" if spec.recurrent else str(causal.config._attn_implementation)
 
     def hidden(
-        self, tokens: Tensor, state: CacheState | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, CacheState]:
+        self, tokens: Tensor, state: CacheState | None = None, lengths: Tensor | None = None, keep: bool = True
+    ) -> tuple[Tensor, CacheState | None]:
         """tokens [B, T] -> hidden [B, T, C] and the extended cache; see LanguageModel.
 
         With lengths, each row of the cache is moved right until its true end is the last slot: the
@@ -50,7 +51,9 @@ class HFModel(nn.Module):
         limit = self.spec.max_tokens
         if limit is not None and past + new > limit:
             raise Unsupported(f"{self.spec.name} has {limit} learned positions; {past + new} tokens do not fit")
-        if self.recurrent:
+        if not keep and state is None:
+            return self.causal.base_model(input_ids=tokens, use_cache=False).last_hidden_state, None
+        if self.spec.recurrent:
             return self._recurrent(tokens, state, lengths)
         cache = state.cache if state else DynamicCache(config=self.causal.config)
         mask = state.mask if state else None
@@ -121,25 +124,23 @@ def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     local = spec.weights != "pretrained"
     source = spec.weights if local else spec.repo
     where = {} if local else {"revision": spec.revision}
+    if local and not Path(source).is_dir():
+        raise BadInput(f"{source}: no such model folder; give one as transformers' save_pretrained writes it")
     try:
-        causal = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **where, **_attention(spec))
-    except (OSError, ValueError) as error:
+        causal, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, **where, **_attention(spec)
+        )
+    except (OSError, ValueError, SafetensorError) as error:
         if local:
-            first = str(error).strip().splitlines()[0]
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(f"{source}: not a model folder that transformers can read ({first})") from error
         raise BadInput(offline(spec, error)) from error
+    if wrong := sorted(report["missing_keys"]) + sorted(report["unexpected_keys"]):
+        raise BadInput(f"{source}: weights are missing or unknown: {', '.join(wrong[:3])}; download the folder again")
     counted = sum(p.numel() for p in causal.parameters())
     if spec.parameters and counted != spec.parameters:
         raise BadInput(f"{source}: {counted:,} parameters, but {spec.name} has {spec.parameters:,}; is it that model?")
     return HFModel(spec, causal.to(device), source)
-
-
-def offline(spec: ModelSpec, error: Exception) -> str:
-    """One line for a hub model that cannot be had."""
-    return (
-        f"{spec.name}: the hub repository {spec.repo} at {spec.revision} is neither cached nor reachable "
-        f"({type(error).__name__}); copy it here and give its folder as `weights:`, or use `weights: random:0`"
-    )
 
 
 def _attention(spec: ModelSpec) -> dict[str, str]:

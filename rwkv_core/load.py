@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported
+from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported, near
 
 MODELS_FILE = Path(__file__).resolve().parents[1] / "configs" / "models.yaml"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -28,9 +27,7 @@ def find(name: str, **changes: Any) -> ModelSpec:
     """The spec of a name, with other weights or attention where given. Raises BadInput for an unknown one."""
     specs = catalogue()
     if name not in specs:
-        near = difflib.get_close_matches(name, specs, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(specs)}"
-        raise BadInput(f"unknown model {name!r}: {hint}")
+        raise BadInput(f"unknown model {name!r}{near(name, specs)}")
     return dataclasses.replace(specs[name], **changes)
 
 
@@ -82,13 +79,19 @@ def _download(spec: ModelSpec) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    from rwkv_core.hf import offline
-
     try:
         wanted = ["*.json", "*.safetensors", "*.bin"]
         return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=wanted))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise BadInput(offline(spec, error)) from error
+
+
+def offline(spec: ModelSpec, error: Exception) -> str:
+    """One line for a hub model that cannot be had."""
+    return (
+        f"{spec.name}: the hub repository {spec.repo} at {spec.revision} is neither cached nor reachable "
+        f"({type(error).__name__}); copy it here and give its folder as `weights:`, or use `weights: random:0`"
+    )
 
 
 def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:

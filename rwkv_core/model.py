@@ -111,8 +111,13 @@ class RWKV(nn.Module):
         wkv = initial_state(batch, inner, like.device, torch.promote_types(like.dtype, torch.float32))
         return [LayerState(zero, wkv, zero) for _ in self.blocks]
 
-    def hidden(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        """tokens [B, T] -> hidden [B, T, C] after the last LayerNorm, and the state; see LanguageModel."""
+    def hidden(
+        self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None, keep: bool = True
+    ) -> tuple[Tensor, State]:
+        """tokens [B, T] -> hidden [B, T, C] after the last LayerNorm, and the state; see LanguageModel.
+
+        `keep` changes nothing here: the state costs nothing to make.
+        """
         before = self.empty_state(len(tokens)) if state is None else state
         x = self.blocks[0].ln0(self.emb(tokens))
         after = []

@@ -5,7 +5,9 @@ Standard library only, so that the reports can read it where there is no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +18,13 @@ class BadInput(Exception):
 
 class Unsupported(Exception):
     """This model, device or machine cannot do what was asked. A finding, not a fault."""
+
+
+def near(wrong: str, names: Iterable[str]) -> str:
+    """What to say after a wrong name: the nearest right one, or all of them."""
+    names = list(names)
+    found = difflib.get_close_matches(wrong, names, n=1)
+    return f": did you mean {found[0]}?" if found else f": one of {', '.join(names)}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class ModelSpec:
         kind, _, seed = self.weights.partition(":")
         if kind != "random":
             return None
-        if not seed.isdigit():
+        if re.fullmatch("[0-9]+", seed) is None:
             raise BadInput(f"weights {self.weights!r} of {self.name}: write random:SEED, as in random:0")
         return int(seed)
 
@@ -59,6 +68,11 @@ class ModelSpec:
     @property
     def vocab_size(self) -> int:
         return int(self.architecture["vocab_size"])
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the state's size does not depend on the context."""
+        return self.architecture["model_type"] in ("rwkv", "mamba")
 
     @property
     def lookup_parameters(self) -> int:
@@ -114,11 +128,12 @@ class LanguageModel(Protocol):
 
     def decode(self, tokens: Sequence[int]) -> str: ...
 
-    def hidden(self, tokens: Any, state: Any = None, lengths: Any = None) -> tuple[Any, Any]:
+    def hidden(self, tokens: Any, state: Any = None, lengths: Any = None, keep: bool = True) -> tuple[Any, Any]:
         """tokens [B, T] -> the last hidden layer, normalised, [B, T, C], and the state to go on from.
 
         With lengths [B], a row's tokens beyond its length are padding and its state is that of its
-        true end. A state is used once: a Transformer extends its cache in place.
+        true end. A state is used once: a Transformer extends its cache in place. keep=False: no state
+        is wanted, and a Transformer builds no cache.
         """
         ...
 

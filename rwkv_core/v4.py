@@ -18,11 +18,12 @@ def shift(x: Tensor, last: Tensor) -> Tensor:
     return torch.cat([last[:, None], x[:, :-1]], 1)
 
 
-def at_end(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """The vector [B, C] of x [B, T, C] at each row's last true token."""
+def at_end(x: Tensor, last: Tensor, lengths: Tensor | None) -> Tensor:
+    """The vector [B, C] of x [B, T, C] at each row's last true token; `last` where a row has none."""
     if lengths is None:
         return x[:, -1]
-    return x[torch.arange(len(x), device=x.device), lengths - 1]
+    ends = x[torch.arange(len(x), device=x.device), (lengths - 1).clamp(min=0)]
+    return torch.where((lengths > 0)[:, None], ends, last)
 
 
 class TimeMix(nn.Module):
@@ -49,7 +50,7 @@ class TimeMix(nn.Module):
         v = self.value(torch.lerp(shifted, x, self.time_mix_v))
         r = torch.sigmoid(self.receptance(torch.lerp(shifted, x, self.time_mix_r)))
         y, state = wkv4(-torch.exp(self.time_decay.float()), self.time_first.float(), k, v, state, lengths, impl)
-        return self.output(r * y), at_end(x, lengths), state
+        return self.output(r * y), at_end(x, last, lengths), state
 
 
 class ChannelMix(nn.Module):
@@ -68,4 +69,4 @@ class ChannelMix(nn.Module):
         shifted = shift(x, last)
         k = torch.relu(self.key(torch.lerp(shifted, x, self.time_mix_k))).square()
         r = torch.sigmoid(self.receptance(torch.lerp(shifted, x, self.time_mix_r)))
-        return r * self.value(k), at_end(x, lengths)
+        return r * self.value(k), at_end(x, last, lengths)

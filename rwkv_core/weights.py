@@ -119,7 +119,7 @@ def _read_file(path: Path) -> Tensors:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "nsupported" in str(error) or "GLOBAL" in str(error):
+        if "Unsupported global" in str(error):
             raise BadInput(
                 f"{path}: refused, since this pickle holds more than tensors and would run code; "
                 "convert it to .safetensors where you trust it"
@@ -149,7 +149,7 @@ def _rename(name: str) -> str:
 
 
 def _describe(path: Path, tensors: Tensors, config: dict[str, object]) -> ModelSpec:
-    layers = 1 + max(int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name)))
+    layers = 1 + max((int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))), default=0)
     try:
         vocab, width = tensors["emb.weight"].shape
         inner = tensors["blocks.0.att.key.weight"].shape[0]
@@ -184,7 +184,7 @@ def _check(path: Path, tensors: Tensors, spec: ModelSpec) -> None:
         parts = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(surplus)}"] * bool(surplus)
         raise BadInput(f"{path}: this RWKV-4 checkpoint {' and '.join(parts)}; it is incomplete or another variant")
     for name, shape in wanted.items():
-        if tensors[name].numel() != shape.numel():
+        if tensors[name].squeeze().shape != torch.empty(shape, device="meta").squeeze().shape:
             raise BadInput(f"{path}: {name} has shape {list(tensors[name].shape)} where {list(shape)} fits the others")
         tensors[name] = tensors[name].reshape(shape)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import inference
-from rwkv_core.spec import LanguageModel
+from rwkv_core.spec import LanguageModel, Unsupported
 from tests import parity
 from tests.rwkv_core.test_hf import small
 
@@ -48,11 +48,27 @@ def test_paper_carries_only_recurrent_state() -> None:
         assert fed[1:5] == ([3, 1, 1, 1] if carries else [3, 4, 5, 6])
 
 
-def test_a_wrong_state_is_not_timed() -> None:
-    model = parity.make("tiny")
+def test_without_a_cache_none_is_built() -> None:
+    model = small("pythia")
+    with_cache, _ = inference.run(model, device="cpu", prompt_tokens=3, new_tokens=50)
+    without, samples = inference.run(model, device="cpu", protocol="paper", prompt_tokens=3, new_tokens=50)
+    assert "state_bytes" not in without and "state_bytes" not in samples["memory"][-1]
+    hidden, state = model.hidden(torch.zeros(1, 5, dtype=torch.long), keep=False)
+    torch.testing.assert_close(hidden, model.hidden(torch.zeros(1, 5, dtype=torch.long))[0])
+    assert state is None and with_cache["state_bytes"] > 0
+
+
+def test_more_tokens_than_positions_is_known_beforehand() -> None:
+    with pytest.raises(Unsupported, match="64 learned positions"):
+        inference.run(small("opt"), device="cpu", prompt_tokens=3, new_tokens=63)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_wrong_state_is_not_timed(dtype: str) -> None:
+    model = parity.make("tiny").to(getattr(torch, dtype))
     right = model.hidden
 
-    def forgetful(tokens: torch.Tensor, state: Any = None, lengths: Any = None) -> Any:
+    def forgetful(tokens: torch.Tensor, state: Any = None, lengths: Any = None, keep: bool = True) -> Any:
         return right(tokens, None, lengths)
 
     model.hidden = forgetful  # type: ignore[method-assign]

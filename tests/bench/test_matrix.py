@@ -45,13 +45,16 @@ def command(path: Path, store: Path) -> list[str]:
 def test_killed_at_five_moments_it_goes_on_and_holds_each_cell_once(path: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     moments = random.Random(0)
+    held: list[int] = []
     for _ in range(5):
         process = subprocess.Popen(command(path, store), cwd=ROOT, stderr=subprocess.DEVNULL)
         time.sleep(moments.uniform(0.5, 9))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        records, warnings = Store(store).read()
-        assert not warnings and all(record.status == "ok" for record in records.values())
+        records, damaged = Store(store).read()
+        assert not damaged and all(record.status == "ok" for record in records.values())
+        held.append(len(records))
+    assert held == sorted(held) and held[-1] > 0, "no kill met a store with something in it"
     done = subprocess.run(command(path, store), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     records, _ = Store(store).read()
@@ -67,18 +70,25 @@ def test_killed_at_five_moments_it_goes_on_and_holds_each_cell_once(path: Path, 
 def test_no_measurement_outlives_its_run(path: Path, tmp_path: Path) -> None:
     path.write_text(MATRIX.format(lengths="[1000]"))  # far longer than the patience below
     process = subprocess.Popen(command(path, tmp_path / "store"), cwd=ROOT, stderr=subprocess.DEVNULL)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    deadline = time.monotonic() + 60
-    while not (found := children.read_text().split()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert found
+    child = _child(process)
     time.sleep(1.5)  # until the child has asked to end with its parent
     process.kill()
     process.wait()
     deadline = time.monotonic() + 2
-    while (alive := _alive(found[0])) and time.monotonic() < deadline:
+    while (alive := _alive(child)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive
+
+
+def _child(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> str:
+    """The process id of the measurement, as soon as there is one."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if found := children.read_text().split():
+            return found[0]
+        time.sleep(0.1)
+    raise AssertionError("no measurement was started")
 
 
 def _alive(pid: str) -> bool:
@@ -90,10 +100,11 @@ def _alive(pid: str) -> bool:
 
 
 def test_ctrl_c_is_one_line_and_130(path: Path, tmp_path: Path) -> None:
+    path.write_text(MATRIX.format(lengths="[1000]"))
     process = subprocess.Popen(
         command(path, tmp_path / "store"), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    time.sleep(6)
+    _child(process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in err
@@ -127,7 +138,7 @@ def test_longer_cells_of_the_same_model_are_skipped_with_the_reason(
     path.write_text(MATRIX.format(lengths="[16, 4, 8]").replace("[fair, paper]", "fair"))
     asked = fake(monkeypatch, {8: status})
     chosen = matrix.choose(path, tmp_path / "store", "")
-    outcome = matrix.execute(chosen.pending, chosen.store, chosen.records)
+    outcome = matrix.execute(chosen)
     assert asked == [4, 8] and outcome.counts == {"ok": 1, status: 2}
     longest = next(r for r in chosen.store.read()[0].values() if r.cell["params"]["new_tokens"] == 16)
     assert longest.error.startswith(f"not run: {status} already at inference_pythia-14m")
@@ -139,7 +150,7 @@ def test_only_and_unsupported(monkeypatch: pytest.MonkeyPatch, path: Path, tmp_p
     asked = fake(monkeypatch, {4: "unsupported"})
     chosen = matrix.choose(path, tmp_path / "store", "protocol=fair")
     assert len(chosen.cells) == 2
-    matrix.execute(chosen.pending, chosen.store, chosen.records)
+    matrix.execute(chosen)
     assert sorted(asked) == [4, 6]
     with pytest.raises(BadInput, match="none of the 4 cells"):
         matrix.choose(path, tmp_path / "store", "llama")
@@ -150,7 +161,7 @@ def test_a_gpu_that_is_not_here_is_no_finding(path: Path, tmp_path: Path, monkey
     path.write_text(path.read_text() + "    device: cuda\n")
     chosen = matrix.choose(path, tmp_path / "store", "")
     with pytest.raises(BadInput, match="no CUDA device"):
-        matrix.execute(chosen.pending, chosen.store, chosen.records)
+        matrix.execute(chosen)
     assert not chosen.store.read()[0]
 
 

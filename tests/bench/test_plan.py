@@ -63,6 +63,9 @@ def test_an_id_changes_with_whatever_is_measured(tmp_path: Path) -> None:
         (one(batch=True), "batch must be a value of type int"),
         (one(batch=1.5), "batch must be a value of type int"),
         (one(model=[]), "model is an empty list"),
+        (one(weights=None), "weights None: write pretrained"),
+        (one(weights="./absent.pth"), "no such file or folder"),
+        ("runs: []", "a matrix is a mapping"),
         ('runs: [{"experiment": "inference"}]', "`model` is missing"),
         ("runs: !!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
@@ -72,6 +75,21 @@ def test_what_is_wrong_is_one_line_naming_the_file(tmp_path: Path, text: str, me
     with pytest.raises(BadInput) as caught:
         plan.read(path)
     assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_are_found_from_wherever_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert plan.read(write(tmp_path, one(weights="mine")))[0].model.weights == str(tmp_path / "mine")
+
+
+def test_a_recurrent_model_has_no_attention_to_choose(tmp_path: Path) -> None:
+    cells = plan.read(write(tmp_path, one(model=["rwkv4-169m", "pythia-14m"], attention=["default", "eager"])))
+    assert [(c.model.name, c.model.attention) for c in cells] == [
+        ("rwkv4-169m", "default"),
+        ("pythia-14m", "default"),
+        ("pythia-14m", "eager"),
+    ]
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ RECORD = Record({"id": "one", "params": {}}, "ok", {"a": 1}, {"s": [0.1, 0.2]}, 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     store = Store(tmp_path / "deep" / "store")
     store.write(RECORD)
-    assert store.read() == ({"one": RECORD}, [])
+    assert store.read() == ({"one": RECORD}, {})
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,10 @@ def test_a_damaged_record_is_named_and_kept_aside(tmp_path: Path, text: str) -> 
     store.write(other)
     for _ in range(2):
         (tmp_path / "one.json").write_text(text)
-        records, warnings = store.read()
-        assert records == {"two": other} and len(warnings) == 1 and "one.json: damaged record" in warnings[0]
+        records, damaged = store.read()
+        assert records == {"two": other} and "one.json: damaged record" in damaged[tmp_path / "one.json"]
+        assert (tmp_path / "one.json").read_text() == text  # reading moves nothing
+        store.set_aside(tmp_path / "one.json")
     assert sorted(p.name for p in (tmp_path / "damaged").iterdir()) == ["one.2.json", "one.json"]
     assert (tmp_path / "damaged" / "one.json").read_text() == text
 
@@ -56,7 +58,7 @@ def test_no_space_left_is_one_line_and_leaves_earlier_records_whole(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BadInput, match="No space left"):
         store.write(Record({"id": "one"}, "failed", error="later"))
-    assert store.read() == ({"one": RECORD}, []) and [p.name for p in tmp_path.iterdir()] == ["one.json"]
+    assert store.read() == ({"one": RECORD}, {}) and [p.name for p in tmp_path.iterdir()] == ["one.json"]
 
 
 def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path) -> None:

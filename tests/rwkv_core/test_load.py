@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rwkv_core import load, weights
@@ -90,8 +91,16 @@ def test_local_weights(tmp_path: Path) -> None:
     assert weights.fingerprint(loaded) == weights.fingerprint(built)
     with pytest.raises(BadInput, match="is it that model"):
         load.load(find("pythia-31m", weights=str(tmp_path)))
-    with pytest.raises(BadInput, match="not a model folder"):
+    with pytest.raises(BadInput, match="no such model folder"):
         load.load(find("pythia-14m", weights=str(tmp_path / "absent")))
+    tensors = load_file(tmp_path / "model.safetensors")
+    lost = tensors.pop("gpt_neox.final_layer_norm.weight")
+    save_file({**tensors, "gpt_neox.extra": lost}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=r"missing or unknown: gpt_neox\.final_layer_norm\.weight, gpt_neox\.extra"):
+        load.load(find("pythia-14m", weights=str(tmp_path)))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(BadInput, match="not a model folder"):
+        load.load(find("pythia-14m", weights=str(tmp_path)))
     parity.save_transformers(parity.make("tiny"), tmp_path / "rwkv")
     with pytest.raises(BadInput, match="is it that model"):
         load.load(find("rwkv4-169m", weights=str(tmp_path / "rwkv")))

@@ -81,6 +81,9 @@ def test_a_damaged_file_is_one_line(model: RWKV, tmp_path: Path) -> None:
         safe.write_bytes(whole_safe[: kept // 2])
         with pytest.raises(BadInput, match="truncated or damaged"):
             RWKV.from_checkpoint(safe)
+    path.write_text("<html>not here</html>")
+    with pytest.raises(BadInput, match="truncated or damaged"):
+        RWKV.from_checkpoint(path)
     path.write_bytes(b"")
     with pytest.raises(BadInput, match="empty"):
         RWKV.from_checkpoint(path)
@@ -133,6 +136,10 @@ def test_missing_surplus_and_misshapen_weights_are_named(model: RWKV, tmp_path: 
         r"lacks blocks\.1\.ln2\.bias": missing,
         "has unknown blocks.0.att.extra": {**tensors, "blocks.0.att.extra": torch.zeros(1)},
         "ln_out.weight has shape": {**tensors, "ln_out.weight": torch.zeros(3)},
+        r"ffn\.value\.weight has shape": {
+            **tensors,
+            "blocks.0.ffn.value.weight": tensors["blocks.0.ffn.value.weight"].T.contiguous(),
+        },
         "no RWKV checkpoint": {"transformer.wte.weight": torch.zeros(3, 3)},
         "not a mapping": [torch.zeros(1)],
     }
