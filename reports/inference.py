@@ -24,7 +24,7 @@ DEVICE_MEMORY = {
 }
 NO_CACHE = (
     "Here Transformers ran without a cache: the whole sequence again for every token, as in the public scripts "
-    "behind the paper's figures, while RWKV carried its state. Nobody generates text this way; it is shown only to "
+    "that likely made the paper's figures, while RWKV carried its state. Nobody generates text this way; it is shown only to "
     "stand beside the published curves. The protocol `fair` is the comparison."
 )
 
@@ -112,7 +112,9 @@ def findings(chosen: pd.DataFrame) -> str:
         for other, value in at[at.family != "rwkv4"].value.sort_values().to_dict().items():
             ratio, kept = seconds / value, state[label] / state[other]
             compared.append(f"{ratio:.2f} x the time of {other} and {kept:.3f} x its cache at {context}")
-        sentences.append(f"{name}, {tokens} tokens: {label} took {seconds:.2f} s; that is {'; '.join(compared)}.")
+        sentences.append(
+            f"Models {name}, {tokens} tokens: {label} took {seconds:.2f} s; that is {'; '.join(compared)}."
+        )
     return " ".join(sentences) or "There is no size class with both RWKV and a Transformer."
 
 
