@@ -1,9 +1,9 @@
 """Generation: seconds after each token, and the memory it takes beyond the weights.
 
 Two protocols, never mixed in one figure. `fair`: every family carries its cache or state. `paper`:
-Transformers run the whole sequence again for every token, as the public scripts do that likely
-made the paper's Figs. 6, 10 and 11, while recurrent models carry their state. The loop is rwkv_core.decode's for
-all of them.
+Transformers run the whole sequence again for every token, as the public scripts do that likely made
+the paper's Figs. 6, 10 and 11, while recurrent models carry their state. The loop is that of
+rwkv_core.decode for all of them.
 """
 
 from __future__ import annotations

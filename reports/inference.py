@@ -24,8 +24,8 @@ DEVICE_MEMORY = {
 }
 NO_CACHE = (
     "Here Transformers ran without a cache: the whole sequence again for every token, as in the public scripts "
-    "that likely made the paper's figures, while RWKV carried its state. Nobody generates text this way; it is shown only to "
-    "stand beside the published curves. The protocol `fair` is the comparison."
+    "that likely made the paper's figures, while RWKV carried its state. Nobody generates text this way; it is "
+    "shown only to stand beside the published curves. The protocol `fair` is the comparison."
 )
 
 
