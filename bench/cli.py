@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 Matrix = Annotated[Path, typer.Argument(help="A matrix file: configs/pocket.yaml, configs/inference-cpu.yaml, ...")]
-StoreOption = Annotated[Path | None, typer.Option("--store", help="Folder of records. [default: results/NAME]")]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="Folder of records; results/NAME if not given.")]
 Only = Annotated[str, typer.Option(help="Only cells whose id contains this, as in --only pythia.")]
 
 
