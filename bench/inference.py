@@ -69,7 +69,6 @@ def run(
         "parameter_bytes": sum(p.nbytes for p in parameters),
         "context_tokens": tokens.shape[1] - 1,
         "carries_state": carry,
-        "threads": torch.get_num_threads(),
     }
     return metrics, {"token_seconds": token_seconds, "memory": curve}
 

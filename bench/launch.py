@@ -53,10 +53,9 @@ def _alone(cell: Cell, folder: Path) -> Record:
         )
         try:
             code = child.wait()
-        except BaseException:
+        finally:  # nothing to do after an ordinary end; after Ctrl-C the child must not go on
             child.kill()
             child.wait()
-            raise
     if answered.is_file():
         return Record.from_json(answered.read_text())
     if code == -signal.SIGKILL and _oom_kills() > kills:

@@ -32,7 +32,7 @@ class _LiveTensors(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.live = self.peak = self.allocated = 0
+        self.live = self.peak = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -49,7 +49,6 @@ class _LiveTensors(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         self._known.add(key)
         self.live += size
-        self.allocated += size
         self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._drop, key, size)
 

@@ -8,8 +8,8 @@ import pandas as pd
 
 from reports import paper
 from reports.figures import FAMILIES, Panel, Picture, Series
+from reports.tables import MIB
 
-MIB = 2**20
 CLASSES = {  # each holds one size of the paper's RWKV-4; the upper bound in parameters
     "up to 250 M": 0.25e9,
     "0.25 to 0.8 B": 0.8e9,
@@ -29,14 +29,14 @@ def cumulative(chosen: pd.DataFrame, published: pd.DataFrame, name: str, footer:
         Panel(f"{title} parameters", "tokens generated", "seconds since the prompt", _lines(part, "cumulative_s"))
         for title, part in classes(chosen)
     ]
-    curves = published[published.figure == "Fig6"] if len(published) else published
-    if len(curves):
+    beside = published[published.figure == "Fig6"]
+    if len(beside):
         panels.append(
             Panel(
                 "Published: 2.7 to 3 B on one A100 (v1 Fig. 6)",
                 "tokens generated",
                 "seconds since the prompt",
-                [_published_line(part, label) for label, part in curves.groupby("label", sort=False)],
+                [_published_line(part, label) for label, part in beside.groupby("label", sort=False)],
             )
         )
     title = "Cumulative time: " + PROTOCOLS[chosen.protocol.iloc[0]]
@@ -71,7 +71,7 @@ def against_parameters(chosen: pd.DataFrame, published: pd.DataFrame, name: str,
             log_y=10,
         )
     ]
-    beside = published[published.figure == figure] if len(published) else published
+    beside = published[(published.figure == figure) & (published.device == chosen.device.iloc[0])]
     if len(beside):
         panels.append(
             Panel(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports import curves, paper
 from reports.rows import Row
-from reports.tables import Table
+from reports.tables import Table, mebibytes
 from reports.views import View
 
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
@@ -52,10 +52,10 @@ def _one_machine(part: pd.DataFrame, published: pd.DataFrame, suffix: str) -> li
         chosen = part[part.protocol == protocol]
         if chosen.empty:
             continue
-        beside = published[published.device == first.device] if protocol == "paper" else published.head(0)
+        beside = published if protocol == "paper" else published.head(0)  # the published curves are of that protocol
         name = f"{protocol}{suffix}"
         pictures = [
-            curves.cumulative(chosen, published if protocol == "paper" else published.head(0), name, footer),
+            curves.cumulative(chosen, beside, name, footer),
             *([curves.latency(chosen, name, footer)] if protocol == "fair" else []),
             curves.against_parameters(chosen, beside, name, footer, "time"),
             curves.against_parameters(chosen, beside, name, footer, "memory"),
@@ -144,7 +144,7 @@ class _Values:
 
     def mebibytes(self, metric: str, tokens: float | None = None) -> str:
         row = self.row(metric, tokens)
-        return "-" if row is None else f"{row.value / curves.MIB:.2f} MiB"
+        return "-" if row is None else mebibytes(row.value)
 
 
 def _speed(chosen: pd.DataFrame, name: str) -> Table:

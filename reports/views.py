@@ -9,7 +9,7 @@ import pandas as pd
 from reports import paper
 from reports.figures import Picture
 from reports.rows import Row
-from reports.tables import Table
+from reports.tables import Table, mebibytes
 from rwkv_core.spec import rwkv4_flops, rwkv4_parameters
 
 PAPER_VOCABULARY = 50277
@@ -43,7 +43,7 @@ def architectures() -> View:
                 "FLOPs a token": f"{flops:.3e}",
                 "published FLOPs": row["flops_per_token"],
                 "state, numbers": f"{5 * width * layers:,}",
-                "state, float32": _bytes(5 * width * layers * 4),
+                "state, float32": mebibytes(5 * width * layers * 4),
             }
         )
     note = (
@@ -89,7 +89,3 @@ def not_measured(rows: list[Row]) -> View | None:
         return None
     table = Table("not-measured", "Cells without a number", pd.DataFrame(lines), prose=True)
     return View("not-measured", "Not measured", tables=[table])
-
-
-def _bytes(n: float) -> str:
-    return f"{n / 2**20:.2f} MiB"

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Dynami
 from transformers.initialization import no_init_weights
 
 from rwkv_core.init import random_fill
-from rwkv_core.load import offline
+from rwkv_core.load import check_size, offline
 from rwkv_core.spec import BadInput, ModelSpec, Unsupported
 
 
@@ -57,10 +57,9 @@ class HFModel(nn.Module):
             return self._recurrent(tokens, state, lengths)
         cache = state.cache if state else DynamicCache(config=self.causal.config)
         mask = state.mask if state else None
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(batch, new)], 1)
         options: dict[str, Any] = {}
         if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(batch, new)], 1)
             options["attention_mask"] = mask
             if self.spec.architecture["model_type"] != "bloom":  # ALiBi counts the mask itself
                 options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
@@ -137,9 +136,7 @@ def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
         raise BadInput(offline(spec, error)) from error
     if wrong := sorted(report["missing_keys"]) + sorted(report["unexpected_keys"]):
         raise BadInput(f"{source}: weights are missing or unknown: {', '.join(wrong[:3])}; download the folder again")
-    counted = sum(p.numel() for p in causal.parameters())
-    if spec.parameters and counted != spec.parameters:
-        raise BadInput(f"{source}: {counted:,} parameters, but {spec.name} has {spec.parameters:,}; is it that model?")
+    check_size(spec, source, sum(p.numel() for p in causal.parameters()))
     return HFModel(spec, causal.to(device), source)
 
 

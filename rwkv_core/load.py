@@ -52,23 +52,19 @@ def load(name_or_spec: str | ModelSpec, *, device: str = "cpu", dtype: str = "fl
 
 
 def _load_rwkv(spec: ModelSpec, device: str, dtype: str) -> LanguageModel:
-    from rwkv_core import init
+    from rwkv_core import init, weights
     from rwkv_core.model import HALF_RESCALE_EVERY, RWKV
 
     if spec.seed is None:
         path = _download(spec) if spec.weights == "pretrained" else Path(spec.weights)
         model = RWKV.from_checkpoint(path, device=device, dtype=dtype)
-        if spec.parameters and model.spec.parameters != spec.parameters:
-            raise BadInput(
-                f"{path}: {model.spec.parameters:,} parameters, {spec.name} has {spec.parameters:,}; is it that model?"
-            )
+        check_size(spec, path, model.spec.parameters)
         model.spec = spec
         model.revision = path.name if spec.weights == "pretrained" else None  # the hub's cache names folders so
         return model
-    model = RWKV.of(spec).to(getattr(torch, dtype)).to_empty(device=device)
-    for block in model.blocks:
-        block.att.time_decay.data = block.att.time_decay.data.float()
-        block.att.time_first.data = block.att.time_first.data.float()
+    model = RWKV.of(spec)
+    model.load_state_dict(weights.cast(model.state_dict(), getattr(torch, dtype)), assign=True)
+    model = model.to_empty(device=device)
     init.random_fill(model, spec.seed)
     if dtype == "float16":
         model.rescale(HALF_RESCALE_EVERY)
@@ -92,6 +88,12 @@ def offline(spec: ModelSpec, error: Exception) -> str:
         f"{spec.name}: the hub repository {spec.repo} at {spec.revision} is neither cached nor reachable "
         f"({type(error).__name__}); copy it here and give its folder as `weights:`, or use `weights: random:0`"
     )
+
+
+def check_size(spec: ModelSpec, source: str | Path, counted: int) -> None:
+    """Raises BadInput where `counted` parameters were read for a model that has another number of them."""
+    if spec.parameters and counted != spec.parameters:
+        raise BadInput(f"{source}: {counted:,} parameters, {spec.name} has {spec.parameters:,}; is it that model?")
 
 
 def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:

@@ -42,6 +42,14 @@ def test_random_weights_follow_the_seed_and_are_not_zero(name: str) -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_random_weights_have_the_type_and_decay_stays_in_float32(dtype: str) -> None:
+    spec = ModelSpec("tiny", "rwkv4", parity.make("tiny").spec.architecture, weights="random:0")
+    found = {name.rpartition(".")[2]: p.dtype for name, p in load.load(spec, dtype=dtype).named_parameters()}
+    assert found.pop("time_decay") == found.pop("time_first") == torch.float32
+    assert set(found.values()) == {getattr(torch, dtype)}
+
+
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(BadInput, match="did you mean rwkv4-169m"):
         load.load("rwkv4-196m")
