@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports import inference, page, paper, rows
+from reports import curves, inference, page, paper, rows
 from reports.record import Record
 from reports.store import Store
 from reports.tables import Table
@@ -120,6 +120,11 @@ def test_the_sentence_is_the_same_whoever_wins(records: list[Record]) -> None:
     for ours, theirs, ratio in ((0.1, 0.2, "0.50"), (0.2, 0.1, "2.00")):
         frame = pd.DataFrame(rows.from_records([record("rwkv4-169m", step=ours), record("opt-125m", step=theirs)]))
         assert f"{ratio} x the time of OPT 125M" in inference.findings(frame)
+
+
+def test_a_fixed_length_is_the_longest_that_all_have() -> None:
+    frame = pd.DataFrame(rows.from_records([record("rwkv4-169m", tokens=100), record("opt-125m", tokens=70)]))
+    assert curves.common_tokens(frame, "cumulative_s") == 70 and curves.common_tokens(frame, "peak_bytes") == 64
 
 
 def test_the_longest_cell_of_a_model_is_shown() -> None:

@@ -26,6 +26,16 @@ def test_a_ragged_batch_agrees_with_its_rows_alone() -> None:
 
 
 @torch.inference_mode()
+def test_a_row_without_tokens_keeps_its_state() -> None:
+    model = parity.make("tiny")
+    _, before = model.hidden(torch.tensor([[1, 2], [3, 4]]))
+    _, after = model.hidden(torch.tensor([[5, 6], [7, 8]]), before, torch.tensor([0, 2]))
+    for old, new in zip(before, after, strict=True):
+        for a, b in zip((old.att_x, *old.wkv, old.ffn_x), (new.att_x, *new.wkv, new.ffn_x), strict=True):
+            assert torch.equal(a[0], b[0]) and not torch.equal(a[1], b[1])
+
+
+@torch.inference_mode()
 def test_the_state_is_not_changed_by_its_use() -> None:
     model = parity.make("tiny")
     _, state = model.hidden(torch.tensor([[1, 2, 3]]))
