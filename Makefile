@@ -23,7 +23,7 @@ parity: $(STAMP)  ## our logits against transformers' and pip rwkv's, one line a
 clean:  ## forget the environment; records in results/ stay
 	rm -rf .venv
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt rwkv_core/wkv/cpu.c
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

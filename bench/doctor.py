@@ -23,6 +23,7 @@ HUB_TIMEOUT_S = 3
 def examine() -> Iterator[tuple[str, str]]:
     """(what, found) lines, each as soon as it is known."""
     memory = psutil.virtual_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = provenance.collect(None)
     yield "python", f"{facts['python']} on {facts['platform']}"
     yield "libraries", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
@@ -34,7 +35,9 @@ def examine() -> Iterator[tuple[str, str]]:
     yield "cuda in torch", f"{torch.version.cuda}" if torch.cuda.is_available() else "not available"
     yield "c compiler", shutil.which("cc") or shutil.which("gcc") or "none"
     yield "triton", facts["versions"].get("triton") or "not installed"
-    yield "wkv", f"{', '.join(wkv.IMPLEMENTATIONS)}; auto takes {wkv.choose('auto')}"
+    for name, kernel in wkv.IMPLEMENTATIONS.items():
+        yield f"wkv: {name}", kernel.lacks(device, torch.float32) or "ready"
+    yield "wkv: auto", wkv.choose("auto", device, torch.float32)
     yield "model hub", _hub()
     yield "experiments", ", ".join(EXPERIMENTS) + (" on cpu and cuda" if torch.cuda.is_available() else " on cpu")
     yield "largest float32", _largest(memory.available)

@@ -13,7 +13,7 @@ from rwkv_core import tokenizer, weights
 from rwkv_core.spec import ModelSpec
 from rwkv_core.v4 import ChannelMix, TimeMix
 from rwkv_core.wkv import State as WkvState
-from rwkv_core.wkv import choose, initial_state
+from rwkv_core.wkv import choose, initial_state, known
 
 HALF_RESCALE_EVERY = 6  # layers; float16 overflows without it (as in BlinkDL's and transformers' inference)
 
@@ -56,8 +56,7 @@ class RWKV(nn.Module):
     def __init__(self, spec: ModelSpec, *, impl: str = "auto") -> None:
         super().__init__()
         self.spec = spec
-        self.impl = choose(impl)
-        self.attention = f"wkv4:{self.impl}"
+        self.impl = known(impl)
         self.tokenizer: tokenizer.Tokenizer | None = None
         self.revision: str | None = None
         self.rescale_every = 0
@@ -94,6 +93,12 @@ class RWKV(nn.Module):
         """The model of `spec` on the meta device: shapes without memory."""
         with torch.device("meta"):
             return cls(spec, impl=impl)
+
+    @property
+    def attention(self) -> str:
+        """Which WKV runs where the weights lie."""
+        like = self.blocks[0].att.time_decay
+        return "wkv4:" + choose(self.impl, like.device, like.dtype)
 
     @torch.no_grad()
     def rescale(self, every: int) -> None:

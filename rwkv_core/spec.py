@@ -121,8 +121,12 @@ class LanguageModel(Protocol):
     """
 
     spec: ModelSpec
-    attention: str  # how the mixing is computed: "sdpa", "eager", "wkv4:torch", ...
     revision: str | None  # the hub commit that the weights were read from, where they were
+
+    @property
+    def attention(self) -> str:
+        """How the mixing is computed: sdpa, eager, wkv4:c, ..."""
+        ...
 
     def encode(self, text: str) -> list[int]: ...
 

@@ -49,7 +49,7 @@ class TimeMix(nn.Module):
         k = self.key(torch.lerp(shifted, x, self.time_mix_k))
         v = self.value(torch.lerp(shifted, x, self.time_mix_v))
         r = torch.sigmoid(self.receptance(torch.lerp(shifted, x, self.time_mix_r)))
-        y, state = wkv4(-torch.exp(self.time_decay.float()), self.time_first.float(), k, v, state, lengths, impl)
+        y, state = wkv4(-torch.exp(self.time_decay.float()), self.time_first.float(), k, v, state, lengths, impl=impl)
         return self.output(r * y), at_end(x, last, lengths), state
 
 

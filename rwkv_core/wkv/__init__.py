@@ -2,30 +2,78 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rwkv_core.spec import BadInput
-from rwkv_core.wkv import parallel, reference
+from rwkv_core.wkv import cpu, fused, parallel, reference
 from rwkv_core.wkv.reference import State, initial_state
 
-Implementation = Callable[[Tensor, Tensor, Tensor, Tensor, State, Tensor | None], tuple[Tensor, State]]
+
+def _serves_all(device: torch.device, dtype: torch.dtype) -> str | None:
+    return None
+
+
+def _triton(*inputs: Any) -> tuple[Tensor, State]:
+    from rwkv_core.wkv import triton_v4  # where triton is not installed the other implementations work
+
+    return fused.wkv4(triton_v4, *inputs)
+
+
+def _triton_lacks(device: torch.device, dtype: torch.dtype) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    import triton
+
+    if device.type != "cuda" and not triton.knobs.runtime.interpret:
+        return f"it runs on a CUDA device, not on {device.type}"
+    if dtype == torch.float64:
+        return "it computes in float32"
+    return None
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """run: w, u, k, v, state, lengths, out -> y [B, T, C] and the state after each row's length."""
+
+    run: Callable[..., tuple[Tensor, State]]
+    lacks: Callable[[torch.device, torch.dtype], str | None] = _serves_all  # why not for that device and type
+    half: bool = False  # reads float16 and bfloat16; the others are given float32
+
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
-    "reference": reference.wkv4,
-    "torch": parallel.wkv4,
+    "reference": Implementation(reference.wkv4),
+    "torch": Implementation(parallel.wkv4),
+    "c": Implementation(functools.partial(fused.wkv4, cpu), cpu.lacks),
+    "triton": Implementation(_triton, _triton_lacks, half=True),
 }
 
 
-def choose(impl: str) -> str:
-    """The implementation that `impl` stands for; BadInput where there is none of that name."""
-    if impl == "auto":
-        return "torch"
-    if impl not in IMPLEMENTATIONS:
+def known(impl: str) -> str:
+    """`impl` itself; BadInput where there is none of that name."""
+    if impl != "auto" and impl not in IMPLEMENTATIONS:
         raise BadInput(f"no WKV implementation {impl!r}: choose auto, {', '.join(IMPLEMENTATIONS)}")
     return impl
+
+
+def choose(impl: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The implementation that `impl` stands for, given tensors of that device and type.
+
+    auto: the compiled kernel of the device, with or without gradients, else torch. Raises BadInput where
+    the one asked for does not exist or cannot serve them.
+    """
+    if known(impl) != "auto":
+        if reason := IMPLEMENTATIONS[impl].lacks(device, dtype):
+            raise BadInput(f"WKV implementation {impl!r} cannot be used here: {reason}")
+        return impl
+    kernel = "c" if device.type == "cpu" else "triton"
+    return "torch" if IMPLEMENTATIONS[kernel].lacks(device, dtype) else kernel
 
 
 def wkv4(
@@ -35,6 +83,7 @@ def wkv4(
     v: Tensor,
     state: State | None = None,
     lengths: Tensor | None = None,
+    out: Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, State]:
     """Weighted sum of the values seen so far, older ones decayed (paper v2, eq. 16).
@@ -42,10 +91,12 @@ def wkv4(
     y_t = (sum_{i<t} e^{(t-1-i)w + k_i} v_i + e^{u+k_t} v_t) / (sum_{i<t} e^{(t-1-i)w + k_i} + e^{u+k_t})
 
     w [C]: log-decay per step, -exp(time_decay), never positive. u [C]: bonus of the current token.
-    k, v [B, T, C], T >= 1. state: (a, b, p), float32 [B, C] each, from an earlier call. lengths [B]:
-    a row's state is taken after that many tokens; y beyond it means nothing.
+    k, v [B, T, C], T >= 1. state: (a, b, p), float32 [B, C] each, from an earlier call; it stands for
+    the sums a*exp(p) and b*exp(p), and only through them do gradients pass. lengths [B]: a row's state is
+    taken after that many tokens; y beyond it means nothing. out [B, T, C], contiguous, of v's type: takes
+    y without a new allocation; not where gradients are wanted.
     Returns y [B, T, C] in v's type and the state; computed in float32, or in float64 for float64 k.
-    Raises ValueError where the shapes do not fit, BadInput for an unknown impl.
+    Raises ValueError where the shapes do not fit, BadInput for an impl that is unknown or cannot be used.
     """
     batch, tokens, channels = k.shape
     if v.shape != k.shape or w.shape != (channels,) or u.shape != (channels,) or tokens == 0:
@@ -58,6 +109,18 @@ def wkv4(
         state = initial_state(batch, channels, k.device, exact)
     elif any(part.shape != (batch, channels) for part in state):
         raise ValueError(f"wkv4 wants a state of three [{batch}, {channels}], got {[list(s.shape) for s in state]}")
-    run = IMPLEMENTATIONS[choose(impl)]
-    y, state = run(w.to(exact), u.to(exact), k.to(exact), v.to(exact), state, lengths)
+    gradients = torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v, *state))
+    if out is not None and (
+        gradients or out.shape != v.shape or (out.dtype, out.device) != (v.dtype, v.device) or not out.is_contiguous()
+    ):
+        raise ValueError(
+            f"wkv4's `out` must be contiguous and like v ({v.dtype}, {list(v.shape)}, {v.device}), without gradients; "
+            f"got {out.dtype}, {list(out.shape)}, {out.device}{', with gradients' if gradients else ''}"
+        )
+    run = IMPLEMENTATIONS[choose(impl, k.device, exact)]
+    inner = k.dtype if run.half and k.dtype == v.dtype else exact
+    direct = out if out is not None and out.dtype == inner else None
+    y, state = run.run(w.to(exact), u.to(exact), k.to(inner), v.to(inner), state, lengths, direct)
+    if out is not None and direct is None:
+        return out.copy_(y), state
     return y.to(v.dtype), state

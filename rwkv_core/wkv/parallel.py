@@ -16,12 +16,14 @@ from torch import Tensor
 from rwkv_core.wkv.reference import State, initial_state, step
 
 
-def wkv4(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+def wkv4(
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tensor | None, out: Tensor | None
+) -> tuple[Tensor, State]:
     """k, v [B, T, C] -> y [B, T, C] and the state after each row's length."""
     batch, tokens, channels = k.shape
     if tokens == 1 and lengths is None:
         y, state = step(w, u, k[:, 0], v[:, 0], state)
-        return y[:, None], state
+        return _into(out, y[:, None]), state
 
     size = 2 ** math.ceil(math.log2(tokens) / 2)
     chunks = math.ceil(tokens / size)
@@ -35,7 +37,11 @@ def wkv4(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tens
     before, total = _scan_chunks(w, k, v, filled)
     carry, state = _carry(w, total, state, filled, size)
     y = _join(w, u, k, v, before, carry)
-    return y.view(batch, chunks * size, channels)[:, :tokens], state
+    return _into(out, y.view(batch, chunks * size, channels)[:, :tokens]), state
+
+
+def _into(out: Tensor | None, y: Tensor) -> Tensor:
+    return y if out is None else out.copy_(y)
 
 
 def _combine(first: State, second: State) -> State:

@@ -32,8 +32,8 @@ def step(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State) -> tuple[Tens
     return y, (past * a + now * v, past * b + now, p)
 
 
-def wkv4(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
-    """The recurrence over k, v [B, T, C]; rows stop changing their state at their length."""
+def loop(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+    """The recurrence over k, v [B, T, C] in their own type; rows stop changing their state at their length."""
     outputs = []
     for t, (k_t, v_t) in enumerate(zip(k.unbind(1), v.unbind(1), strict=True)):
         y, after = step(w, u, k_t, v_t, state)
@@ -44,3 +44,14 @@ def wkv4(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tens
         outputs.append(y)
         state = after
     return torch.stack(outputs, 1), state
+
+
+def wkv4(
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tensor | None, out: Tensor | None
+) -> tuple[Tensor, State]:
+    """The loop in float64: in float32 the sum of many small decays drifts once |p| is large."""
+    a, b, p = (part.double() for part in state)
+    y, state = loop(w.double(), u.double(), k.double(), v.double(), (a, b, p), lengths)
+    a, b, p = (part.to(k.dtype) for part in state)
+    y = y.to(v.dtype)
+    return y if out is None else out.copy_(y), (a, b, p)

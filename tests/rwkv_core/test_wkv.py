@@ -1,20 +1,33 @@
-"""Every implementation of WKV against a sum written out from the paper's equation in float64."""
+"""Every implementation of WKV against the oracle, and the oracle against the paper's equation written out."""
+
+import importlib.machinery
 
 import pytest
 import torch
 from torch import Tensor
 
 from rwkv_core.spec import BadInput
-from rwkv_core.wkv import IMPLEMENTATIONS, wkv4
+from rwkv_core.wkv import IMPLEMENTATIONS, choose, cpu, wkv4
 from rwkv_core.wkv.reference import State
+from tests.wkv_cases import Case, cases, check, make, random_state
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def inputs(batch: int, tokens: int, channels: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    w = -torch.exp(torch.empty(channels).uniform_(-8, 3, generator=generator))
-    u = torch.randn(channels, generator=generator)
-    k, v = (torch.randn(batch, tokens, channels, generator=generator) for _ in range(2))
-    return w, u, k, v
+@pytest.fixture(params=IMPLEMENTATIONS)
+def impl(request: pytest.FixtureRequest) -> str:
+    """Each implementation that this machine has."""
+    if reason := IMPLEMENTATIONS[request.param].lacks(device_of(request.param), torch.float32):
+        pytest.skip(reason)
+    return request.param
+
+
+def device_of(impl: str) -> torch.device:
+    return torch.device(DEVICE if impl == "triton" else "cpu")
+
+
+def inputs(batch: int, tokens: int, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return make(Case("normal", batch, tokens, channels))
 
 
 def written_out(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -28,72 +41,74 @@ def written_out(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def random_state(batch: int, channels: int) -> State:
-    generator = torch.Generator().manual_seed(9)
-    a, b, p = (torch.randn(batch, channels, generator=generator) for _ in range(3))
-    return a, b.abs() + 0.1, p
-
-
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 3), (3, 7, 5), (2, 64, 8), (1, 100, 17), (2, 257, 4)])
-def test_forward_is_the_equation(impl: str, shape: tuple[int, int, int]) -> None:
-    w, u, k, v = inputs(*shape)
-    y, _ = wkv4(w, u, k, v, impl=impl)
+@pytest.mark.parametrize(
+    "case", [c for c in cases(small=True) if not c.state and not c.ragged and c.tokens < 1000], ids=str
+)
+def test_the_oracle_is_the_equation(case: Case) -> None:
+    w, u, k, v = (x.double() for x in make(case))
     expected = written_out(w, u, k, v)
-    assert (y - expected).abs().max() <= 2e-6 * expected.abs().max()
+    y, _ = wkv4(w, u, k, v, impl="reference")
+    assert (y - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@pytest.mark.parametrize("kind", ["k to 60", "k to 300", "jump", "slow decay", "fast decay"])
-def test_extreme_inputs_stay_finite_and_right(impl: str, kind: str) -> None:
-    w, u, k, v = inputs(2, 120, 6)
-    match kind:
-        case "k to 60":
-            k = k * 20
-        case "k to 300":
-            k = k * 100
-        case "jump":
-            k = torch.where(torch.arange(120)[:, None] < 60, 60.0, -60.0).expand_as(k).contiguous()
-        case "slow decay":
-            w = torch.full_like(w, -3e-4)
-        case "fast decay":
-            w = torch.full_like(w, -20.0)
-    y, state = wkv4(w, u, k, v, impl=impl)
-    expected = written_out(w, u, k, v)
-    assert all(part.isfinite().all() for part in state)
-    assert (y - expected).abs().max() <= 1e-4 * expected.abs().max()
+@pytest.mark.parametrize("case", cases(), ids=str)
+@pytest.mark.parametrize("impl", [name for name in IMPLEMENTATIONS if name != "triton"], indirect=True)
+def test_forward_and_gradients(impl: str, case: Case) -> None:
+    check(impl, case)
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("case", cases(small=DEVICE == "cpu"), ids=str)
+@pytest.mark.parametrize("impl", ["triton"], indirect=True)
+def test_forward_and_gradients_of_triton(impl: str, case: Case) -> None:
+    check(impl, case, DEVICE)
+
+
+@pytest.mark.skipif(cpu.lacks(torch.device("cpu"), torch.float32) is not None, reason="no C kernel here")
+def test_many_threads_and_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    w, u, k, v = inputs(3, 40, 2 * 1024 + 17)
+    one, (a, b, p) = wkv4(w, u, k, v, impl="c")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    for parallel in (cpu._parallel(), None):  # torch's OpenMP; threads of our own
+        monkeypatch.setattr(cpu, "_parallel", lambda parallel=parallel: parallel)
+        five, state = wkv4(w, u, k, v, impl="c")
+        assert torch.equal(one, five)
+        assert all(torch.equal(x, y) for x, y in zip((a, b, p), state, strict=True))
+
+
 @pytest.mark.parametrize("cut", [1, 13, 64])
 def test_carried_state_continues(impl: str, cut: int) -> None:
-    w, u, k, v = inputs(2, 90, 5)
-    exact = [x.double() for x in (w, u, k, v)]
-    start = random_state(2, 5)
-    whole, end = wkv4(*exact, (start[0].double(), start[1].double(), start[2].double()), impl="reference")
-    first, state = wkv4(w, u, k[:, :cut], v[:, :cut], random_state(2, 5), impl=impl)
+    device = device_of(impl)
+    w, u, k, v = (x.to(device) for x in inputs(2, 90, 5))
+    start = random_state(2, 5, str(device))
+    whole, end = wkv4(w, u, k, v, start, impl="reference")
+    first, state = wkv4(w, u, k[:, :cut], v[:, :cut], start, impl=impl)
     second, state = wkv4(w, u, k[:, cut:], v[:, cut:], state, impl=impl)
-    torch.testing.assert_close(torch.cat([first, second], 1).double(), whole, rtol=2e-5, atol=2e-6)
-    weight = end[1] * end[2].exp()  # of everything so far; the values it weighs may cancel
-    for part, expected in zip(state[:2], end[:2], strict=True):
-        error = (part * state[2].exp() - expected * end[2].exp()).abs() / weight
-        assert error.max() <= 2e-5
+    torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=2e-6, atol=2e-6)
+    assert_same_sums(state, end)
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def assert_same_sums(state: State, expected: State) -> None:
+    """Of what the state stands for, relative to the weight of everything so far; the values it weighs may cancel."""
+    weight = expected[1] * expected[2].exp()
+    for part, exact in zip(state[:2], expected[:2], strict=True):
+        error = (part * state[2].exp() - exact * expected[2].exp()).abs() / weight
+        assert error.max() <= 2e-6
+
+
 def test_ragged_rows_end_where_they_end(impl: str) -> None:
-    w, u, k, v = inputs(4, 33, 5)
-    lengths = torch.tensor([33, 1, 20, 8])
+    device = device_of(impl)
+    w, u, k, v = (x.to(device) for x in inputs(4, 33, 5))
+    lengths = torch.tensor([33, 1, 20, 8], device=device)
     y, state = wkv4(w, u, k, v, lengths=lengths, impl=impl)
+    assert y.isfinite().all()
     for row, length in enumerate(lengths.tolist()):
-        alone, end = wkv4(w, u, k[row : row + 1, :length], v[row : row + 1, :length], impl=impl)
-        torch.testing.assert_close(y[row : row + 1, :length], alone, rtol=2e-5, atol=2e-6)
-        for part, expected in zip(state, end, strict=True):
-            torch.testing.assert_close(part[row : row + 1], expected, rtol=2e-5, atol=2e-6)
+        alone, end = wkv4(w, u, k[row : row + 1, :length], v[row : row + 1, :length], impl="reference")
+        torch.testing.assert_close(y[row : row + 1, :length], alone, rtol=2e-6, atol=2e-6)
+        assert_same_sums((state[0][row : row + 1], state[1][row : row + 1], state[2][row : row + 1]), end)
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-def test_gradients(impl: str) -> None:
+@pytest.mark.parametrize("impl", ["reference", "torch"])
+def test_gradcheck(impl: str) -> None:
     w, u, k, v = (x.double().requires_grad_() for x in inputs(2, 9, 3))
     state = tuple(part.double().requires_grad_() for part in random_state(2, 3))
 
@@ -104,13 +119,36 @@ def test_gradients(impl: str) -> None:
     assert torch.autograd.gradcheck(run, (w, u, k, v, *state))
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 def test_half_precision_keeps_a_float32_state(impl: str) -> None:
-    w, u, k, v = inputs(2, 20, 4)
+    w, u, k, v = (x.to(device_of(impl)) for x in inputs(2, 20, 4))
     y, state = wkv4(w, u, k.bfloat16(), v.bfloat16(), impl=impl)
-    expected, _ = wkv4(w, u, k.bfloat16().float(), v.bfloat16().float(), impl="reference")
     assert y.dtype == torch.bfloat16 and {part.dtype for part in state} == {torch.float32}
-    torch.testing.assert_close(y.float(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_out_takes_the_result(impl: str) -> None:
+    w, u, k, v = (x.to(device_of(impl)) for x in inputs(2, 20, 4))
+    expected, _ = wkv4(w, u, k, v, impl=impl)
+    out = torch.full_like(v, torch.nan)
+    y, _ = wkv4(w, u, k, v, out=out, impl=impl)
+    assert y is out and torch.equal(out, expected)
+    half = torch.empty_like(v, dtype=torch.bfloat16)
+    y, _ = wkv4(w, u, k.bfloat16(), v.bfloat16(), out=half, impl=impl)
+    assert y is half
+
+
+def test_auto_takes_the_kernel_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    assert choose("auto", device, torch.float64) == "torch"
+    if cpu.lacks(device, torch.float32) is None:
+        assert choose("auto", device, torch.float32) == "c"
+    monkeypatch.setattr(importlib.machinery, "EXTENSION_SUFFIXES", [])
+    cpu._library.cache_clear()
+    try:
+        assert choose("auto", device, torch.float32) == "torch"
+        with pytest.raises(BadInput, match="'c' cannot be used here: it is not compiled"):
+            choose("c", device, torch.float32)
+    finally:
+        cpu._library.cache_clear()
 
 
 def test_bad_calls_are_refused() -> None:
@@ -123,3 +161,9 @@ def test_bad_calls_are_refused() -> None:
         wkv4(w, u, k, v, random_state(1, 4))
     with pytest.raises(BadInput, match="no WKV implementation 'cuda'"):
         wkv4(w, u, k, v, impl="cuda")
+    with pytest.raises(ValueError, match="`out` must be contiguous"):
+        wkv4(w, u, k, v, out=torch.empty(2, 4, 5).transpose(1, 2))
+    with pytest.raises(ValueError, match="with gradients"):
+        wkv4(w, u, k.requires_grad_(), v, out=torch.empty(2, 5, 4))
+    with pytest.raises(BadInput, match="computes in float32"):
+        wkv4(w, u, k.double(), v.double(), impl="c")

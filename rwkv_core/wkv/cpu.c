@@ -1,0 +1,515 @@
+/* WKV of RWKV-4 on a CPU, forward and backward. No headers but the C library's; called through ctypes.
+ *
+ * Notation of the paper (v2, App. D), per channel: A and B are the sums before token t,
+ *   e = exp(k_t), c = exp(u) e, y_t = (A + c v_t) / (B + c), A <- exp(w) A + e v_t, B <- exp(w) B + e.
+ *
+ * Work is cut into tasks (batch row, tile of channels). Within a tile, time goes in blocks of ROWS tokens:
+ * sixteen channels of ROWS tokens are worked through in registers, and only then is the state touched.
+ * Two ways to compute a block, chosen by looking at it:
+ *   linear  the sums themselves, in double across blocks and in float within one; valid while every
+ *           exponential and every sum stays far inside float's range (the LIMITs below);
+ *   stable  sums relative to their largest exponent, a exp(p) and b exp(p), all in double; any input.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+#define LANES 16        /* channels worked on at once: one AVX-512 register, two or four of smaller machines */
+#define ROWS 8          /* tokens worked on at once */
+#define SPAN 32         /* tokens between two stored states; backward computes again what lies between */
+#define TILE 1024       /* channels of a task: narrow tiles read memory badly, wider ones leave the first cache */
+#define K_LIMIT 40.f    /* linear while |k| <= 40, |u| <= 12 and sums and slopes <= 1e24: no product of these leaves float */
+#define U_LIMIT 12.
+#define SUM_LIMIT 1e24f
+#define EMPTY -1e38        /* p of an empty sum */
+#define STREAM_ELEMENTS (1 << 22) /* outputs this large leave the cache before they are read: write past it */
+#define THREAD_ELEMENTS (1 << 16) /* fewer elements are done sooner than a second thread has started */
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float Lane __attribute__((vector_size(4 * LANES)));
+typedef int32_t LaneInt __attribute__((vector_size(4 * LANES)));
+typedef double Wide __attribute__((vector_size(8 * LANES)));
+
+/* One call: what Python hands over, in this order. Contiguous; N = ceil(T / SPAN). */
+typedef struct {
+    int64_t batch, tokens, channels, threads;
+    void (*parallel)(void (*)(void *), void *, unsigned, unsigned); /* OpenMP's GOMP_parallel of torch, or NULL */
+    const float *w, *u, *k, *v; /* [C], [C], [B, T, C], [B, T, C] */
+    const int64_t *lengths;     /* [B] or NULL */
+    float *carries;             /* [3, B, N, C]: the sums entering each span; forward may have NULL */
+    const float *a, *b, *p;     /* [B, C] each: the sums at the start; backward: slopes of a, b, and p, at the end */
+    float *y, *end;             /* forward: [B, T, C]; [3, B, C], the sums at the end */
+    const float *dy;            /* backward: [B, T, C]; NULL in forward */
+    float *dk, *dv, *start;     /* backward: [B, T, C] twice; [2, B, C], the slopes at the start */
+    double *dw, *du;            /* backward: [B, C] each, one part of the sum a row */
+} Call;
+
+/* What a thread works with, for the channels of one task. */
+typedef struct {
+    double w[TILE], u[TILE], decay[TILE], decay_rows[TILE]; /* decay: exp(w); decay_rows: exp(ROWS w) */
+    float bonus[TILE];                                      /* exp(u) */
+    double *a, *b, p[TILE];             /* the sums, a exp(p) and b exp(p); p is 0 while linear */
+    double *next_a, *next_b;            /* a block writes here, so that it may be undone */
+    double sums[4][TILE];               /* where the four lie */
+    double ga[TILE], gb[TILE], q[TILE]; /* backward: d loss / d sums, ga exp(q) and gb exp(q); likewise */
+    double dw[TILE], du[TILE];
+    int64_t width;
+    int u_fits, linear, slope_linear, stream;
+} Work;
+
+/* Backward: the sums before each token of a span. */
+typedef struct {
+    float a[SPAN][TILE], b[SPAN][TILE];
+    double p[SPAN][TILE]; /* not written where linear */
+    int linear[SPAN];
+} Seen;
+
+/* exp(x) for |x| <= 87: x = n ln 2 + r, a minimax polynomial in r (relative error 7.5e-8), 2^n by its bits. */
+INLINE Lane exp_lane(Lane x) {
+    const float magic = 12582912.f; /* 1.5 * 2^23: adding it leaves the rounded value in the low bits */
+    Lane n = x * 1.44269504f + magic;
+    LaneInt power = (LaneInt)n << 23;
+    Lane r = x - (n - magic) * 0.693147181f;
+    Lane e = 8.297619340e-3f * r + 4.191562924e-2f;
+    e = e * r + 1.666757654e-1f;
+    e = e * r + 4.999889266e-1f;
+    e = e * r + 9.999996911e-1f;
+    e = e * r + 1.000000072f;
+    return (Lane)((LaneInt)e + power);
+}
+
+/* The same in double for any x, held between exp(-700) and exp(700); NaN stays NaN. */
+INLINE double exp_double(double x) {
+    const double magic = 6755399441055744.0; /* 1.5 * 2^52 */
+    static const double taylor[] = {1. / 479001600, 1. / 39916800, 1. / 3628800, 1. / 362880, 1. / 40320, 1. / 5040,
+                                    1. / 720,       1. / 120,      1. / 24,      1. / 6,      1. / 2,     1., 1.};
+    double e = 1. / 6227020800, scale;
+    int64_t power;
+    x = x < -700 ? -700 : x;
+    x = x > 700 ? 700 : x;
+    double n = x * 1.4426950408889634 + magic;
+    memcpy(&power, &n, 8);
+    n -= magic;
+    double r = x - n * 0.69314718036912382 - n * 1.9082149292705877e-10;
+    for (int i = 0; i < 13; i++) e = e * r + taylor[i];
+    power = (power + 1023) << 52;
+    memcpy(&scale, &power, 8);
+    return e * scale;
+}
+
+INLINE Lane load(const float *from, int64_t count) {
+    Lane x = {0};
+    memcpy(&x, from, 4 * count);
+    return x;
+}
+INLINE void store(float *to, Lane x, int64_t count) { memcpy(to, &x, 4 * count); }
+INLINE Wide load_wide(const double *from) {
+    Wide x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+INLINE void store_wide(double *to, Wide x) { memcpy(to, &x, sizeof x); }
+INLINE Lane narrow(Wide x) { return __builtin_convertvector(x, Lane); }
+INLINE Wide widen(Lane x) { return __builtin_convertvector(x, Wide); }
+
+/* Past the cache where the machine can, so that the line is not read before it is written; `to` is aligned. */
+INLINE void store_past_cache(float *to, Lane x) {
+#ifdef __AVX512F__
+    _mm512_stream_ps(to, (__m512)x);
+#else
+    store(to, x, LANES);
+#endif
+}
+
+/* ---- the two forms of sums ---- */
+
+/* x exp(p), y exp(p) in place of x, y, p, if all of them are within the limit. */
+static int try_linear(double *x, double *y, double *p, int64_t width) {
+    int above = 0;
+    for (int64_t j = 0; j < width; j++) {
+        double scale = exp_double(p[j]);
+        above |= !(fabs(x[j] * scale) <= SUM_LIMIT) | !(fabs(y[j] * scale) <= SUM_LIMIT);
+    }
+    if (above) return 0;
+    for (int64_t j = 0; j < width; j++) {
+        double scale = exp_double(p[j]);
+        x[j] *= scale;
+        y[j] *= scale;
+        p[j] = 0;
+    }
+    return 1;
+}
+
+/* The larger of |x|, |y| becomes 1, its logarithm p. */
+static void make_stable(double *x, double *y, double *p, int64_t width) {
+    for (int64_t j = 0; j < width; j++) {
+        double size = fabs(x[j]) > fabs(y[j]) ? fabs(x[j]) : fabs(y[j]);
+        if (size == 0) {
+            p[j] = EMPTY;
+            continue;
+        }
+        x[j] /= size;
+        y[j] /= size;
+        p[j] += log(size);
+    }
+}
+
+/* ---- forward ---- */
+
+/* Negative in the lanes where |x| is above the limit, or NaN: as integers floats keep their order. */
+INLINE LaneInt beyond(Lane x, float limit) {
+    int32_t bits;
+    memcpy(&bits, &limit, 4);
+    return bits - ((LaneInt)x & 0x7fffffff);
+}
+
+/* R tokens of `count` channels from channel j on, the linear way. With `seen`, the sums are noted instead of y. */
+INLINE LaneInt linear_lanes(Work *s, int64_t j, int R, int stream, const double *decay_all, const float *k,
+                            const float *v, float *y, int64_t stride, int64_t count, Seen *seen, int64_t row) {
+    Wide A = load_wide(s->a + j), B = load_wide(s->b + j), all = load_wide(decay_all + j);
+    Lane a = narrow(A), b = narrow(B), decay = narrow(load_wide(s->decay + j)), bonus = load(s->bonus + j, LANES);
+    Lane new_a = {0}, new_b = {0}; /* what these R tokens add to the sums */
+    LaneInt bad = {0};
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        const int64_t at = r * stride;
+        Lane key = load(k + at, count), e = exp_lane(key), ev = e * load(v + at, count);
+        bad |= beyond(key, K_LIMIT);
+        if (stream) {
+            __builtin_prefetch(k + at + R * stride);
+            __builtin_prefetch(v + at + R * stride);
+        }
+        if (seen) {
+            store(seen->a[row + r] + j, a, LANES);
+            store(seen->b[row + r] + j, b, LANES);
+        } else {
+            Lane out = (a + bonus * ev) / (b + bonus * e);
+            if (stream)
+                store_past_cache(y + at, out);
+            else
+                store(y + at, out, count);
+        }
+        a = decay * a + ev;
+        b = decay * b + e;
+        new_a = decay * new_a + ev;
+        new_b = decay * new_b + e;
+    }
+    store_wide(s->next_a + j, all * A + widen(new_a));
+    store_wide(s->next_b + j, all * B + widen(new_b));
+    return bad | beyond(a, SUM_LIMIT) | beyond(b, SUM_LIMIT);
+}
+
+/* R tokens of all channels. Returns 0, and leaves the sums as they were, where a key or a sum is too large. */
+INLINE int linear_rows(Work *s, int R, int stream, const double *decay_all, const float *k, const float *v, float *y,
+                       int64_t stride, Seen *seen, int64_t row) {
+    const int64_t whole = s->width / LANES * LANES, rest = s->width - whole;
+    LaneInt bad = {0};
+    for (int64_t j = 0; j < whole; j += LANES)
+        bad |= linear_lanes(s, j, R, stream, decay_all, k + j, v + j, y + j, stride, LANES, seen, row);
+    if (rest)
+        bad |= linear_lanes(s, whole, R, 0, decay_all, k + whole, v + whole, y + whole, stride, rest, seen, row);
+    int32_t any = 0;
+    for (int i = 0; i < LANES; i++) any |= bad[i];
+    if (any < 0) return 0;
+    double *a = s->a, *b = s->b;
+    s->a = s->next_a, s->b = s->next_b;
+    s->next_a = a, s->next_b = b;
+    return 1;
+}
+
+static int linear_rows_of(Work *s, int64_t rows, const float *k, const float *v, float *y, int64_t stride, Seen *seen,
+                          int64_t row) {
+    if (rows == 1) return linear_rows(s, 1, 0, s->decay, k, v, y, stride, seen, row);
+    if (seen) return linear_rows(s, ROWS, 0, s->decay_rows, k, v, y, stride, seen, row);
+    if (s->stream) return linear_rows(s, ROWS, 1, s->decay_rows, k, v, y, stride, NULL, row);
+    return linear_rows(s, ROWS, 0, s->decay_rows, k, v, y, stride, NULL, row);
+}
+
+static void stable_row(Work *s, const float *k, const float *v, float *y, Seen *seen, int64_t row) {
+    if (seen)
+        for (int64_t j = 0; j < s->width; j++) {
+            seen->a[row][j] = (float)s->a[j];
+            seen->b[row][j] = (float)s->b[j];
+            seen->p[row][j] = s->p[j];
+        }
+    else
+        for (int64_t j = 0; j < s->width; j++) {
+            double current = s->u[j] + k[j], top = s->p[j] > current ? s->p[j] : current;
+            double past = exp_double(s->p[j] - top), now = exp_double(current - top);
+            y[j] = (float)((past * s->a[j] + now * v[j]) / (past * s->b[j] + now));
+        }
+    for (int64_t j = 0; j < s->width; j++) {
+        double decayed = s->p[j] + s->w[j], top = decayed > k[j] ? decayed : k[j];
+        double past = exp_double(decayed - top), now = exp_double(k[j] - top);
+        s->a[j] = past * s->a[j] + now * v[j];
+        s->b[j] = past * s->b[j] + now;
+        s->p[j] = top;
+    }
+}
+
+/* The next `rows` <= SPAN tokens: writes y, or with `seen` notes the sums before each token and leaves y alone. */
+static void span_forward(Work *s, const float *k, const float *v, float *y, int64_t rows, int64_t stride, Seen *seen) {
+    for (int64_t t = 0, step; t < rows; t += step) {
+        step = rows - t < ROWS ? 1 : ROWS;
+        if (!s->linear) s->linear = s->u_fits && try_linear(s->a, s->b, s->p, s->width);
+        if (s->linear && !linear_rows_of(s, step, k + t * stride, v + t * stride, y + t * stride, stride, seen, t)) {
+            make_stable(s->a, s->b, s->p, s->width);
+            s->linear = 0;
+        }
+        for (int64_t i = t; i < t + step; i++) {
+            if (!s->linear) stable_row(s, k + i * stride, v + i * stride, y + i * stride, seen, i);
+            if (seen) seen->linear[i] = s->linear;
+        }
+    }
+}
+
+/* ---- backward: with g = dy / denominator, the slopes d loss / d (A, B) after token t run from the end,
+ *      dv = c g + e ga,  dk = c g (v - y) + e (ga v + gb),  ga <- exp(w) ga + g,  gb <- exp(w) gb - g y,
+ *      du = sum c g (v - y),  dw = sum exp(w) (ga A + gb B). ---- */
+
+INLINE void linear_slope_lanes(Work *s, int64_t j, int R, const double *decay_all, const float *k, const float *v,
+                               const float *dy, float *dk, float *dv, int64_t stride, int64_t count, const Seen *seen,
+                               int64_t row) {
+    Wide GA = load_wide(s->ga + j), GB = load_wide(s->gb + j);
+    Lane ga = narrow(GA), gb = narrow(GB), decay = narrow(load_wide(s->decay + j)), bonus = load(s->bonus + j, LANES);
+    Lane new_ga = {0}, new_gb = {0}, du = {0}, dw = {0};
+#pragma GCC unroll 8
+    for (int r = R - 1; r >= 0; r--) {
+        const int64_t at = r * stride;
+        Lane v_t = load(v + at, count), a = load(seen->a[row + r] + j, LANES), b = load(seen->b[row + r] + j, LANES);
+        Lane e = exp_lane(load(k + at, count)), c = bonus * e, inverse = 1.f / (b + c);
+        Lane y = (a + c * v_t) * inverse, g = load(dy + at, count) * inverse, cg = c * g, dk_now = cg * (v_t - y);
+        store(dv + at, cg + e * ga, count);
+        store(dk + at, dk_now + e * (ga * v_t + gb), count);
+        du += dk_now;
+        dw += ga * (decay * a) + gb * (decay * b);
+        ga = decay * ga + g;
+        gb = decay * gb - g * y;
+        new_ga = decay * new_ga + g;
+        new_gb = decay * new_gb - g * y;
+    }
+    Wide all = load_wide(decay_all + j);
+    store_wide(s->ga + j, all * GA + widen(new_ga));
+    store_wide(s->gb + j, all * GB + widen(new_gb));
+    store_wide(s->du + j, load_wide(s->du + j) + widen(du));
+    store_wide(s->dw + j, load_wide(s->dw + j) + widen(dw));
+}
+
+INLINE void linear_slope_rows(Work *s, int R, const double *decay_all, const float *k, const float *v, const float *dy,
+                              float *dk, float *dv, int64_t stride, const Seen *seen, int64_t row) {
+    int64_t j = 0;
+    for (; j + LANES <= s->width; j += LANES)
+        linear_slope_lanes(s, j, R, decay_all, k + j, v + j, dy + j, dk + j, dv + j, stride, LANES, seen, row);
+    if (j < s->width)
+        linear_slope_lanes(s, j, R, decay_all, k + j, v + j, dy + j, dk + j, dv + j, stride, s->width - j, seen, row);
+}
+
+static void stable_slope_row(Work *s, const float *k, const float *v, const float *dy, float *dk, float *dv,
+                             const Seen *seen, int64_t row) {
+    for (int64_t j = 0; j < s->width; j++) {
+        double a = seen->a[row][j], b = seen->b[row][j], p = seen->p[row][j], current = s->u[j] + k[j];
+        double top = p > current ? p : current, past = exp_double(p - top), now = exp_double(current - top);
+        double inverse = 1 / (past * b + now), y = (past * a + now * v[j]) * inverse, g = dy[j] * inverse;
+        double dk_now = now * g * (v[j] - y), scale = exp_double(k[j] + s->q[j]);
+        dv[j] = (float)(now * g + scale * s->ga[j]);
+        dk[j] = (float)(dk_now + scale * (s->ga[j] * v[j] + s->gb[j]));
+        s->du[j] += dk_now;
+        s->dw[j] += (s->ga[j] * a + s->gb[j] * b) * exp_double(s->q[j] + s->w[j] + p);
+        double decayed = s->q[j] + s->w[j], q = decayed > -top ? decayed : -top;
+        double later = exp_double(decayed - q), here = exp_double(-top - q);
+        s->ga[j] = later * s->ga[j] + here * g;
+        s->gb[j] = later * s->gb[j] - here * g * y;
+        s->q[j] = q;
+    }
+}
+
+/* The tokens of a span in reverse, after span_forward has noted their sums. */
+static void span_backward(Work *s, const float *k, const float *v, const float *dy, float *dk, float *dv, int64_t rows,
+                          int64_t stride, Seen *seen) {
+    int64_t t = rows;
+    int linear = 1;
+    for (int64_t i = 0; i < rows; i++) linear &= seen->linear[i];
+    linear = linear && try_linear(s->ga, s->gb, s->q, s->width);
+    if (!linear && s->slope_linear) make_stable(s->ga, s->gb, s->q, s->width);
+    s->slope_linear = linear;
+    if (linear) {
+        for (; t % ROWS; t--)
+            linear_slope_rows(s, 1, s->decay, k + (t - 1) * stride, v + (t - 1) * stride, dy + (t - 1) * stride,
+                              dk + (t - 1) * stride, dv + (t - 1) * stride, stride, seen, t - 1);
+        for (; t > 0; t -= ROWS) {
+            const int64_t at = (t - ROWS) * stride;
+            linear_slope_rows(s, ROWS, s->decay_rows, k + at, v + at, dy + at, dk + at, dv + at, stride, seen, t - ROWS);
+        }
+    }
+    for (; t > 0; t--) {
+        const int64_t at = (t - 1) * stride;
+        if (seen->linear[t - 1]) memset(seen->p[t - 1], 0, s->width * sizeof(double));
+        stable_slope_row(s, k + at, v + at, dy + at, dk + at, dv + at, seen, t - 1);
+    }
+}
+
+/* ---- tasks ---- */
+
+/* Everything that does not depend on the row; the lanes beyond the width hold zeros. */
+static void begin(Work *s, const Call *c, int64_t from, int64_t width) {
+    const int64_t padding = ((width + LANES - 1) / LANES * LANES - width) * sizeof(double);
+    s->width = width;
+    s->u_fits = 1;
+    s->linear = s->slope_linear = 0;
+    s->a = s->sums[0], s->b = s->sums[1], s->next_a = s->sums[2], s->next_b = s->sums[3];
+    for (int64_t j = 0; j < width; j++) {
+        s->w[j] = c->w[from + j];
+        s->u[j] = c->u[from + j];
+        s->decay[j] = exp_double(s->w[j]);
+        s->decay_rows[j] = exp_double(ROWS * s->w[j]);
+        s->bonus[j] = (float)exp_double(s->u[j]);
+        s->u_fits &= fabs(s->u[j]) <= U_LIMIT;
+    }
+    double *padded[] = {s->decay, s->decay_rows, s->a, s->b, s->ga, s->gb, s->dw, s->du};
+    for (size_t i = 0; i < sizeof padded / sizeof *padded; i++) memset(padded[i] + width, 0, padding);
+    memset(s->bonus + width, 0, padding / 2);
+    s->stream = c->batch * c->tokens * c->channels >= STREAM_ELEMENTS && c->channels % LANES == 0 &&
+                (uintptr_t)c->y % sizeof(Lane) == 0;
+}
+
+static void take_sums(Work *s, const float *a, const float *b, const float *p) {
+    for (int64_t j = 0; j < s->width; j++) {
+        s->a[j] = a[j];
+        s->b[j] = b[j];
+        s->p[j] = p[j];
+    }
+    s->linear = 0;
+}
+
+/* To three planes of `size` floats each. */
+static void give_sums(const Work *s, float *planes, int64_t size) {
+    for (int64_t j = 0; j < s->width; j++) {
+        planes[j] = (float)s->a[j];
+        planes[size + j] = (float)s->b[j];
+        planes[2 * size + j] = (float)(s->b[j] == 0 ? EMPTY : s->p[j]);
+    }
+}
+
+static void task_forward(const Call *c, Work *s, int64_t row, int64_t from, int64_t width) {
+    const int64_t C = c->channels, spans = (c->tokens + SPAN - 1) / SPAN;
+    const int64_t length = c->lengths ? c->lengths[row] : c->tokens, start = row * c->tokens * C + from;
+    const int64_t here = row * C + from;
+    begin(s, c, from, width);
+    take_sums(s, c->a + here, c->b + here, c->p + here);
+    if (c->carries && length == 0) give_sums(s, c->carries + row * spans * C + from, c->batch * spans * C);
+    for (int64_t t = 0; t < length; t += SPAN) {
+        const int64_t rows = length - t < SPAN ? length - t : SPAN, at = start + t * C;
+        if (c->carries) give_sums(s, c->carries + (row * spans + t / SPAN) * C + from, c->batch * spans * C);
+        span_forward(s, c->k + at, c->v + at, c->y + at, rows, C, NULL);
+    }
+    for (int64_t t = length; t < c->tokens; t++) memset(c->y + start + t * C, 0, width * sizeof(float));
+    give_sums(s, c->end + here, c->batch * C);
+}
+
+static void task_backward(const Call *c, Work *s, Seen *seen, int64_t row, int64_t from, int64_t width) {
+    const int64_t C = c->channels, spans = (c->tokens + SPAN - 1) / SPAN, plane = c->batch * spans * C;
+    const int64_t length = c->lengths ? c->lengths[row] : c->tokens, start = row * c->tokens * C + from;
+    const int64_t here = row * C + from;
+    const float *carry = c->carries + row * spans * C + from;
+    begin(s, c, from, width);
+    for (int64_t j = 0; j < width; j++) {
+        s->ga[j] = c->a[here + j];
+        s->gb[j] = c->b[here + j];
+        s->q[j] = -c->p[here + j];
+        s->dw[j] = s->du[j] = 0;
+    }
+    for (int64_t t = (length - 1) / SPAN * SPAN; t >= 0 && length > 0; t -= SPAN) {
+        const int64_t rows = length - t < SPAN ? length - t : SPAN, at = start + t * C;
+        const float *sums = carry + t / SPAN * C;
+        take_sums(s, sums, sums + plane, sums + 2 * plane);
+        span_forward(s, c->k + at, c->v + at, c->dk + at, rows, C, seen);
+        span_backward(s, c->k + at, c->v + at, c->dy + at, c->dk + at, c->dv + at, rows, C, seen);
+    }
+    for (int64_t t = length; t < c->tokens; t++) {
+        memset(c->dk + start + t * C, 0, width * sizeof(float));
+        memset(c->dv + start + t * C, 0, width * sizeof(float));
+    }
+    for (int64_t j = 0; j < width; j++) {
+        const double scale = exp_double(s->q[j] + carry[2 * plane + j]);
+        c->start[here + j] = (float)(s->ga[j] * scale);
+        c->start[c->batch * C + here + j] = (float)(s->gb[j] * scale);
+        c->dw[here + j] = s->dw[j];
+        c->du[here + j] = s->du[j];
+    }
+}
+
+typedef struct {
+    const Call *call;
+    int64_t width, tiles, next, failed;
+} Tasks;
+
+/* One thread: the next task until none is left. */
+static void work(void *shared) {
+    Tasks *tasks = shared;
+    const Call *c = tasks->call;
+    Work s;
+    Seen *seen = NULL;
+    if (c->dy && !(seen = malloc(sizeof *seen))) {
+        __atomic_store_n(&tasks->failed, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    for (;;) {
+        const int64_t task = __atomic_fetch_add(&tasks->next, 1, __ATOMIC_RELAXED);
+        if (task >= c->batch * tasks->tiles) break;
+        const int64_t row = task / tasks->tiles, from = task % tasks->tiles * tasks->width;
+        const int64_t left = c->channels - from, width = left < tasks->width ? left : tasks->width;
+        if (seen)
+            task_backward(c, &s, seen, row, from, width);
+        else
+            task_forward(c, &s, row, from, width);
+    }
+    free(seen);
+}
+
+static void *work_in_thread(void *shared) {
+    work(shared);
+    return NULL;
+}
+
+/* Tokens between two stored states: the N of `carries`. */
+int64_t wkv4_span(void) { return SPAN; }
+
+/* Whether this processor has what the compiler was allowed to use. */
+int wkv4_runs_here(void) {
+#ifdef __x86_64__
+    __builtin_cpu_init();
+#ifdef __AVX512F__
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) return 0;
+#endif
+#ifdef __AVX2__
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+#endif
+#endif
+    return 1;
+}
+
+/* Forward, or backward where `dy` is given. Returns 0, or 1 where memory ran out. */
+int wkv4(const Call *c) {
+    const int64_t elements = c->batch * c->tokens * c->channels, most = elements / THREAD_ELEMENTS;
+    int64_t threads = c->threads < most ? c->threads : most, started = 0;
+    if (threads < 1) threads = 1;
+    int64_t tiles = (c->channels + TILE - 1) / TILE, wanted = (threads + c->batch - 1) / c->batch;
+    if (tiles < wanted) tiles = wanted;
+    const int64_t width = ((c->channels + tiles - 1) / tiles + LANES - 1) / LANES * LANES;
+    Tasks tasks = {c, width, (c->channels + width - 1) / width, 0, 0};
+    if (threads > 1 && c->parallel)
+        c->parallel(work, &tasks, (unsigned)threads, 0);
+    else {
+        pthread_t others[threads];
+        while (started < threads - 1 && !pthread_create(&others[started], NULL, work_in_thread, &tasks)) started++;
+        work(&tasks);
+        for (int64_t i = 0; i < started; i++) pthread_join(others[i], NULL);
+    }
+    return (int)tasks.failed;
+}
