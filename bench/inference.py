@@ -19,6 +19,7 @@ from rwkv_core.spec import AtLeast, LanguageModel, Unsupported
 
 VERSION = 1
 ALONE = True  # each cell in a fresh process with nothing beside it
+SHAPE_ONLY = False  # it needs the weights
 GROWS = ("batch", "prompt_tokens", "new_tokens")  # where one cell runs out of memory, larger ones would too
 
 PROMPT_VOCABULARY = 50_000  # the same prompt fits every family's vocabulary

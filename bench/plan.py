@@ -16,11 +16,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from bench import inference
+from bench import inference, kernels, peers
 from rwkv_core import load
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, near
 
-EXPERIMENTS: dict[str, ModuleType] = {"inference": inference}
+EXPERIMENTS: dict[str, ModuleType] = {"inference": inference, "kernels": kernels, "peers": peers}
 
 DEVICES = ("cpu", "cuda")
 AXES = {"model": None, "weights": "pretrained", "attention": "default", "device": "cpu", "dtype": "float32"}
@@ -140,7 +140,7 @@ def _defaults(experiment: str) -> dict[str, Any]:
     return {
         name: parameter.default
         for name, parameter in signature.parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name != "device"
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("device", "dtype")
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,10 @@ from rwkv_core.spec import BadInput, LanguageModel, Unsupported
 def measure(cells: Sequence[Cell]) -> Iterator[Record]:
     """One record a cell, in order; the cells share a model, which is loaded once."""
     spec, device, dtype = cells[0].group
+    if EXPERIMENTS[cells[0].experiment].SHAPE_ONLY:
+        for cell in cells:
+            yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, spec, dtype=dtype), dict)
+        return
     try:
         model = load(spec, device=device, dtype=dtype)
     except Exception as error:
@@ -28,7 +33,7 @@ def measure(cells: Sequence[Cell]) -> Iterator[Record]:
             yield failed(cell, error)
         return
     for cell in cells:
-        yield _measure(cell, model)
+        yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, model), lambda: _facts(model))
 
 
 def failed(cell: Cell, error: Exception) -> Record:
@@ -48,20 +53,23 @@ def without_result(cell: Cell, status: Status, why: object, trace: str = "") -> 
     return Record(cell.to_dict(), status, error=lines[0], traceback=trace, provenance=_provenance(cell))
 
 
-def _measure(cell: Cell, model: LanguageModel) -> Record:
+def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[], dict[str, Any]]) -> Record:
     started = time.perf_counter()
     try:
-        metrics, samples = EXPERIMENTS[cell.experiment].run(model, device=cell.device, **cell.params)
+        metrics, samples = run(device=cell.device, **cell.params)
     except Exception as error:
         return failed(cell, error)
-    facts: dict[str, Any] = {
+    wall = round(time.perf_counter() - started, 2)
+    provenance = _provenance(cell, threads=torch.get_num_threads(), wall_s=wall, **facts())
+    return Record(cell.to_dict(), "ok", metrics, samples, provenance=provenance)
+
+
+def _facts(model: LanguageModel) -> dict[str, Any]:
+    return {
         "attention": model.attention,
         "weights_fingerprint": weights.fingerprint(model),
         "weights_revision": model.revision,
-        "threads": torch.get_num_threads(),
-        "wall_s": round(time.perf_counter() - started, 2),
     }
-    return Record(cell.to_dict(), "ok", metrics, samples, provenance=_provenance(cell, **facts))
 
 
 def _provenance(cell: Cell, **facts: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from reports import inference, paper, rows, views
+from reports import inference, paper, races, rows, views
 from reports.figures import Picture
 from reports.record import Record
 from reports.store import Store, write_atomically
@@ -38,12 +38,14 @@ def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
     for view in shown:
         for table in view.tables:
             _write_table(out, table)
-    write_atomically(out / "rows.csv", pd.DataFrame([*measured, *paper.rows()]).to_csv(index=False))
+    every = pd.DataFrame([*measured, *paper.rows()]).drop(columns="samples", errors="ignore")
+    write_atomically(out / "rows.csv", every.to_csv(index=False))
     write_atomically(out / "report.md", _markdown(shown))
     write_atomically(out / "index.html", _html(shown, images, records))
-    if summary is not None:
-        yield summary.frame.to_string(index=False)
-        yield summary.note
+    for short in (summary, races.targets(measured)):
+        if short is not None:
+            yield short.frame.to_string(index=False)
+            yield short.note
     yield f"page: {out / 'index.html'}"
 
 
@@ -72,6 +74,7 @@ def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table |
     if summary is not None:
         yield View("summary", "In short", tables=[summary])
     yield from inference.views(measured)
+    yield from races.views(measured)
     yield views.not_measured(measured)
     yield views.architectures()
     yield views.complexity()

@@ -94,4 +94,20 @@ def _spread(metric: str, values: Iterable[float], **more: Any) -> Row:
     }
 
 
-_VALUES = {"inference": _inference}
+def _race(record: Record) -> Iterator[Row]:
+    params, metrics = record.cell["params"], record.metrics
+    shared = {
+        "what": params.get("direction") or params["task"],
+        "tokens": params["tokens"],
+        "channels": metrics.get("channels"),
+        "threads": params["threads"],
+    }
+    for name, seconds in record.samples["seconds"].items():
+        # a floor moves its own number of bytes: its time is scaled to those that must move
+        scale = metrics["bytes"] / metrics["floor_bytes"] if name == "floor" else 1.0
+        error = metrics["errors"].get(name.removesuffix(" eager"))
+        times = _spread("race_s", [scale * s for s in seconds], contender=name, error=error)
+        yield {**times, **shared, "scale": scale, "samples": seconds}
+
+
+_VALUES = {"inference": _inference, "kernels": _race, "peers": _race}

@@ -124,14 +124,16 @@ class RWKV(nn.Module):
         `keep` changes nothing here: the state costs nothing to make.
         """
         before = self.empty_state(len(tokens)) if state is None else state
-        x = self.blocks[0].ln0(self.emb(tokens))
+        single = tokens.shape[1] == 1 and lengths is None  # [B, C] all the way: less to do in Python
+        x = self.blocks[0].ln0(self.emb(tokens[:, 0] if single else tokens))
         after = []
         for i, block in enumerate(self.blocks):
             x, layer = block(x, before[i], lengths, self.impl)
             after.append(layer)
             if self.rescale_every and (i + 1) % self.rescale_every == 0:
                 x = x / 2
-        return self.ln_out(x), after
+        x = self.ln_out(x)
+        return x[:, None] if single else x, after
 
     def head(self, hidden: Tensor) -> Tensor:
         """hidden [..., C] -> logits [..., V]."""

@@ -6,24 +6,32 @@ Both mix each token with the one before it ("token shift"), so both carry their 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkv_core.wkv import State, wkv4
 
 
 def shift(x: Tensor, last: Tensor) -> Tensor:
-    """x [B, T, C] one step later, `last` [B, C] before it."""
-    if x.shape[1] == 1:
-        return last[:, None]
+    """x [B, T, C] one step later, `last` [B, C] before it; of a single token [B, C], `last` itself."""
+    if x.dim() == 2:
+        return last
     return torch.cat([last[:, None], x[:, :-1]], 1)
 
 
 def at_end(x: Tensor, last: Tensor, lengths: Tensor | None) -> Tensor:
-    """The vector [B, C] of x [B, T, C] at each row's last true token; `last` where a row has none."""
+    """The vector [B, C] of x [B, T, C] or [B, C] at each row's last true token; `last` where a row has none."""
+    if x.dim() == 2:
+        return x
     if lengths is None:
         return x[:, -1]
     ends = x[torch.arange(len(x), device=x.device), (lengths - 1).clamp(min=0)]
     return torch.where((lengths > 0)[:, None], ends, last)
+
+
+def mix(x: Tensor, shifted: Tensor, share: Tensor, matrix: nn.Linear) -> Tensor:
+    """W (mu x_t + (1 - mu) x_{t-1}), eqs. 11-13 and 18; `share` is mu, stored as [1, 1, C]."""
+    return F.linear(torch.lerp(shifted, x, share.view(-1)), matrix.weight)
 
 
 class TimeMix(nn.Module):
@@ -44,13 +52,15 @@ class TimeMix(nn.Module):
     def forward(
         self, x: Tensor, last: Tensor, state: State, lengths: Tensor | None, impl: str
     ) -> tuple[Tensor, Tensor, State]:
-        """x [B, T, C] -> the sublayer's output [B, T, C], the input to shift in next, the WKV state."""
+        """x [B, T, C] or [B, C] -> output like x, the input to shift in next, the WKV state."""
         shifted = shift(x, last)
-        k = self.key(torch.lerp(shifted, x, self.time_mix_k))
-        v = self.value(torch.lerp(shifted, x, self.time_mix_v))
-        r = torch.sigmoid(self.receptance(torch.lerp(shifted, x, self.time_mix_r)))
-        y, state = wkv4(-torch.exp(self.time_decay.float()), self.time_first.float(), k, v, state, lengths, impl=impl)
-        return self.output(r * y), at_end(x, last, lengths), state
+        k = mix(x, shifted, self.time_mix_k, self.key)
+        v = mix(x, shifted, self.time_mix_v, self.value)
+        r = torch.sigmoid(mix(x, shifted, self.time_mix_r, self.receptance))
+        w = -torch.exp(self.time_decay.float())
+        sequence = (len(k), -1, k.shape[-1])  # a single token is a sequence of one
+        y, state = wkv4(w, self.time_first.float(), k.view(sequence), v.view(sequence), state, lengths, impl=impl)
+        return F.linear(r * y.view_as(r), self.output.weight), at_end(x, last, lengths), state
 
 
 class ChannelMix(nn.Module):
@@ -65,8 +75,8 @@ class ChannelMix(nn.Module):
         self.value = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x [B, T, C] -> the sublayer's output [B, T, C] and the input to shift in next."""
+        """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
         shifted = shift(x, last)
-        k = torch.relu(self.key(torch.lerp(shifted, x, self.time_mix_k))).square()
-        r = torch.sigmoid(self.receptance(torch.lerp(shifted, x, self.time_mix_r)))
-        return r * self.value(k), at_end(x, last, lengths)
+        k = torch.relu(mix(x, shifted, self.time_mix_k, self.key))
+        r = torch.sigmoid(mix(x, shifted, self.time_mix_r, self.receptance))
+        return r * F.linear(k * k, self.value.weight), at_end(x, last, lengths)

@@ -6,8 +6,6 @@ with 1 where one passes the bound.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.peers import pip_rwkv, transformers_rwkv
 from rwkv_core.init import random_fill
 from rwkv_core.model import RWKV
 from rwkv_core.spec import ModelSpec
@@ -39,52 +38,14 @@ def make(size: str, seed: int = 0) -> RWKV:
     return model
 
 
-def save_blinkdl(model: RWKV, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """The checkpoint as BlinkDL's trainer writes it."""
-    tensors = {k.replace("unembed.", "head."): v.to(dtype) for k, v in model.state_dict().items()}
-    torch.save(tensors, path)
-
-
 def save_transformers(model: RWKV, folder: Path, safe: bool = True) -> None:
     """The checkpoint as transformers' save_pretrained writes it, through transformers' own class."""
-    from transformers import RwkvConfig, RwkvForCausalLM
-
-    spec = model.spec
-    config = RwkvConfig(
-        vocab_size=spec.vocab_size,
-        hidden_size=spec.width,
-        num_hidden_layers=spec.layers,
-        rescale_every=0,
-        context_length=1024,
-    )
-    peer = RwkvForCausalLM(config)
-    names = {
-        "unembed.": "head.",
-        "emb.": "rwkv.embeddings.",
-        "blocks.": "rwkv.blocks.",
-        "ln_out.": "rwkv.ln_out.",
-    }
-    inner = {
-        ".ln0.": ".pre_ln.",
-        ".att.": ".attention.",
-        ".ffn.": ".feed_forward.",
-        "mix_k": "mix_key",
-        "mix_v": "mix_value",
-        "mix_r": "mix_receptance",
-    }
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        for old, new in names.items():
-            name = new + name.removeprefix(old) if name.startswith(old) else name
-        for old, new in inner.items():
-            name = name.replace(old, new)
-        tensors[name] = tensor
-    peer.load_state_dict(tensors)
+    peer = transformers_rwkv(model)
     if safe:
         peer.save_pretrained(folder)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        config.save_pretrained(folder)
+        peer.config.save_pretrained(folder)
         torch.save(peer.state_dict(), folder / "pytorch_model.bin")
 
 
@@ -100,13 +61,9 @@ def transformers_logits(model: RWKV, tokens: Tensor) -> Tensor:
 
 def pip_rwkv_logits(model: RWKV, tokens: Tensor) -> Tensor:
     """Logits [B, T, V] of pip `rwkv`, the author's inference package, row by row."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        from rwkv.model import RWKV as Peer
-
-        path = Path(folder) / "model.pth"
-        save_blinkdl(model, path)
-        peer = Peer(model=str(path), strategy="cpu fp32")
-        return torch.stack([peer.forward(row.tolist(), None, full_output=True)[0] for row in tokens])
+    peer = pip_rwkv(model)
+    assert peer is not None, "pip rwkv is not installed"
+    return torch.stack([peer(row.tolist(), None, full_output=True)[0] for row in tokens])
 
 
 def chunked(size: int) -> Callable[[RWKV, Tensor], Tensor]:

@@ -62,6 +62,7 @@ def known(impl: str) -> str:
     return impl
 
 
+@functools.cache
 def choose(impl: str, device: torch.device, dtype: torch.dtype) -> str:
     """The implementation that `impl` stands for, given tensors of that device and type.
 
@@ -117,10 +118,15 @@ def wkv4(
             f"wkv4's `out` must be contiguous and like v ({v.dtype}, {list(v.shape)}, {v.device}), without gradients; "
             f"got {out.dtype}, {list(out.shape)}, {out.device}{', with gradients' if gradients else ''}"
         )
-    run = IMPLEMENTATIONS[choose(impl, k.device, exact)]
-    inner = k.dtype if run.half and k.dtype == v.dtype else exact
-    direct = out if out is not None and out.dtype == inner else None
-    y, state = run.run(w.to(exact), u.to(exact), k.to(inner), v.to(inner), state, lengths, direct)
+    chosen = IMPLEMENTATIONS[choose(impl, k.device, exact)]
+    inner = k.dtype if chosen.half and k.dtype == v.dtype else exact
+    direct = out if v.dtype == inner else None
+    w, u = _as(w, exact), _as(u, exact)
+    y, state = chosen.run(w, u, _as(k, inner), _as(v, inner), state, lengths, direct)
     if out is not None and direct is None:
         return out.copy_(y), state
-    return y.to(v.dtype), state
+    return _as(y, v.dtype), state
+
+
+def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x if x.dtype is dtype else x.to(dtype)  # the check is several times cheaper than `to`

@@ -70,7 +70,8 @@ def forward(
         carries = k.new_empty(3, batch, -(-tokens // _loaded().wkv4_span()), channels)
     end = k.new_empty(3, batch, channels)
     _run(k, w, u, k, v, lengths, carries, *state, y, end)
-    return (end[0], end[1], end[2]), (carries, end[2].clone() if save else None)
+    a, b, p_end = end.unbind()
+    return (a, b, p_end), (carries, p_end.clone() if save else None)
 
 
 def backward(

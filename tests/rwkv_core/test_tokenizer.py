@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from bench.peers import save_blinkdl
 from rwkv_core import tokenizer
 from rwkv_core.model import RWKV
 from rwkv_core.spec import BadInput
@@ -18,7 +19,7 @@ def test_a_tokenizer_beside_the_weights_is_used(tmp_path: Path) -> None:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(vocab_size=80, initial_alphabet=list("abcdefghij"), show_progress=False)
     made.train_from_iterator(["abc abd aab", "bad cab"], trainer)
-    parity.save_blinkdl(parity.make("tiny"), tmp_path / "m.pth")
+    save_blinkdl(parity.make("tiny"), tmp_path / "m.pth")
     with pytest.raises(BadInput, match="no tokenizer"):
         RWKV.from_checkpoint(tmp_path / "m.pth").encode("abc")
     made.save(str(tmp_path / "20B_tokenizer.json"))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bench.peers import save_blinkdl
 from rwkv_core.model import RWKV
 from rwkv_core.spec import BadInput
 from rwkv_core.weights import fingerprint
@@ -24,7 +25,7 @@ def model() -> RWKV:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_blinkdl_checkpoints_of_every_type(model: RWKV, tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "RWKV-4-tiny.pth"
-    parity.save_blinkdl(model, path, getattr(torch, dtype))
+    save_blinkdl(model, path, getattr(torch, dtype))
     loaded = RWKV.from_checkpoint(path)
     assert (loaded.spec.layers, loaded.spec.width, loaded.spec.vocab_size) == parity.SIZES["tiny"]
     tolerance = 1e-6 if dtype == "float32" else 0.05
@@ -34,7 +35,7 @@ def test_blinkdl_checkpoints_of_every_type(model: RWKV, tmp_path: Path, dtype: s
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_keeps_decay_and_logits(model: RWKV, tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "m.pth"
-    parity.save_blinkdl(model, path)
+    save_blinkdl(model, path)
     loaded = RWKV.from_checkpoint(path, dtype=dtype)
     assert loaded.blocks[0].att.time_decay.dtype == torch.float32
     assert loaded.emb.weight.dtype == getattr(torch, dtype)
@@ -69,7 +70,7 @@ def test_sharded_folder(model: RWKV, tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_one_line(model: RWKV, tmp_path: Path) -> None:
     path = tmp_path / "m.pth"
-    parity.save_blinkdl(model, path)
+    save_blinkdl(model, path)
     whole = path.read_bytes()
     safe = tmp_path / "m.safetensors"
     save_file(dict(model.state_dict()), safe)

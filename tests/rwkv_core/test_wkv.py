@@ -142,13 +142,19 @@ def test_auto_takes_the_kernel_of_the_device(monkeypatch: pytest.MonkeyPatch) ->
     if cpu.lacks(device, torch.float32) is None:
         assert choose("auto", device, torch.float32) == "c"
     monkeypatch.setattr(importlib.machinery, "EXTENSION_SUFFIXES", [])
-    cpu._library.cache_clear()
+    forget()
     try:
         assert choose("auto", device, torch.float32) == "torch"
         with pytest.raises(BadInput, match="'c' cannot be used here: it is not compiled"):
             choose("c", device, torch.float32)
     finally:
-        cpu._library.cache_clear()
+        forget()
+
+
+def forget() -> None:
+    """What was found out about this machine, which the test changes."""
+    cpu._library.cache_clear()
+    choose.cache_clear()
 
 
 def test_bad_calls_are_refused() -> None:

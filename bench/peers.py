@@ -1,0 +1,187 @@
+"""Our RWKV-4 as a whole beside other implementations of it, with the same weights: prompt, training step, one token.
+
+The peers are transformers' RwkvForCausalLM and, where it is installed, pip `rwkv`, the author's inference package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.race import race
+from rwkv_core.model import RWKV
+from rwkv_core.spec import AtLeast, LanguageModel, Unsupported
+
+VERSION = 1
+ALONE = True
+SHAPE_ONLY = False
+GROWS = ("batch", "tokens")
+
+AGREEMENT = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.1}  # of the largest logit
+CONTEXT = 16  # tokens that the state has seen before a token is timed
+
+Step = Callable[[], Tensor]
+
+
+def run(
+    model: LanguageModel,
+    *,
+    device: str,
+    task: Literal["prompt", "train", "token"] = "token",
+    batch: Annotated[int, AtLeast(1)] = 1,
+    tokens: Annotated[int, AtLeast(1)] = 1,
+    rounds: Annotated[int, AtLeast(3)] = 15,
+    threads: Annotated[int, AtLeast(0)] = 1,
+    seed: Annotated[int, AtLeast(0)] = 0,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Time one task with every implementation, in turn, the logits compared first.
+
+    prompt: the last logits of `tokens` tokens. train: loss on `tokens` tokens, forward and backward. token: the next
+    logits from a state; its floor, `gemv`, multiplies each weight that the token reads with a vector and does
+    nothing else. threads: 0 leaves torch's choice. Returns metrics and samples as `kernels` does.
+    """
+    if not isinstance(model, RWKV):
+        raise Unsupported(f"{model.spec.name} is no RWKV-4: there are no other implementations of it to race here")
+    if threads:
+        torch.set_num_threads(threads)
+    ids = torch.randint(
+        model.spec.vocab_size, (batch, CONTEXT + tokens), generator=torch.Generator().manual_seed(seed)
+    ).to(device)
+    build = {"prompt": _prompt, "train": _train, "token": _token}[task]
+    with torch.inference_mode(task != "train"):
+        calls = build(model, ids[:, CONTEXT:] if task != "token" else ids)
+        ours = calls["ours"]()
+        errors = {name: float((call() - ours).abs().max() / ours.abs().max()) for name, call in calls.items()}
+        for name, error in errors.items():
+            if not error <= AGREEMENT[ours.dtype]:
+                raise RuntimeError(f"{name} and our logits or loss are {error:.1e} of the largest apart")
+        if task == "token":
+            calls["gemv"] = _gemv(model, batch)
+        seconds, graphed = race(calls, device, rounds)
+    return {"errors": errors, "graphed": graphed, "threads": torch.get_num_threads()}, {"seconds": seconds}
+
+
+def _prompt(model: RWKV, ids: Tensor) -> dict[str, Step]:
+    peer = transformers_rwkv(model)
+    calls: dict[str, Step] = {
+        "ours": lambda: model.head(model.hidden(ids)[0][:, -1]),
+        "transformers": lambda: peer.head(peer.rwkv(ids, use_cache=False).last_hidden_state[:, -1]),
+    }
+    if (author := pip_rwkv(model)) is not None and len(ids) == 1:
+        calls["pip rwkv"] = lambda: author(ids[0].tolist(), None)[0][None]
+    return calls
+
+
+def _train(model: RWKV, ids: Tensor) -> dict[str, Step]:
+    peer = transformers_rwkv(model).train()
+    logits: dict[str, Callable[[Tensor], Tensor]] = {
+        "ours": model,
+        "transformers": lambda x: peer(x, use_cache=False).logits,
+    }
+
+    def step(name: str) -> Tensor:
+        loss = F.cross_entropy(logits[name](ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        model.zero_grad()
+        peer.zero_grad()
+        return loss.detach()
+
+    return {name: functools.partial(step, name) for name in logits}
+
+
+def _token(model: RWKV, ids: Tensor) -> dict[str, Step]:
+    """Every call gives the logits of the last token from the same state, as the one before it left it."""
+    peer = transformers_rwkv(model)
+    last, before = ids[:, -1:], ids[:, :-1]
+    _, state = model.hidden(before)
+    kept = peer(before, use_cache=True).state
+    calls: dict[str, Step] = {
+        "ours": lambda: model.head(model.hidden(last, state)[0][:, -1]),
+        "transformers": lambda: peer(last, state=[part.clone() for part in kept], use_cache=True).logits[:, -1],
+    }
+    if (author := pip_rwkv(model)) is not None and len(ids) == 1:
+        _, author_state = author(before[0].tolist(), None)
+        token = last[0].tolist()
+        calls["pip rwkv"] = lambda: author(token, [part.clone() for part in author_state])[0][None]
+    return calls
+
+
+def _gemv(model: RWKV, batch: int) -> Step:
+    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and not name.startswith("emb.")]
+    vectors = [p.new_ones(batch, p.shape[1]) for p in matrices]
+
+    def multiply() -> Tensor:
+        for matrix, vector in zip(matrices, vectors, strict=True):
+            product = F.linear(vector, matrix)
+        return product
+
+    return multiply
+
+
+TRANSFORMERS_NAMES = {
+    "unembed.": "head.",
+    "emb.": "rwkv.embeddings.",
+    "blocks.": "rwkv.blocks.",
+    "ln_out.": "rwkv.ln_out.",
+    ".ln0.": ".pre_ln.",
+    ".att.": ".attention.",
+    ".ffn.": ".feed_forward.",
+    "mix_k": "mix_key",
+    "mix_v": "mix_value",
+    "mix_r": "mix_receptance",
+}
+
+
+def transformers_rwkv(model: RWKV) -> Any:
+    """transformers' RwkvForCausalLM with the weights of `model`, where and as they are."""
+    from transformers import RwkvConfig, RwkvForCausalLM
+
+    spec = model.spec
+    config = RwkvConfig(
+        vocab_size=spec.vocab_size,
+        hidden_size=spec.width,
+        num_hidden_layers=spec.layers,
+        rescale_every=0,
+        context_length=1024,
+    )
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        for ours, theirs in TRANSFORMERS_NAMES.items():
+            starts = not ours.startswith(".") and ours.endswith(".")
+            name = theirs + name[len(ours) :] if starts and name.startswith(ours) else name
+            name = name if starts else name.replace(ours, theirs)
+        tensors[name] = tensor
+    with torch.device("meta"):
+        peer = RwkvForCausalLM(config)
+    peer.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+    return peer.eval()
+
+
+def save_blinkdl(model: RWKV, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """The checkpoint as BlinkDL's trainer writes it."""
+    tensors = {k.replace("unembed.", "head."): v.to(dtype) for k, v in model.state_dict().items()}
+    torch.save(tensors, path)
+
+
+def pip_rwkv(model: RWKV) -> Callable[..., tuple[Tensor, list[Tensor]]] | None:
+    """The forward of pip `rwkv` with the weights of `model`: (tokens, state) -> last logits [V] and state, or None."""
+    if importlib.util.find_spec("rwkv") is None:
+        return None
+    weight = model.emb.weight
+    kind = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[weight.dtype]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        from rwkv.model import RWKV as Author
+
+        path = Path(folder) / "model.pth"
+        save_blinkdl(model, path)
+        return Author(model=str(path), strategy=f"{weight.device.type} {kind}").forward

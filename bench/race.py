@@ -1,0 +1,80 @@
+"""Several ways to do the same thing, timed in turn: what disturbs the machine disturbs all of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from tqdm import tqdm
+
+SHORTEST_S = 2e-3  # a sample repeats its call until it takes about this long: far above the clock's precision
+SLOW_S = 4.0  # of its samples; a contender that needs longer gets fewer rounds
+FEWEST = 3  # rounds, however slow
+
+Call = Callable[[], object]
+
+
+def race(contenders: Mapping[str, Call], device: str, rounds: int) -> tuple[dict[str, list[float]], list[str]]:
+    """Seconds a call of each contender, one sample a round, and those of them that ran as a CUDA graph.
+
+    On a CUDA device each call is captured as a graph where it can be, so that what is timed is the device and not
+    Python; such a contender appears a second time, ` eager` behind its name, as it is without one.
+    """
+    calls = dict(contenders)
+    graphed = []
+    if device == "cuda":
+        for name, call in contenders.items():
+            if (replay := _capture(call)) is not None:
+                calls[name], calls[f"{name} eager"] = replay, call
+                graphed.append(name)
+    clock = _cuda_seconds if device == "cuda" else _cpu_seconds
+    once = {}
+    for name, call in calls.items():
+        clock(call, 1)  # the first call compiles, allocates and fills caches
+        once[name] = clock(call, 1)
+    repeats = {name: max(1, math.ceil(SHORTEST_S / seconds)) for name, seconds in once.items()}
+    turns = {name: max(FEWEST, min(rounds, int(SLOW_S / max(seconds, SHORTEST_S)))) for name, seconds in once.items()}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for i in tqdm(range(rounds), unit="round", leave=False, disable=None):
+        for name, call in calls.items():
+            if i < turns[name]:
+                samples[name].append(clock(call, repeats[name]))
+    return samples, graphed
+
+
+def _cpu_seconds(call: Call, repeats: int) -> float:
+    started = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - started) / repeats
+
+
+def _cuda_seconds(call: Call, repeats: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(repeats):
+        call()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3 / repeats
+
+
+def _capture(call: Call) -> Call | None:
+    """`call` as a graph that can be replayed; None where it waits for the device or allocates by itself."""
+    try:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return None
+    return graph.replay

@@ -1,0 +1,160 @@
+"""Views of races: contenders beside each other and beside what was to be reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from reports.figures import Panel, Picture, Series
+from reports.rows import Row
+from reports.tables import Table
+from reports.views import View
+
+GOALS = Path(__file__).with_name("goals.csv")
+WHERE = ["machine", "device", "dtype"]
+SHAPE = ["what", "batch", "tokens", "channels", "threads"]
+NAMES = {
+    "floor": "memory floor",
+    "loop": "plain loop in torch",
+    "transformers": "transformers",
+    "torch": "ours: torch",
+    "c": "ours: C",
+    "triton": "ours: Triton",
+    "fla": "flash-linear-attention",
+    "ours": "ours",
+    "pip rwkv": "pip rwkv",
+    "gemv": "its weights times vectors",
+}
+COLOURS = {"c": "rwkv4", "triton": "rwkv4", "torch": "gpt-neo", "loop": "pythia", "transformers": "bloom", "fla": "opt"}
+KERNEL_TEXT = (
+    "The WKV operator alone. Every contender's result, gradients included, was compared with the paper's recurrence in "
+    "float64 before it was timed; `error` is the largest difference, of the largest entry. All of them ran in turn in "
+    "one process. The floor moves the bytes that must move and does nothing else: on a CPU the time of "
+    "torch.add(k, v, out=y), scaled to the tensors of the pass (three forward, eight forward and backward), on a GPU "
+    "those bytes at the bandwidth of a copy of 1 GiB."
+)
+WHOLE_TEXT = (
+    "RWKV-4 as a whole in three implementations with the same random weights, in turn in one process; `error` is the "
+    "largest difference of their logits (of the loss, for a training step) from ours. prompt: the last logits of a "
+    "prompt. train: one forward and backward pass of the loss. token: the next token's logits from a state."
+)
+
+
+def views(rows: list[Row]) -> list[View]:
+    """The kernels and the whole model, for each machine, device and type that was measured."""
+    frame = pd.DataFrame([row for row in rows if row["metric"] == "race_s"])
+    if frame.empty:
+        return []
+    reached = targets(rows)
+    found = []
+    for i, ((machine, device, dtype), part) in enumerate(frame.groupby(WHERE, sort=False)):
+        suffix = f"-{i + 1}" if i else ""
+        for experiment, title, text in (
+            ("kernels", "WKV kernels", KERNEL_TEXT),
+            ("peers", "RWKV-4 in other implementations", WHOLE_TEXT),
+        ):
+            chosen = part[part.experiment == experiment]
+            if chosen.empty:
+                continue
+            name = f"{experiment}{suffix}"
+            tables = [_times(chosen, name)]
+            if reached is not None:
+                here = (reached.frame.experiment == experiment) & (reached.frame.machine == machine)
+                tables += [Table(f"{name}-goals", "What was to be reached", reached.frame[here], reached.note)]
+            pictures = []
+            if experiment == "kernels":
+                pictures.append(_picture(chosen, name, f"{machine} · {device} · {dtype} · median of the rounds"))
+            found.append(View(name, f"{title}, {machine}, {device} {dtype}", [text], tables, pictures))
+    return found
+
+
+def targets(rows: list[Row]) -> Table | None:
+    """Each ratio of goals.csv that these rows hold, beside its bound; None where they hold none."""
+    frame = pd.DataFrame([row for row in rows if row["metric"] == "race_s"])
+    if frame.empty:
+        return None
+    frame["channels"] = frame.channels.astype("Int64")
+    goals = pd.read_csv(GOALS, dtype=str)
+    lines = []
+    for machine, part in frame.groupby("machine", sort=False):
+        for goal in goals.to_dict("records"):
+            keys = [key for key in ("experiment", "device", "dtype", *SHAPE) if goal[key] != "-"]
+            at = part[(part[keys].astype(str) == [goal[key] for key in keys]).all(axis=1)]
+            slow, fast = (at[at.contender == goal[side]] for side in ("slower", "faster"))
+            if len(slow) and len(fast):
+                lines.append(_line(goal, str(machine), slow.iloc[-1], fast.iloc[-1]))
+    note = (
+        "ratio: of the medians; in brackets the least and the largest of two samples of one round. error: how far the "
+        "two, or ours and the oracle, are apart."
+    )
+    return Table("goals", "What was to be reached", pd.DataFrame(lines), note) if lines else None
+
+
+def _line(goal: dict[str, str], machine: str, slow: pd.Series, fast: pd.Series) -> dict[str, str]:
+    scale = slow.scale / fast.scale  # of floors, to the bytes that must move
+    pairs = [scale * s / f for s, f in zip(slow.samples, fast.samples, strict=False)]
+    ratio, bound = slow.value / fast.value, float(goal["bound"])
+    met = ratio >= bound if goal["sense"] == "at least" else ratio <= bound
+    return {
+        "experiment": goal["experiment"],
+        "machine": machine,
+        "what": goal["what"],
+        "shape": _shape(slow),
+        "threads": goal["threads"],
+        "time of": NAMES.get(goal["slower"], goal["slower"]),
+        "by that of": NAMES.get(goal["faster"], goal["faster"]),
+        "ratio": f"{ratio:.2f} ({min(pairs):.2f}-{max(pairs):.2f})",
+        "to be": f"{goal['sense']} {bound:g}",
+        "reached": "yes" if met else "NO",
+        "error": _error(fast if goal["faster"] != "ours" else slow),
+    }
+
+
+def _error(row: pd.Series) -> str:
+    return "-" if pd.isna(row.error) else f"{row.error:.0e}"
+
+
+def _shape(row: pd.Series) -> str:
+    width = "" if pd.isna(row.channels) else f", {row.channels:.0f}"
+    return f"({row.batch}, {row.tokens}{width})"
+
+
+def _times(chosen: pd.DataFrame, name: str) -> Table:
+    lines = []
+    for _, part in chosen.groupby([*SHAPE], sort=False, dropna=False):
+        base = part[part.contender.isin(["floor", "gemv"])].value
+        for _, row in part.iterrows():
+            lines.append(
+                {
+                    "what": row.what,
+                    "shape": _shape(row),
+                    "threads": row.threads,
+                    "contender": NAMES.get(row.contender, row.contender),
+                    "ms": f"{row.value * 1e3:.3g} ({row.low * 1e3:.3g}-{row.high * 1e3:.3g})",
+                    "rounds": row.repeats,
+                    "times the floor": f"{row.value / base.iloc[0]:.2f}" if len(base) else "-",
+                    "error": _error(row),
+                }
+            )
+    note = "Median of the rounds, in brackets the least and the largest."
+    return Table(name, "Time of each contender", pd.DataFrame(lines), note)
+
+
+def _picture(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
+    """Time of every contender against the size of k, one panel a direction."""
+    fewest = chosen[chosen.threads == chosen.threads.min()].assign(size=lambda f: f.batch * f.tokens * f.channels)
+    panels = []
+    for what, part in fewest.groupby("what", sort=False):
+        series = []
+        for contender, line in part.groupby("contender", sort=False):
+            line = line.sort_values("size")
+            low, high = (list(line[edge] * 1e3) for edge in ("low", "high"))
+            family = COLOURS.get(str(contender), str(contender))
+            label = NAMES.get(str(contender), str(contender))
+            size, value = list(line["size"]), list(line.value * 1e3)
+            series.append(Series(label, family, size, value, low, high, dashed=contender == "floor"))
+        panels.append(Panel(str(what), "elements of k (B x T x C)", "milliseconds", series, log_x=10, log_y=10))
+    threads = fewest.threads.iloc[0]
+    title = "WKV: time of each implementation" + (f", {threads} thread" if threads else "")
+    return Picture(name, title, panels, footer)
