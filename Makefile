@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run test lint parity clean
+.PHONY: run test lint parity bench gpu clean
 
 run: $(STAMP)  ## measure the embedded default and write the page
 	@$(BIN)/rwkv-bench run configs/pocket.yaml; status=$$?; \
@@ -19,6 +19,14 @@ lint: $(STAMP)
 
 parity: $(STAMP)  ## our logits against transformers' and pip rwkv's, one line a comparison
 	@$(BIN)/python -m tests.parity
+
+bench: $(STAMP)  ## the WKV kernels and the whole model beside their peers, on the CPU
+	@$(BIN)/pytest tests/bench_wkv.py --benchmark-columns=median,iqr,rounds --benchmark-sort=mean
+	@$(BIN)/rwkv-bench run configs/kernels-cpu.yaml; status=$$?; \
+	$(BIN)/rwkv-bench report results/kernels-cpu --out reports/out/kernels && exit $$status
+
+gpu:  ## what only a GPU can show; nothing is installed, call it again until nothing is left
+	@$(PYTHON) -m tests.gpu
 
 clean:  ## forget the environment; records in results/ stay
 	rm -rf .venv

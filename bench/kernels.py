@@ -57,8 +57,8 @@ def run(
     inputs = make_inputs((batch, tokens, spec.width), device, getattr(torch, dtype), seed)
     calls = contenders(device, direction, inputs)
     errors = _errors(calls, direction, inputs)
-    floor, floor_bytes = _floor(device, inputs)
-    seconds, graphed = race({"floor": floor, **calls}, device, rounds)
+    moving, floor_bytes = floor(device, inputs)
+    seconds, graphed = race({"floor": moving, **calls}, device, rounds, graphs=calls.keys() & {"triton", "fla"})
     metrics = {
         "errors": errors,
         "channels": spec.width,
@@ -86,7 +86,8 @@ def contenders(device: str, direction: str, inputs: Sequence[Tensor]) -> dict[st
     if direction != "forward" and k.numel() > QUADRATIC:
         del functions["transformers"]
     for name, implementation in wkv.IMPLEMENTATIONS.items():
-        if name != "reference" and not implementation.lacks(k.device, torch.float32):
+        served = not implementation.lacks(k.device, torch.float32)
+        if served and name != "reference" and (name != "triton" or device == "cuda"):  # no race for its interpreter
             functions[name] = functools.partial(_ours, impl=name)
     if device == "cuda" and (fla := _fla()) is not None:
         functions["fla"] = fla
@@ -138,7 +139,7 @@ def _fla() -> Function | None:
     return run
 
 
-def _floor(device: str, inputs: Sequence[Tensor]) -> tuple[Callable[[], Any], int]:
+def floor(device: str, inputs: Sequence[Tensor]) -> tuple[Callable[[], Any], int]:
     """What moves bytes and does nothing else: on a CPU reading k and v and writing y, on a GPU a large copy."""
     if device == "cuda":
         source = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from tqdm import tqdm
@@ -16,18 +16,20 @@ FEWEST = 3  # rounds, however slow
 Call = Callable[[], object]
 
 
-def race(contenders: Mapping[str, Call], device: str, rounds: int) -> tuple[dict[str, list[float]], list[str]]:
+def race(
+    contenders: Mapping[str, Call], device: str, rounds: int, graphs: Collection[str] = ()
+) -> tuple[dict[str, list[float]], list[str]]:
     """Seconds a call of each contender, one sample a round, and those of them that ran as a CUDA graph.
 
-    On a CUDA device each call is captured as a graph where it can be, so that what is timed is the device and not
-    Python; such a contender appears a second time, ` eager` behind its name, as it is without one.
+    On a CUDA device the contenders of `graphs` are captured where they can be, so that what is timed is the device
+    and not Python; such a one appears a second time, ` eager` behind its name, as it is without a graph.
     """
     calls = dict(contenders)
     graphed = []
     if device == "cuda":
-        for name, call in contenders.items():
-            if (replay := _capture(call)) is not None:
-                calls[name], calls[f"{name} eager"] = replay, call
+        for name in graphs:
+            if (replay := _capture(contenders[name])) is not None:
+                calls[name], calls[f"{name} eager"] = replay, contenders[name]
                 graphed.append(name)
     clock = _cuda_seconds if device == "cuda" else _cpu_seconds
     once = {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -83,7 +85,7 @@ def targets(rows: list[Row]) -> Table | None:
             at = part[(part[keys].astype(str) == [goal[key] for key in keys]).all(axis=1)]
             slow, fast = (at[at.contender == goal[side]] for side in ("slower", "faster"))
             if len(slow) and len(fast):
-                lines.append(_line(goal, str(machine), slow.iloc[-1], fast.iloc[-1]))
+                lines.append(_line(goal, machine, slow.iloc[-1], fast.iloc[-1]))
     note = (
         "ratio: of the medians; in brackets the least and the largest of two samples of one round. error: how far the "
         "two, or ours and the oracle, are apart."
@@ -91,14 +93,14 @@ def targets(rows: list[Row]) -> Table | None:
     return Table("goals", "What was to be reached", pd.DataFrame(lines), note) if lines else None
 
 
-def _line(goal: dict[str, str], machine: str, slow: pd.Series, fast: pd.Series) -> dict[str, str]:
+def _line(goal: Mapping[Any, str], machine: object, slow: pd.Series, fast: pd.Series) -> dict[str, str]:
     scale = slow.scale / fast.scale  # of floors, to the bytes that must move
     pairs = [scale * s / f for s, f in zip(slow.samples, fast.samples, strict=False)]
     ratio, bound = slow.value / fast.value, float(goal["bound"])
     met = ratio >= bound if goal["sense"] == "at least" else ratio <= bound
     return {
         "experiment": goal["experiment"],
-        "machine": machine,
+        "machine": str(machine),
         "what": goal["what"],
         "shape": _shape(slow),
         "threads": goal["threads"],

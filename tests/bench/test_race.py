@@ -1,0 +1,134 @@
+"""Races: contenders in turn, compared before they are timed, and the goals that the report prints."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+
+from bench import kernels, peers
+from bench.plan import Cell
+from bench.race import FEWEST, race
+from bench.run import measure
+from reports import races, rows
+from reports.record import Record
+from rwkv_core import load
+from rwkv_core.spec import ModelSpec, Unsupported
+from tests.parity import make
+from tests.rwkv_core.test_hf import small
+
+SHAPE = {"model_type": "rwkv", "vocab_size": 96, "hidden_size": 40, "num_hidden_layers": 2}
+SPEC = ModelSpec("tiny", "rwkv4", SHAPE, weights="random:0")
+
+
+def test_contenders_run_in_turn() -> None:
+    order: list[str] = []
+    calls = {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), time.sleep(0.003))}
+    seconds, graphed = race(calls, "cpu", rounds=4)
+    assert {name: len(samples) for name, samples in seconds.items()} == {"a": 4, "b": 4} and not graphed
+    assert all(0.003 <= s < 1 for s in seconds["b"]) and all(0 < s < 1e-3 for s in seconds["a"])
+    timed = "".join(order)[order.index("b") + 2 :]
+    assert timed.replace("aa", "a").replace("aa", "a").count("b") == 4
+
+
+def test_a_slow_contender_gets_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.race.SLOW_S", 0.02)
+    seconds, _ = race({"slow": lambda: time.sleep(0.01), "fast": lambda: None}, "cpu", rounds=8)
+    assert len(seconds["slow"]) == FEWEST and len(seconds["fast"]) == 8
+
+
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+def test_kernels_are_compared_and_timed(direction: Any) -> None:
+    metrics, samples = kernels.run(
+        SPEC, device="cpu", dtype="float32", direction=direction, batch=2, tokens=33, rounds=3
+    )
+    assert {"loop", "transformers", "torch"} <= metrics["errors"].keys()
+    assert all(error < 1e-5 for error in metrics["errors"].values())
+    assert samples["seconds"].keys() == {"floor", *metrics["errors"]}
+    assert all(len(s) == 3 and min(s) > 0 for s in samples["seconds"].values())
+    assert metrics["bytes"] == {"forward": 3, "forward+backward": 8}[direction] * 2 * 33 * 40 * 4
+    assert metrics["floor_bytes"] == 3 * 2 * 33 * 40 * 4
+
+
+def test_a_wrong_kernel_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kernels._ours
+
+    def wrong(*inputs: Any, impl: str, **options: Any) -> torch.Tensor:
+        return right(*inputs, impl=impl, **options) + (1e-3 if impl == "torch" else 0)
+
+    monkeypatch.setattr(kernels, "_ours", wrong)
+    with pytest.raises(RuntimeError, match="torch is off by"):
+        kernels.run(SPEC, device="cpu", dtype="float32", tokens=33, rounds=3)
+
+
+def test_a_model_without_wkv_is_unsupported() -> None:
+    pythia = load.find("pythia-160m", weights="random:0")
+    cell = Cell("kernels", kernels.VERSION, pythia, "cpu", "float32", {})
+    (record,) = measure([cell])
+    assert record.status == "unsupported" and "has no WKV" in record.error
+    with pytest.raises(Unsupported, match="no RWKV-4"):
+        peers.run(small("pythia"), device="cpu")
+
+
+@pytest.mark.parametrize("task", ["token", "prompt", "train"])
+def test_peers_agree_and_are_timed(task: Any) -> None:
+    model = make("tiny")
+    batch = 2 if task == "train" else 1
+    metrics, samples = peers.run(model, device="cpu", task=task, batch=batch, tokens=20, rounds=3)
+    others = {"prompt": {"pip rwkv"}, "token": {"pip rwkv"}, "train": set()}[task]
+    assert metrics["errors"].keys() == {"ours", "transformers", *others}
+    assert 0 < metrics["errors"]["transformers"] < 1e-5
+    assert samples["seconds"].keys() - metrics["errors"].keys() == ({"gemv"} if task == "token" else set())
+
+
+def test_a_peer_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = peers.transformers_rwkv
+
+    def wrong(model: Any) -> Any:
+        peer = right(model)
+        with torch.no_grad():
+            peer.head.weight.mul_(1.01)
+        return peer
+
+    monkeypatch.setattr(peers, "transformers_rwkv", wrong)
+    with pytest.raises(RuntimeError, match="transformers and our results"):
+        peers.run(make("tiny"), device="cpu", task="prompt", tokens=5)
+
+
+def raced(seconds: dict[str, list[float]], **params: Any) -> Record:
+    """A record of `kernels` at (1, 1024, 768) on one thread."""
+    params = {"direction": "forward", "batch": 1, "tokens": 1024, "rounds": 3, "threads": 1, "seed": 0, **params}
+    spec = load.find("rwkv4-169m", weights="random:0")
+    cell = Cell("kernels", kernels.VERSION, spec, "cpu", "float32", params)
+    metrics = {"errors": {"c": 1e-7, "loop": 2e-6}, "channels": 768, "bytes": 9437184, "floor_bytes": 9437184}
+    provenance = {"machine": "Test CPU", "measured_at": "2026-01-01T00:00:00+00:00", "threads": 1}
+    return Record({"id": cell.id, **asdict(cell)}, "ok", metrics, {"seconds": seconds}, provenance=provenance)
+
+
+def test_goals_stand_beside_the_ratios() -> None:
+    record = raced({"floor": [1.0, 1.1, 0.9], "c": [1.5, 1.4, 1.8], "loop": [30.0, 28.0, 36.0]})
+    table = races.targets(rows.from_records([record]))
+    assert table is not None
+    lines = table.frame.set_index(["time of", "by that of"])[["ratio", "to be", "reached", "error"]]
+    assert list(lines.loc[("ours: C", "memory floor")]) == ["1.50 (1.27-2.00)", "at most 2", "yes", "-"]
+    assert list(lines.loc[("plain loop in torch", "ours: C")]) == ["20.00 (20.00-20.00)", "at least 30", "NO", "1e-07"]
+    assert len(lines) == 2  # nothing of what was not measured
+
+
+def test_a_floor_is_scaled_to_the_bytes_that_must_move() -> None:
+    record = raced({"floor": [1.0, 1.0, 1.0], "c": [4.0, 4.0, 4.0]}, direction="forward+backward")
+    record.metrics["bytes"] = record.metrics["floor_bytes"] * 8 // 3
+    found = {row["contender"]: row["value"] for row in rows.from_records([record])}
+    assert found["floor"] == pytest.approx(8 / 3) and found["c"] == 4.0
+
+
+def test_the_views_show_every_contender() -> None:
+    record = raced({"floor": [1.0], "c": [1.5], "loop": [30.0]})
+    wide = raced({"floor": [8.0], "c": [11.0], "loop": [90.0]}, batch=8)
+    (view,) = races.views(rows.from_records([record, wide]))
+    assert list(view.tables[0].frame.contender) == ["memory floor", "ours: C", "plain loop in torch"] * 2
+    assert list(view.tables[0].frame["times the floor"])[1] == "1.50"
+    (panel,) = view.pictures[0].panels
+    assert {series.label: list(series.x) for series in panel.series}["ours: C"] == [786432, 6291456]
+    view.pictures[0].draw()

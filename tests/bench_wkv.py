@@ -1,0 +1,22 @@
+"""Times of the WKV implementations that this machine has: `make bench`. Not collected by `make test`."""
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench import kernels
+
+SHAPES = [(1, 1024, 768), (8, 1024, 768), (1, 4096, 2048)]
+CONTENDERS = ["floor", "c", "torch", "loop", "transformers"]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_forward(benchmark: BenchmarkFixture, shape: tuple[int, int, int], name: str) -> None:
+    torch.set_num_threads(1)
+    inputs = kernels.make_inputs(shape, "cpu", torch.float32)
+    calls = {"floor": kernels.floor("cpu", inputs)[0], **kernels.contenders("cpu", "forward", inputs)}
+    if name not in calls:
+        pytest.skip(f"there is no {name} here")
+    benchmark.group = f"forward {shape}, one thread"
+    benchmark.pedantic(calls[name], rounds=5 if name in ("loop", "transformers", "torch") else 50, warmup_rounds=2)
