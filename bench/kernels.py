@@ -56,6 +56,8 @@ def run(
         torch.set_num_threads(threads)
     inputs = make_inputs((batch, tokens, spec.width), device, getattr(torch, dtype), seed)
     calls = contenders(device, direction, inputs)
+    if torch.get_num_threads() > 1 and "c" in calls:
+        calls["c, one thread"] = functools.partial(_on_one_thread, calls["c"])
     errors = _errors(calls, direction, inputs)
     moving, floor_bytes = floor(device, inputs)
     seconds, graphed = race({"floor": moving, **calls}, device, rounds, graphs=calls.keys() & {"triton", "fla"})
@@ -68,6 +70,15 @@ def run(
         "threads": torch.get_num_threads(),
     }
     return metrics, {"seconds": seconds}
+
+
+def _on_one_thread(call: Callable[[], Any]) -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return call()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def make_inputs(shape: tuple[int, int, int], device: str, dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, ...]:

@@ -22,6 +22,7 @@ NAMES = {
     "transformers": "transformers",
     "torch": "ours: torch",
     "c": "ours: C",
+    "c, one thread": "ours: C, one thread",
     "triton": "ours: Triton",
     "fla": "flash-linear-attention",
     "ours": "ours",

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from rwkv_core.spec import BadInput
 from rwkv_core.wkv import IMPLEMENTATIONS, choose, cpu, wkv4
-from rwkv_core.wkv.reference import State
+from rwkv_core.wkv.reference import State, initial_state
 from tests.wkv_cases import Case, cases, check, make, random_state
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+needs_c = pytest.mark.skipif(cpu.lacks(torch.device("cpu"), torch.float32) is not None, reason="no C kernel here")
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -63,9 +66,10 @@ def test_forward_and_gradients_of_triton(impl: str, case: Case) -> None:
     check(impl, case, DEVICE)
 
 
-@pytest.mark.skipif(cpu.lacks(torch.device("cpu"), torch.float32) is not None, reason="no C kernel here")
+@needs_c
 def test_many_threads_and_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    w, u, k, v = inputs(3, 40, 2 * 1024 + 17)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    w, u, k, v = inputs(3, 70, 2 * 1024 + 17)
     one, (a, b, p) = wkv4(w, u, k, v, impl="c")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     for parallel in (cpu._parallel(), None):  # torch's OpenMP; threads of our own
@@ -117,6 +121,26 @@ def test_gradcheck(impl: str) -> None:
         return torch.cat([y, end[0][:, None] * end[2].exp()[:, None]], 1)
 
     assert torch.autograd.gradcheck(run, (w, u, k, v, *state))
+
+
+@needs_c
+def test_a_large_output_is_written_past_the_cache_all_the_same() -> None:
+    w, u, k, v = inputs(1, 4112, 1024)  # above STREAM_ELEMENTS of cpu.c
+    whole = torch.full_like(v, torch.nan)
+    wkv4(w, u, k, v, out=whole, impl="c")
+    first, state = wkv4(w, u, k[:, :2000], v[:, :2000], impl="c")
+    second, _ = wkv4(w, u, k[:, 2000:], v[:, 2000:], state, impl="c")
+    assert (whole - torch.cat([first, second], 1)).abs().max() <= 1e-6 * whole.abs().max()
+
+
+@needs_c
+def test_what_c_keeps_for_backward_is_small() -> None:
+    w, u, k, v = inputs(2, 640, 48)
+    y = torch.empty_like(v)
+    start = initial_state(2, 48, k.device, k.dtype)
+    _, (carries, end_p) = cpu.forward(w, u, k, v, start, None, y, save=True)
+    assert carries is not None and end_p is not None
+    assert carries.nbytes == 3 * k.nbytes / 32 and end_p.nbytes == 2 * 48 * 4
 
 
 def test_half_precision_keeps_a_float32_state(impl: str) -> None:
