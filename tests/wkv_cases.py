@@ -30,6 +30,7 @@ class Case:
     ragged: bool = False
     strided: bool = False
     dtype: torch.dtype = torch.float32
+    backward: bool = True
 
     def __str__(self) -> str:
         flags = [name for name in ("state", "ragged", "strided") if getattr(self, name)]
@@ -46,7 +47,7 @@ def cases(small: bool = False) -> list[Case]:
         Case("normal", *size, state=i % 2 == 1, ragged=size[0] > 1 and i % 3 == 1, strided=i % 3 == 0)
         for i, size in enumerate(SIZES)
     ]
-    found.append(Case("normal", 1, 8192, 1 if small else 20))
+    found.append(Case("normal", 1, 8192, 1 if small else 20, backward=not small))
     tokens, channels = (150, 2) if small else (700, 20)
     found += [Case(k, 2, tokens, channels, state=k == "jump", ragged=k == "k to 60") for k in KINDS]
     return found + [Case("normal", 2, 40, 3, state=True, dtype=dtype) for dtype in HALF]
@@ -109,10 +110,12 @@ def check(impl: str, case: Case, device: str = "cpu") -> dict[str, float]:
     errors = {}
     for name, exact in _expected(case, device).items():
         assert found[name].isfinite().all(), f"{impl} {case}: {name} is not finite"
-        scale = exact.abs().max().clamp(min=SMALLEST)
-        errors[name] = float((found[name].double() - exact).abs().max() / scale)
+        size = max(float(exact.abs().max()), SMALLEST)
+        if name == "w" and case.kind != "normal":  # it adds up terms of the size of v's gradient, which may cancel
+            size = max(size, float(_expected(case, device)["v"].abs().max()))
+        errors[name] = float((found[name].double() - exact).abs().max()) / size
         bound = EXTREME if case.kind != "normal" else NORMAL_Y if name == "y" else NORMAL_GRADIENT
-        bound += HALF.get(case.dtype, 0.0)
+        bound += HALF.get(case.dtype, 0.0) * (2 if impl == "triton" and device == "cpu" else 1)  # it truncates there
         assert errors[name] <= bound, f"{impl} {case}: {name} is off by {errors[name]:.1e}, the bound is {bound:.1e}"
     return errors
 
@@ -136,9 +139,8 @@ def _results(impl: str, case: Case, device: str, exact: bool = False) -> dict[st
     y = y * (torch.arange(case.tokens, device=device) < filled[:, None])[..., None]
     some = (filled > 0) | case.state
     mean = a[some] / b[some]
+    results = {"y": y.detach(), "mean": mean.detach()}
+    if not case.backward:
+        return results
     gradients = torch.autograd.grad((y * weight).double().sum() + mean.double().sum(), leaves)
-    return {
-        "y": y.detach(),
-        "mean": mean.detach(),
-        **dict(zip(["w", "u", "k", "v", "a", "b", "p"], gradients, strict=False)),
-    }
+    return results | dict(zip(["w", "u", "k", "v", "a", "b", "p"], gradients, strict=False))

@@ -390,9 +390,11 @@ static void take_sums(Work *s, const float *a, const float *b, const float *p) {
 /* To three planes of `size` floats each. */
 static void give_sums(const Work *s, float *planes, int64_t size) {
     for (int64_t j = 0; j < s->width; j++) {
-        planes[j] = (float)s->a[j];
-        planes[size + j] = (float)s->b[j];
-        planes[2 * size + j] = (float)(s->b[j] == 0 ? EMPTY : s->p[j]);
+        const float p = (float)(s->b[j] == 0 ? EMPTY : s->p[j]);
+        const double rest = exp_double(s->b[j] == 0 ? 0 : s->p[j] - p); /* what p loses as a float */
+        planes[j] = (float)(s->a[j] * rest);
+        planes[size + j] = (float)(s->b[j] * rest);
+        planes[2 * size + j] = p;
     }
 }
 

@@ -1,0 +1,332 @@
+"""WKV on a GPU: Triton kernels for the forward pass (arXiv:2305.13048, eqs. 16-21 of App. D).
+
+One program is one warp with a channel a thread. It walks along time with the state in registers, while the next
+ROWS rows of k and v are already on their way: threads exchange nothing, a row of channels is read in one piece,
+and the bytes in flight hide the memory's latency.
+
+With enough rows and channels to fill the device the whole sequence is one walk: one launch that reads k and v and
+writes y once. Otherwise it is cut into chunks, in two launches: the sums of every chunk alone, then all chunks'
+walks at once, each from the state that it gathers from the chunks before it.
+
+A sum A = a e^p has its exponent p = top + age*w, where `top` is the key that was the largest and `age` the tokens
+since then: rounded once, where adding w to p a token at a time would round the same way every time.
+"""
+
+# Kernels have no types but those that Triton finds:
+# mypy: allow-untyped-defs, disable-error-code="assignment"
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from rwkv_core.wkv.reference import State
+
+BLOCK = 32  # channels of a program: one warp
+ROWS = 16  # tokens that the forward pass reads ahead: a multiple of INTERVAL
+INTERVAL = 8  # tokens between two states that the backward pass restarts from, and chunks that a walk gathers at a time
+MOST_CHUNKS = 128  # of a row: a walk gathers the states of all before it
+FORWARD_FILL = (2, 12)  # walks a processor: enough for one launch, and how many to cut chunks for otherwise
+
+
+class Saved(NamedTuple):
+    """What the backward pass needs beyond the inputs: the state before every `interval`-th token."""
+
+    carries: Tensor | None  # float32 [3, B, ceil(T / interval), C]: a, b, p
+    interval: int  # tokens
+
+
+@triton.jit
+def exp(x):
+    """e^x as a product and one instruction; below 2^-126 it is 0, which spares tl.exp's care for denormals."""
+    return tl.exp2(x * 1.4426950408889634)
+
+
+@triton.jit
+def reciprocal(x):
+    """1/x of a positive x to 2 ulp, as a division has it, in two instructions instead of eight."""
+    root = tl.rsqrt(x)
+    return root * root
+
+
+@triton.jit
+def shares(first, second):
+    """e^(first - max) and e^(second - max) for one exponential: the larger one's is 1."""
+    gap = first - second
+    less = exp(-tl.abs(gap))
+    return tl.where(gap >= 0, 1.0, less), tl.where(gap >= 0, less, 1.0)
+
+
+@triton.jit
+def advance(w, passed, exponent, x, z, a, b, top, age):
+    """(a, b) e^(top + age w), decayed by e^w if a token has `passed`, plus (x, z) e^exponent; last, its exponent."""
+    age += passed
+    decayed = tl.fma(age, w, top)
+    keep, add = shares(decayed, exponent)
+    newer = exponent > decayed
+    top = tl.where(newer, exponent, top)
+    age = tl.where(newer, 0.0, age)
+    return keep * a + add * x, keep * b + add * z, top, age, tl.maximum(decayed, exponent)
+
+
+@triton.jit
+def add_terms(a, b, p, xs, zs, exponents):
+    """(a, b) e^p plus the sum of all (x, z) e^exponent, at the largest of the exponents."""
+    largest = p
+    for i in tl.static_range(len(exponents)):
+        largest = tl.maximum(largest, exponents[i])
+    keep = exp(p - largest)
+    a *= keep
+    b *= keep
+    for i in tl.static_range(len(exponents)):
+        weight = exp(exponents[i] - largest)
+        a += weight * xs[i]
+        b += weight * zs[i]
+    return a, b, largest
+
+
+@triton.jit
+def load_rows(source, origin, row, end, stride, inside, other: tl.constexpr, ROWS: tl.constexpr):
+    """Rows [row, row + ROWS) after the row `origin` (64 bits) as a tuple of [BLOCK] tensors, `other` from `end` on."""
+    source += (origin + row) * stride
+    rows = ()
+    for i in tl.static_range(ROWS):
+        rows += (tl.load(source + i * stride, mask=inside & (row + i < end), other=other),)
+    return rows
+
+
+@triton.jit
+def store_state(target, part, a, b, p, inside):
+    """a, b, p to target [3, ..], whose parts are `part` elements long."""
+    tl.store(target, a, mask=inside)
+    tl.store(target + part, b, mask=inside)
+    tl.store(target + 2 * part, p, mask=inside)
+
+
+@triton.jit
+def place(index, skipped, tokens, channels, chunks, size, lengths, BLOCK: tl.constexpr):
+    """Of program `index` of a launch over all chunks but the `skipped` first: batch row, chunk, channels and which of
+    them exist; then the chunk's first token, the ends of its valid and of all its tokens, and the row's length.
+    Neighbouring programs are neighbours in memory."""
+    blocks = tl.cdiv(channels, BLOCK)
+    columns = index % blocks * BLOCK + tl.arange(0, BLOCK)
+    batch = index // blocks // chunks
+    chunk = index // blocks % chunks + skipped
+    length = tokens
+    if lengths is not None:
+        length = tl.load(lengths + batch).to(tl.int32)
+    start = chunk * size
+    stop = tl.minimum(start + size, tokens)
+    end = tl.maximum(tl.minimum(length, stop), start)
+    return batch.to(tl.int64), chunk, columns, columns < channels, start, end, stop, length
+
+
+@triton.jit
+def gather(a, b, p, w, sums, first, last, size, length, here, inside, channels, ROWS: tl.constexpr):
+    """(a, b) e^p plus sums [first, last) of a row's [chunks, 3, C], each of which has its exponent at its far edge."""
+    for chunk in range(first, last, ROWS):
+        xs = ()
+        zs = ()
+        exponents = ()
+        for i in tl.static_range(ROWS):
+            at = sums + (chunk + i) * 3 * channels
+            present = inside & (chunk + i < last)
+            age = tl.abs(tl.minimum((chunk + i + 1) * size, length) - here) * 1.0
+            xs += (tl.load(at, mask=present, other=0.0),)
+            zs += (tl.load(at + channels, mask=present, other=0.0),)
+            exponent = tl.load(at + 2 * channels, mask=present, other=-1e38)
+            exponents += (tl.fma(age, w, exponent),)
+        a, b, p = add_terms(a, b, p, xs, zs, exponents)
+    return a, b, p
+
+
+@triton.jit(do_not_specialize=["tokens", "channels", "chunks", "size"])
+def sum_chunks(
+    w, k, v, lengths, sums, tokens, channels, chunks, size,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """sums [B, chunks, 3, C]: every chunk's a, b, p after its last valid token, from an empty state."""
+    if WIDTH:
+        channels = WIDTH
+    batch, chunk, columns, inside, start, end, _, _ = place(
+        tl.program_id(0), 0, tokens, channels, chunks, size, lengths, BLOCK
+    )
+    decay = tl.load(w + columns, mask=inside, other=0.0)
+    origin = batch * tokens
+    a = tl.zeros([BLOCK], tl.float32)
+    b = tl.zeros([BLOCK], tl.float32)
+    p = tl.full([BLOCK], -1e38, tl.float32)
+    for row in range(start, end, ROWS):
+        keys = load_rows(k + columns, origin, row, end, channels, inside, -float("inf"), ROWS)
+        loaded = load_rows(v + columns, origin, row, end, channels, inside, 0.0, ROWS)
+        values = ()
+        ones = ()
+        exponents = ()
+        for i in tl.static_range(ROWS):
+            age = (end - 1 - row - i) * 1.0
+            values += (loaded[i].to(tl.float32),)
+            ones += (1.0,)
+            exponents += (tl.fma(age, decay, keys[i].to(tl.float32)),)
+        a, b, p = add_terms(a, b, p, values, ones, exponents)
+    store_state(sums + (batch * chunks + chunk) * 3 * channels + columns, channels, a, b, p, inside)
+
+
+@triton.jit
+def walk(
+    w, u, keys, values, y, carries, part, a, b, top, age, origin, row, stride, inside,
+    INTERVAL: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """ROWS tokens from `row`: writes y and, where they are due, states before a token; returns the state after them."""
+    y += (origin + row) * stride
+    p = tl.fma(age, w, top)
+    for i in tl.static_range(ROWS):
+        if carries is not None and i % INTERVAL == 0:
+            due = inside & ((row + i) % INTERVAL == 0)
+            store_state(carries + (row + i) // INTERVAL * stride, part, a, b, p, due)
+        key = keys[i].to(tl.float32)
+        value = values[i].to(tl.float32)
+        # Beside a token that weighs e^60 times the past's unit, the past is nothing in float32.
+        now = exp(tl.minimum(u + key - p, 60.0))
+        tl.store(y + i * stride, (a + now * value) * reciprocal(b + now), mask=inside)
+        a, b, top, age, p = advance(w, 1.0, key, value, 1.0, a, b, top, age)
+    return a, b, top, age
+
+
+@triton.jit(do_not_specialize=["batches", "tokens", "channels", "chunks", "size"])
+def walk_chunks(
+    w, u, k, v, a, b, p, lengths, sums, y, final, carries, batches, tokens, channels, chunks, size,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, INTERVAL: tl.constexpr,
+):  # fmt: skip
+    """y [B, T, C], the final state [3, B, C] and carries [3, B, ceil(T / INTERVAL), C] from sums [B, chunks - 1, 3, C].
+
+    The last chunks go first: `sum_chunks` has just read their keys and values, so that the L2 cache still has them.
+    """
+    if WIDTH:
+        channels = WIDTH
+    batch, chunk, columns, inside, start, end, stop, length = place(
+        tl.num_programs(0) - 1 - tl.program_id(0), 0, tokens, channels, chunks, size, lengths, BLOCK
+    )
+    decay = tl.load(w + columns, mask=inside, other=0.0)
+    bonus = tl.load(u + columns, mask=inside, other=0.0)
+    own = batch * channels + columns
+    origin = batch * tokens
+    k += columns
+    v += columns
+    y += columns
+    keys = load_rows(k, origin, start, end, channels, inside, 0.0, ROWS)
+    values = load_rows(v, origin, start, end, channels, inside, 0.0, ROWS)
+
+    a = tl.load(a + own, mask=inside, other=0.0)
+    b = tl.load(b + own, mask=inside, other=0.0)
+    top = tl.load(p + own, mask=inside, other=-1e38)
+    if sums is not None:
+        here = tl.minimum(start, length)
+        sums += batch * (chunks - 1) * 3 * channels + columns
+        top = tl.fma(here * 1.0, decay, top)
+        a, b, top = gather(a, b, top, decay, sums, 0, chunk, size, length, here, inside, channels, INTERVAL)
+    age = tl.zeros([BLOCK], tl.float32)
+
+    intervals = tl.cdiv(tokens, INTERVAL).to(tl.int64)
+    part = batches * intervals * channels
+    if carries is not None:
+        carries += batch * intervals * channels + columns
+    whole = start + (end - start) // ROWS * ROWS
+    for row in range(start, whole, ROWS):
+        next_keys = load_rows(k, origin, row + ROWS, end, channels, inside, 0.0, ROWS)
+        next_values = load_rows(v, origin, row + ROWS, end, channels, inside, 0.0, ROWS)
+        a, b, top, age = walk(
+            decay, bonus, keys, values, y, carries, part, a, b, top, age,
+            origin, row, channels, inside, INTERVAL, ROWS,
+        )  # fmt: skip
+        keys = next_keys
+        values = next_values
+    for row in range(whole, end):  # the rest, from the cache: the last reading ahead has brought it there
+        key = load_rows(k, origin, row, end, channels, inside, 0.0, 1)
+        value = load_rows(v, origin, row, end, channels, inside, 0.0, 1)
+        a, b, top, age = walk(
+            decay, bonus, key, value, y, carries, part, a, b, top, age, origin, row, channels, inside, INTERVAL, 1
+        )
+    for row in range(end, stop):
+        tl.store(y + (origin + row) * channels, tl.zeros([BLOCK], tl.float32), mask=inside)
+
+    p = tl.fma(age, decay, top)
+    if carries is not None:
+        for interval in range(tl.cdiv(end, INTERVAL), tl.cdiv(stop, INTERVAL)):
+            store_state(carries + interval * channels, part, a, b, p, inside)
+    if chunk == chunks - 1:
+        store_state(final + own, batches * channels, a, b, p, inside)
+
+
+@cache
+def processors(device: torch.device) -> int:
+    """Streaming multiprocessors of a device; an H200's where there is none to ask."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
+
+
+def chunk_length(batch: int, tokens: int, channels: int, device: torch.device, fill: tuple[int, int]) -> int:
+    """Tokens of a chunk; all of them for a single launch.
+
+    It is as fast where enough walks keep the memory busy, for it makes three passes over tensors, not five, and
+    where a walk takes no longer than another launch. Otherwise chunks make as many walks as hide their latency.
+    """
+    enough, wanted = fill
+    walks = batch * math.ceil(channels / BLOCK)
+    if tokens <= 256 or walks >= enough * processors(device):
+        return tokens
+    chunks = min(math.ceil(wanted * processors(device) / walks), MOST_CHUNKS)
+    return math.ceil(tokens / chunks / (2 * ROWS)) * 2 * ROWS
+
+
+def known_width(channels: int) -> int:
+    """The channels as a constant of the kernel, which saves a sixth of its instructions (row offsets); 0, for channels
+    that it reads at run time, where they are not whole blocks as a model's are: odd widths are not worth a kernel each.
+    """
+    return 0 if channels % BLOCK else channels
+
+
+def forward(
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tensor | None, y: Tensor, save: bool
+) -> tuple[State, Saved]:
+    """Fills y [B, T, C], zero beyond a row's length; returns the state [B, C] after it, and with `save` the carries."""
+    batch, tokens, channels = k.shape
+    size = chunk_length(batch, tokens, channels, k.device, FORWARD_FILL)
+    chunks = math.ceil(tokens / size)
+    walks = batch * math.ceil(channels / BLOCK)
+    width = known_width(channels)
+    final = w.new_empty(3, batch, channels)
+    carries = w.new_empty(3, batch, math.ceil(tokens / INTERVAL), channels) if save else None
+    sums = w.new_empty(batch, chunks - 1, 3, channels) if chunks > 1 else None
+    with torch.cuda.device_of(k):
+        if sums is not None:
+            sum_chunks[(walks * (chunks - 1),)](
+                w, k, v, lengths, sums, tokens, channels, chunks - 1, size,
+                width, BLOCK, ROWS, num_warps=1, num_stages=1,
+            )  # fmt: skip
+        walk_chunks[(walks * chunks,)](
+            w, u, k, v, *state, lengths, sums, y, final, carries, batch, tokens, channels, chunks, size,
+            width, BLOCK, ROWS, INTERVAL, num_warps=1, num_stages=1,
+        )  # fmt: skip
+    a, b, p = final.unbind()
+    return (a, b, p), Saved(carries, INTERVAL)
+
+
+def backward(
+    w: Tensor,
+    u: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None,
+    saved: Saved,
+    dy: Tensor,
+    dstate: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """dw, du, dk, dv, da, db: see `triton_v4_backward`, which is not needed for inference."""
+    from rwkv_core.wkv import triton_v4_backward
+
+    return triton_v4_backward.backward(w, u, k, v, lengths, saved, dy, dstate)
