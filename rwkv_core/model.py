@@ -41,8 +41,10 @@ class Block(nn.Module):
         self.att = TimeMix(width, att_inner)
         self.ffn = ChannelMix(width, ffn_inner)
 
-    def forward(self, x: Tensor, state: LayerState, lengths: Tensor | None, impl: str) -> tuple[Tensor, LayerState]:
-        out, att_x, wkv = self.att(self.ln1(x), state.att_x, state.wkv, lengths, impl)
+    def forward(
+        self, x: Tensor, state: LayerState, w: Tensor, lengths: Tensor | None, impl: str
+    ) -> tuple[Tensor, LayerState]:
+        out, att_x, wkv = self.att(self.ln1(x), state.att_x, state.wkv, w, lengths, impl)
         x = x + out
         out, ffn_x = self.ffn(self.ln2(x), state.ffn_x, lengths)
         return x + out, LayerState(att_x, wkv, ffn_x)
@@ -127,8 +129,9 @@ class RWKV(nn.Module):
         single = tokens.shape[1] == 1 and lengths is None  # [B, C] all the way: less to do in Python
         x = self.blocks[0].ln0(self.emb(tokens[:, 0] if single else tokens))
         after = []
-        for i, block in enumerate(self.blocks):
-            x, layer = block(x, before[i], lengths, self.impl)
+        decays = -torch.exp(torch.stack([block.att.time_decay for block in self.blocks]).float())  # in one go
+        for i, (block, w) in enumerate(zip(self.blocks, decays.unbind(), strict=True)):
+            x, layer = block(x, before[i], w, lengths, self.impl)
             after.append(layer)
             if self.rescale_every and (i + 1) % self.rescale_every == 0:
                 x = x / 2

@@ -50,14 +50,13 @@ class TimeMix(nn.Module):
         self.output = nn.Linear(inner, width, bias=False)
 
     def forward(
-        self, x: Tensor, last: Tensor, state: State, lengths: Tensor | None, impl: str
+        self, x: Tensor, last: Tensor, state: State, w: Tensor, lengths: Tensor | None, impl: str
     ) -> tuple[Tensor, Tensor, State]:
-        """x [B, T, C] or [B, C] -> output like x, the input to shift in next, the WKV state."""
+        """x [B, T, C] or [B, C], w = -exp(time_decay) -> output like x, the input to shift in next, the WKV state."""
         shifted = shift(x, last)
         k = mix(x, shifted, self.time_mix_k, self.key)
         v = mix(x, shifted, self.time_mix_v, self.value)
         r = torch.sigmoid(mix(x, shifted, self.time_mix_r, self.receptance))
-        w = -torch.exp(self.time_decay.float())
         sequence = (len(k), -1, k.shape[-1])  # a single token is a sequence of one
         y, state = wkv4(w, self.time_first.float(), k.view(sequence), v.view(sequence), state, lengths, impl=impl)
         return F.linear(r * y.view_as(r), self.output.weight), at_end(x, last, lengths), state

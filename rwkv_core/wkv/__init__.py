@@ -105,7 +105,7 @@ def wkv4(
             f"wkv4 wants k, v [B, T>0, C] and w, u [C], got k {list(k.shape)}, v {list(v.shape)}, "
             f"w {list(w.shape)}, u {list(u.shape)}"
         )
-    exact = torch.promote_types(k.dtype, torch.float32)
+    exact = torch.float64 if k.dtype is torch.float64 else torch.float32
     if state is None:
         state = initial_state(batch, channels, k.device, exact)
     elif any(part.shape != (batch, channels) for part in state):

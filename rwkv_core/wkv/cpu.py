@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.machinery
+import struct
 from pathlib import Path
 
 import torch
@@ -15,15 +16,8 @@ from rwkv_core.wkv.reference import State
 Saved = tuple[Tensor | None, Tensor | None]  # the state entering each span [3, B, N, C]; p at the end [B, C]
 
 
-_POINTERS = ("w", "u", "k", "v", "lengths", "carries", "a", "b", "p", "y", "end", "dy", "dk", "dv", "start", "dw", "du")
-
-
-class _Call(ctypes.Structure):
-    """`Call` of cpu.c."""
-
-    _fields_ = [(name, ctypes.c_int64) for name in ("batch", "tokens", "channels", "threads")] + [
-        (name, ctypes.c_void_p) for name in ("parallel", *_POINTERS)
-    ]
+POINTERS = 17  # to tensors, in `Call` of cpu.c; all its fields have eight bytes
+_CALL = struct.Struct(f"@5q{POINTERS}q")
 
 
 @functools.cache
@@ -38,12 +32,12 @@ def _library() -> ctypes.CDLL | None:
 
 
 @functools.cache
-def _parallel() -> int | None:
-    """torch's own OpenMP, where it is GNU's: its threads are already awake, and a second pool would fight them."""
+def _parallel() -> int:
+    """Address of torch's own OpenMP, where it is GNU's: its threads are awake already, and others would fight them."""
     try:
-        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value or 0
     except AttributeError:
-        return None
+        return 0
 
 
 def lacks(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -102,7 +96,8 @@ def _loaded() -> ctypes.CDLL:
 
 
 def _run(like: Tensor, *tensors: Tensor | None) -> None:
-    """Call the library with `tensors` in the order of _POINTERS; what is missing is NULL."""
-    pointers = [None if t is None else t.data_ptr() for t in tensors]
-    if _loaded().wkv4(ctypes.byref(_Call(*like.shape, torch.get_num_threads(), _parallel(), *pointers))):
+    """Call the library with `tensors` in the order of cpu.c's `Call`, from `w` on; None and what is missing are NULL."""
+    pointers = [0 if t is None else t.data_ptr() for t in tensors]
+    call = _CALL.pack(*like.shape, torch.get_num_threads(), _parallel(), *pointers, *[0] * (POINTERS - len(pointers)))
+    if _loaded().wkv4(call):
         raise MemoryError("the C kernel of WKV found no memory for its scratch")

@@ -72,7 +72,7 @@ def test_many_threads_and_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -
     w, u, k, v = inputs(3, 70, 2 * 1024 + 17)
     one, (a, b, p) = wkv4(w, u, k, v, impl="c")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    for parallel in (cpu._parallel(), None):  # torch's OpenMP; threads of our own
+    for parallel in (cpu._parallel(), 0):  # torch's OpenMP; threads of our own
         monkeypatch.setattr(cpu, "_parallel", lambda parallel=parallel: parallel)
         five, state = wkv4(w, u, k, v, impl="c")
         assert torch.equal(one, five)
