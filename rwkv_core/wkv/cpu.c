@@ -52,11 +52,10 @@ typedef struct {
 
 /* What a thread works with, for the channels of one task. */
 typedef struct {
-    double w[TILE], u[TILE], decay[TILE], decay_rows[TILE]; /* decay: exp(w); decay_rows: exp(ROWS w) */
-    float bonus[TILE];                                      /* exp(u) */
-    double *a, *b, p[TILE];             /* the sums, a exp(p) and b exp(p); p is 0 while linear */
-    double *next_a, *next_b;            /* a block writes here, so that it may be undone */
-    double sums[4][TILE];               /* where the four lie */
+    double w[TILE], u[TILE], decay_one[TILE], decay_rows[TILE]; /* exp(w), exp(ROWS w) */
+    float decay[TILE], bonus[TILE];                             /* exp(w), exp(u) */
+    double a[TILE], b[TILE], p[TILE];   /* the sums, a exp(p) and b exp(p); p is 0 while linear */
+    double old_a[TILE], old_b[TILE];    /* at the start of a span, should it have to be done again */
     double ga[TILE], gb[TILE], q[TILE]; /* backward: d loss / d sums, ga exp(q) and gb exp(q); likewise */
     double dw[TILE], du[TILE];
     int64_t width;
@@ -67,24 +66,9 @@ typedef struct {
 typedef struct {
     float a[SPAN][TILE], b[SPAN][TILE];
     double p[SPAN][TILE]; /* not written where linear */
-    int linear[SPAN];
 } Seen;
 
-/* exp(x) for |x| <= 87: x = n ln 2 + r, a minimax polynomial in r (relative error 7.5e-8), 2^n by its bits. */
-INLINE Lane exp_lane(Lane x) {
-    const float magic = 12582912.f; /* 1.5 * 2^23: adding it leaves the rounded value in the low bits */
-    Lane n = x * 1.44269504f + magic;
-    LaneInt power = (LaneInt)n << 23;
-    Lane r = x - (n - magic) * 0.693147181f;
-    Lane e = 8.297619340e-3f * r + 4.191562924e-2f;
-    e = e * r + 1.666757654e-1f;
-    e = e * r + 4.999889266e-1f;
-    e = e * r + 9.999996911e-1f;
-    e = e * r + 1.000000072f;
-    return (Lane)((LaneInt)e + power);
-}
-
-/* The same in double for any x, held between exp(-700) and exp(700); NaN stays NaN. */
+/* exp(x) in double for any x, held between exp(-700) and exp(700); NaN stays NaN. */
 INLINE double exp_double(double x) {
     const double magic = 6755399441055744.0; /* 1.5 * 2^52 */
     static const double taylor[] = {1. / 479001600, 1. / 39916800, 1. / 3628800, 1. / 362880, 1. / 40320, 1. / 5040,
@@ -117,6 +101,39 @@ INLINE Wide load_wide(const double *from) {
 INLINE void store_wide(double *to, Wide x) { memcpy(to, &x, sizeof x); }
 INLINE Lane narrow(Wide x) { return __builtin_convertvector(x, Lane); }
 INLINE Wide widen(Lane x) { return __builtin_convertvector(x, Wide); }
+
+/* exp(x) for |x| <= 87, relative error about 1e-7: x = n ln 2 / steps + r, a minimax polynomial in r, and 2^(n / steps)
+ * by the bits of a float. Adding 1.5 * 2^23 leaves n, rounded, in the low bits. */
+#ifdef __AVX512F__
+static const float roots[32] = { /* 2^(i / 32): a look-up in two registers takes the place of three products */
+    1.f, 1.0218972f, 1.04427373f, 1.06714046f, 1.09050775f, 1.1143868f, 1.13878858f, 1.1637249f,
+    1.18920708f, 1.21524739f, 1.24185777f, 1.26905096f, 1.29683959f, 1.32523668f, 1.35425556f, 1.38390994f,
+    1.41421354f, 1.44518077f, 1.47682619f, 1.50916445f, 1.54221082f, 1.5759809f, 1.61049032f, 1.64575553f,
+    1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f, 1.8340081f, 1.87416768f, 1.91520655f, 1.95714414f};
+INLINE Lane exp_lane(Lane x) {
+    const float magic = 12582912.f;
+    const Lane low = load(roots, LANES), high = load(roots + LANES, LANES);
+    Lane n = x * 46.1662413f + magic;
+    LaneInt bits = (LaneInt)n;
+    Lane r = x - (n - magic) * 0.0216608494f;
+    Lane e = 0.499996334f * r + 1.00001466f;
+    e = (e * r + 1.f) * (Lane)_mm512_permutex2var_ps((__m512)low, (__m512i)bits, (__m512)high);
+    return (Lane)((LaneInt)e + ((bits & ~31) << 18));
+}
+#else
+INLINE Lane exp_lane(Lane x) {
+    const float magic = 12582912.f;
+    Lane n = x * 1.44269504f + magic;
+    LaneInt power = (LaneInt)n << 23;
+    Lane r = x - (n - magic) * 0.693147181f;
+    Lane e = 8.297619340e-3f * r + 4.191562924e-2f;
+    e = e * r + 1.666757654e-1f;
+    e = e * r + 4.999889266e-1f;
+    e = e * r + 9.999996911e-1f;
+    e = e * r + 1.000000072f;
+    return (Lane)((LaneInt)e + power);
+}
+#endif
 
 /* Past the cache where the machine can, so that the line is not read before it is written; `to` is aligned. */
 INLINE void store_past_cache(float *to, Lane x) {
@@ -173,39 +190,48 @@ INLINE LaneInt beyond(Lane x, float limit) {
 INLINE LaneInt linear_lanes(Work *s, int64_t j, int R, int stream, const double *decay_all, const float *k,
                             const float *v, float *y, int64_t stride, int64_t count, Seen *seen, int64_t row) {
     Wide A = load_wide(s->a + j), B = load_wide(s->b + j), all = load_wide(decay_all + j);
-    Lane a = narrow(A), b = narrow(B), decay = narrow(load_wide(s->decay + j)), bonus = load(s->bonus + j, LANES);
+    Lane a = narrow(A), b = narrow(B), decay = load(s->decay + j, LANES), bonus = load(s->bonus + j, LANES);
     Lane new_a = {0}, new_b = {0}; /* what these R tokens add to the sums */
     LaneInt bad = {0};
+    /* All loads, then all stores: rows lie such that a store to y and a later load of k often share their low address
+     * bits, and the processor would make the load wait for the store. */
+    Lane keys[ROWS], values[ROWS];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-        const int64_t at = r * stride;
-        Lane key = load(k + at, count), e = exp_lane(key), ev = e * load(v + at, count);
-        bad |= beyond(key, K_LIMIT);
+        keys[r] = load(k + r * stride, count);
+        values[r] = load(v + r * stride, count);
         if (stream) {
-            __builtin_prefetch(k + at + R * stride);
-            __builtin_prefetch(v + at + R * stride);
+            __builtin_prefetch(k + (r + R) * stride);
+            __builtin_prefetch(v + (r + R) * stride);
         }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        bad |= beyond(keys[r], K_LIMIT);
+        Lane e = exp_lane(keys[r]), ev = e * values[r];
         if (seen) {
             store(seen->a[row + r] + j, a, LANES);
             store(seen->b[row + r] + j, b, LANES);
-        } else {
-            Lane out = (a + bonus * ev) / (b + bonus * e);
-            if (stream)
-                store_past_cache(y + at, out);
-            else
-                store(y + at, out, count);
         }
+        keys[r] = (a + bonus * ev) / (b + bonus * e); /* y, in the place of its key */
         a = decay * a + ev;
         b = decay * b + e;
         new_a = decay * new_a + ev;
         new_b = decay * new_b + e;
     }
-    store_wide(s->next_a + j, all * A + widen(new_a));
-    store_wide(s->next_b + j, all * B + widen(new_b));
+#pragma GCC unroll 8
+    for (int r = 0; r < R && !seen; r++) {
+        if (stream)
+            store_past_cache(y + r * stride, keys[r]);
+        else
+            store(y + r * stride, keys[r], count);
+    }
+    store_wide(s->a + j, all * A + widen(new_a));
+    store_wide(s->b + j, all * B + widen(new_b));
     return bad | beyond(a, SUM_LIMIT) | beyond(b, SUM_LIMIT);
 }
 
-/* R tokens of all channels. Returns 0, and leaves the sums as they were, where a key or a sum is too large. */
+/* R tokens of all channels. Returns whether every key and sum was small enough. */
 INLINE int linear_rows(Work *s, int R, int stream, const double *decay_all, const float *k, const float *v, float *y,
                        int64_t stride, Seen *seen, int64_t row) {
     const int64_t whole = s->width / LANES * LANES, rest = s->width - whole;
@@ -216,19 +242,25 @@ INLINE int linear_rows(Work *s, int R, int stream, const double *decay_all, cons
         bad |= linear_lanes(s, whole, R, 0, decay_all, k + whole, v + whole, y + whole, stride, rest, seen, row);
     int32_t any = 0;
     for (int i = 0; i < LANES; i++) any |= bad[i];
-    if (any < 0) return 0;
-    double *a = s->a, *b = s->b;
-    s->a = s->next_a, s->b = s->next_b;
-    s->next_a = a, s->next_b = b;
-    return 1;
+    return any >= 0;
 }
 
-static int linear_rows_of(Work *s, int64_t rows, const float *k, const float *v, float *y, int64_t stride, Seen *seen,
-                          int64_t row) {
-    if (rows == 1) return linear_rows(s, 1, 0, s->decay, k, v, y, stride, seen, row);
-    if (seen) return linear_rows(s, ROWS, 0, s->decay_rows, k, v, y, stride, seen, row);
-    if (s->stream) return linear_rows(s, ROWS, 1, s->decay_rows, k, v, y, stride, NULL, row);
-    return linear_rows(s, ROWS, 0, s->decay_rows, k, v, y, stride, NULL, row);
+/* The next `rows` tokens the linear way, ROWS at a time and the rest one by one; returns as linear_rows. */
+static int linear_span(Work *s, const float *k, const float *v, float *y, int64_t rows, int64_t stride, Seen *seen) {
+    int fits = 1;
+    int64_t t = 0;
+    for (; fits && t + ROWS <= rows; t += ROWS) {
+        const float *keys = k + t * stride, *values = v + t * stride;
+        if (seen)
+            fits = linear_rows(s, ROWS, 0, s->decay_rows, keys, values, y, stride, seen, t);
+        else if (s->stream)
+            fits = linear_rows(s, ROWS, 1, s->decay_rows, keys, values, y + t * stride, stride, NULL, t);
+        else
+            fits = linear_rows(s, ROWS, 0, s->decay_rows, keys, values, y + t * stride, stride, NULL, t);
+    }
+    for (; fits && t < rows; t++)
+        fits = linear_rows(s, 1, 0, s->decay_one, k + t * stride, v + t * stride, y + t * stride, stride, seen, t);
+    return fits;
 }
 
 static void stable_row(Work *s, const float *k, const float *v, float *y, Seen *seen, int64_t row) {
@@ -255,18 +287,18 @@ static void stable_row(Work *s, const float *k, const float *v, float *y, Seen *
 
 /* The next `rows` <= SPAN tokens: writes y, or with `seen` notes the sums before each token and leaves y alone. */
 static void span_forward(Work *s, const float *k, const float *v, float *y, int64_t rows, int64_t stride, Seen *seen) {
-    for (int64_t t = 0, step; t < rows; t += step) {
-        step = rows - t < ROWS ? 1 : ROWS;
-        if (!s->linear) s->linear = s->u_fits && try_linear(s->a, s->b, s->p, s->width);
-        if (s->linear && !linear_rows_of(s, step, k + t * stride, v + t * stride, y + t * stride, stride, seen, t)) {
-            make_stable(s->a, s->b, s->p, s->width);
-            s->linear = 0;
-        }
-        for (int64_t i = t; i < t + step; i++) {
-            if (!s->linear) stable_row(s, k + i * stride, v + i * stride, y + i * stride, seen, i);
-            if (seen) seen->linear[i] = s->linear;
-        }
+    const size_t bytes = s->width * sizeof(double);
+    if (!s->linear) s->linear = s->u_fits && try_linear(s->a, s->b, s->p, s->width);
+    if (s->linear) {
+        memcpy(s->old_a, s->a, bytes);
+        memcpy(s->old_b, s->b, bytes);
+        if (linear_span(s, k, v, y, rows, stride, seen)) return;
+        memcpy(s->a, s->old_a, bytes);
+        memcpy(s->b, s->old_b, bytes);
+        make_stable(s->a, s->b, s->p, s->width);
+        s->linear = 0;
     }
+    for (int64_t t = 0; t < rows; t++) stable_row(s, k + t * stride, v + t * stride, y + t * stride, seen, t);
 }
 
 /* ---- backward: with g = dy / denominator, the slopes d loss / d (A, B) after token t run from the end,
@@ -277,7 +309,7 @@ INLINE void linear_slope_lanes(Work *s, int64_t j, int R, const double *decay_al
                                const float *dy, float *dk, float *dv, int64_t stride, int64_t count, const Seen *seen,
                                int64_t row) {
     Wide GA = load_wide(s->ga + j), GB = load_wide(s->gb + j);
-    Lane ga = narrow(GA), gb = narrow(GB), decay = narrow(load_wide(s->decay + j)), bonus = load(s->bonus + j, LANES);
+    Lane ga = narrow(GA), gb = narrow(GB), decay = load(s->decay + j, LANES), bonus = load(s->bonus + j, LANES);
     Lane new_ga = {0}, new_gb = {0}, du = {0}, dw = {0};
 #pragma GCC unroll 8
     for (int r = R - 1; r >= 0; r--) {
@@ -333,14 +365,12 @@ static void stable_slope_row(Work *s, const float *k, const float *v, const floa
 static void span_backward(Work *s, const float *k, const float *v, const float *dy, float *dk, float *dv, int64_t rows,
                           int64_t stride, Seen *seen) {
     int64_t t = rows;
-    int linear = 1;
-    for (int64_t i = 0; i < rows; i++) linear &= seen->linear[i];
-    linear = linear && try_linear(s->ga, s->gb, s->q, s->width);
+    const int linear = s->linear && try_linear(s->ga, s->gb, s->q, s->width);
     if (!linear && s->slope_linear) make_stable(s->ga, s->gb, s->q, s->width);
     s->slope_linear = linear;
     if (linear) {
         for (; t % ROWS; t--)
-            linear_slope_rows(s, 1, s->decay, k + (t - 1) * stride, v + (t - 1) * stride, dy + (t - 1) * stride,
+            linear_slope_rows(s, 1, s->decay_one, k + (t - 1) * stride, v + (t - 1) * stride, dy + (t - 1) * stride,
                               dk + (t - 1) * stride, dv + (t - 1) * stride, stride, seen, t - 1);
         for (; t > 0; t -= ROWS) {
             const int64_t at = (t - ROWS) * stride;
@@ -349,7 +379,7 @@ static void span_backward(Work *s, const float *k, const float *v, const float *
     }
     for (; t > 0; t--) {
         const int64_t at = (t - 1) * stride;
-        if (seen->linear[t - 1]) memset(seen->p[t - 1], 0, s->width * sizeof(double));
+        if (s->linear) memset(seen->p[t - 1], 0, s->width * sizeof(double));
         stable_slope_row(s, k + at, v + at, dy + at, dk + at, dv + at, seen, t - 1);
     }
 }
@@ -362,17 +392,18 @@ static void begin(Work *s, const Call *c, int64_t from, int64_t width) {
     s->width = width;
     s->u_fits = 1;
     s->linear = s->slope_linear = 0;
-    s->a = s->sums[0], s->b = s->sums[1], s->next_a = s->sums[2], s->next_b = s->sums[3];
     for (int64_t j = 0; j < width; j++) {
         s->w[j] = c->w[from + j];
         s->u[j] = c->u[from + j];
-        s->decay[j] = exp_double(s->w[j]);
+        s->decay_one[j] = exp_double(s->w[j]);
+        s->decay[j] = (float)s->decay_one[j];
         s->decay_rows[j] = exp_double(ROWS * s->w[j]);
         s->bonus[j] = (float)exp_double(s->u[j]);
         s->u_fits &= fabs(s->u[j]) <= U_LIMIT;
     }
-    double *padded[] = {s->decay, s->decay_rows, s->a, s->b, s->ga, s->gb, s->dw, s->du};
+    double *padded[] = {s->decay_one, s->decay_rows, s->a, s->b, s->ga, s->gb, s->dw, s->du};
     for (size_t i = 0; i < sizeof padded / sizeof *padded; i++) memset(padded[i] + width, 0, padding);
+    memset(s->decay + width, 0, padding / 2);
     memset(s->bonus + width, 0, padding / 2);
     s->stream = c->batch * c->tokens * c->channels >= STREAM_ELEMENTS && c->channels % LANES == 0 &&
                 (uintptr_t)c->y % sizeof(Lane) == 0;

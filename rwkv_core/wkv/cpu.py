@@ -96,7 +96,7 @@ def _loaded() -> ctypes.CDLL:
 
 
 def _run(like: Tensor, *tensors: Tensor | None) -> None:
-    """Call the library with `tensors` in the order of cpu.c's `Call`, from `w` on; None and what is missing are NULL."""
+    """Call the library with `tensors` in the order of cpu.c's `Call`, from `w` on; None and the rest are NULL."""
     pointers = [0 if t is None else t.data_ptr() for t in tensors]
     call = _CALL.pack(*like.shape, torch.get_num_threads(), _parallel(), *pointers, *[0] * (POINTERS - len(pointers)))
     if _loaded().wkv4(call):

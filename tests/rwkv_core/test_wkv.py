@@ -1,6 +1,11 @@
 """Every implementation of WKV against the oracle, and the oracle against the paper's equation written out."""
 
+import ctypes
 import importlib.machinery
+import platform
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,6 +136,19 @@ def test_a_large_output_is_written_past_the_cache_all_the_same() -> None:
     first, state = wkv4(w, u, k[:, :2000], v[:, :2000], impl="c")
     second, _ = wkv4(w, u, k[:, 2000:], v[:, 2000:], state, impl="c")
     assert (whole - torch.cat([first, second], 1)).abs().max() <= 1e-6 * whole.abs().max()
+
+
+@needs_c
+@pytest.mark.skipif(platform.machine() != "x86_64" or shutil.which("cc") is None, reason="for x86-64 with a compiler")
+def test_c_as_it_is_compiled_for_processors_without_avx512(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, built = Path(cpu.__file__).with_name("cpu.c"), tmp_path / "_cpu.so"
+    subprocess.run(["cc", "-O2", "-march=x86-64", "-w", "-shared", "-fPIC", source, "-o", built, "-lm"], check=True)
+    library = ctypes.CDLL(str(built))
+    library.wkv4_span.restype = ctypes.c_int64
+    monkeypatch.setattr(cpu, "_library", lambda: library)
+    for case in cases():
+        if case.tokens < 1000:
+            check("c", case)
 
 
 @needs_c
