@@ -21,15 +21,16 @@ def race(
 ) -> tuple[dict[str, list[float]], list[str]]:
     """Seconds a call of each contender, one sample a round, and those of them that ran as a CUDA graph.
 
-    On a CUDA device the contenders of `graphs` are captured where they can be, so that what is timed is the device
-    and not Python; such a one appears a second time, ` eager` behind its name, as it is without a graph.
+    On a CUDA device the contenders of `graphs` are captured, so that what is timed is the device and not Python;
+    as they are without a graph they have ` eager` behind their names. One that cannot be captured is only that.
     """
     calls = dict(contenders)
     graphed = []
     if device == "cuda":
         for name in graphs:
+            calls[f"{name} eager"] = calls.pop(name)
             if (replay := _capture(contenders[name])) is not None:
-                calls[name], calls[f"{name} eager"] = replay, contenders[name]
+                calls[name] = replay
                 graphed.append(name)
     clock = _cuda_seconds if device == "cuda" else _cpu_seconds
     once = {}
@@ -77,8 +78,14 @@ def _capture(call: Call) -> Call | None:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            call()
+            found = call()
     except RuntimeError:
         torch.cuda.synchronize()
         return None
+    results = [x for x in (found if isinstance(found, tuple) else (found,)) if isinstance(x, torch.Tensor)]
+    for result in results:
+        result.fill_(torch.nan)
+    graph.replay()
+    if not all(result.isfinite().all() for result in results):
+        raise RuntimeError("a captured graph does not write its results")
     return graph.replay

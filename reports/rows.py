@@ -106,7 +106,8 @@ def _race(record: Record) -> Iterator[Row]:
         # a floor moves its own number of bytes: its time is scaled to those that must move
         scale = metrics["bytes"] / metrics["floor_bytes"] if name == "floor" else 1.0
         error = metrics["errors"].get(name.removesuffix(" eager"))
-        times = _spread("race_s", [scale * s for s in seconds], contender=name, error=error)
+        graphed = name in metrics["graphed"]
+        times = _spread("race_s", [scale * s for s in seconds], contender=name, error=error, graphed=graphed)
         yield {**times, **shared, "scale": scale, "samples": seconds}
 
 

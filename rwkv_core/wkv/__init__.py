@@ -92,17 +92,18 @@ def wkv4(
     y_t = (sum_{i<t} e^{(t-1-i)w + k_i} v_i + e^{u+k_t} v_t) / (sum_{i<t} e^{(t-1-i)w + k_i} + e^{u+k_t})
 
     w [C]: log-decay per step, -exp(time_decay), never positive. u [C]: bonus of the current token.
-    k, v [B, T, C], T >= 1. state: (a, b, p), float32 [B, C] each, from an earlier call; it stands for
-    the sums a*exp(p) and b*exp(p), and only through them do gradients pass. lengths [B]: a row's state is
-    taken after that many tokens; y beyond it means nothing. out [B, T, C], contiguous, of v's type: takes
-    y without a new allocation; not where gradients are wanted.
+    k, v [B, T, C], none of them 0; k of any size, |v| up to 1e15. state: (a, b, p), float32 [B, C] each, from an
+    earlier call; it stands for the sums a*exp(p) and b*exp(p), and only through them do gradients pass.
+    lengths [B]: a row's state is taken after that many tokens, at most T; y beyond it means nothing.
+    out [B, T, C], contiguous, of v's type, sharing no memory with k and v: takes y without a new allocation; not
+    where gradients are wanted.
     Returns y [B, T, C] in v's type and the state; computed in float32, or in float64 for float64 k.
     Raises ValueError where the shapes do not fit, BadInput for an impl that is unknown or cannot be used.
     """
     batch, tokens, channels = k.shape
-    if v.shape != k.shape or w.shape != (channels,) or u.shape != (channels,) or tokens == 0:
+    if v.shape != k.shape or w.shape != (channels,) or u.shape != (channels,) or k.numel() == 0:
         raise ValueError(
-            f"wkv4 wants k, v [B, T>0, C] and w, u [C], got k {list(k.shape)}, v {list(v.shape)}, "
+            f"wkv4 wants k, v [B, T, C], none of them 0, and w, u [C], got k {list(k.shape)}, v {list(v.shape)}, "
             f"w {list(w.shape)}, u {list(u.shape)}"
         )
     exact = torch.float64 if k.dtype is torch.float64 else torch.float32
@@ -110,6 +111,16 @@ def wkv4(
         state = initial_state(batch, channels, k.device, exact)
     elif any(part.shape != (batch, channels) for part in state):
         raise ValueError(f"wkv4 wants a state of three [{batch}, {channels}], got {[list(s.shape) for s in state]}")
+    if lengths is not None:
+        if lengths.shape != (batch,):
+            raise ValueError(f"wkv4 wants lengths [{batch}], got {list(lengths.shape)}")
+        lengths = lengths.clamp(0, tokens)
+    given = (w, u, v, *state) if lengths is None else (w, u, v, *state, lengths)
+    if any(x.device != k.device for x in given):
+        raise ValueError(
+            f"wkv4 wants all tensors on one device, got k on {k.device} and {[str(x.device) for x in given]}"
+        )
+    state = (_as(state[0], exact), _as(state[1], exact), _as(state[2], exact))
     gradients = torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v, *state))
     if out is not None and (
         gradients or out.shape != v.shape or (out.dtype, out.device) != (v.dtype, v.device) or not out.is_contiguous()

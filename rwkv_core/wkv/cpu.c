@@ -23,7 +23,8 @@
 #define ROWS 8          /* tokens worked on at once */
 #define SPAN 32         /* tokens between two stored states; backward computes again what lies between */
 #define TILE 1024       /* channels of a task: narrow tiles read memory badly, wider ones leave the first cache */
-#define K_LIMIT 40.f    /* linear while |k| <= 40, |u| <= 12 and sums and slopes <= 1e24: no product of these leaves float */
+/* Linear while |k| <= 40, |u| <= 12 and sums and slopes <= 1e24: then, with |v| <= 1e15, all products fit float. */
+#define K_LIMIT 40.f
 #define U_LIMIT 12.
 #define SUM_LIMIT 1e24f
 #define EMPTY -1e38        /* p of an empty sum */
@@ -41,7 +42,7 @@ typedef struct {
     int64_t batch, tokens, channels, threads;
     void (*parallel)(void (*)(void *), void *, unsigned, unsigned); /* OpenMP's GOMP_parallel of torch, or NULL */
     const float *w, *u, *k, *v; /* [C], [C], [B, T, C], [B, T, C] */
-    const int64_t *lengths;     /* [B] or NULL */
+    const int64_t *lengths;     /* [B], 0 to T, or NULL */
     float *carries;             /* [3, B, N, C]: the sums entering each span; forward may have NULL */
     const float *a, *b, *p;     /* [B, C] each: the sums at the start; backward: slopes of a, b, and p, at the end */
     float *y, *end;             /* forward: [B, T, C]; [3, B, C], the sums at the end */
@@ -435,10 +436,14 @@ static void task_forward(const Call *c, Work *s, int64_t row, int64_t from, int6
     const int64_t here = row * C + from;
     begin(s, c, from, width);
     take_sums(s, c->a + here, c->b + here, c->p + here);
-    if (c->carries && length == 0) give_sums(s, c->carries + row * spans * C + from, c->batch * spans * C);
+    if (c->carries) { /* the first as it was given: its slope is taken at its own p */
+        const float *first[] = {c->a, c->b, c->p};
+        for (int64_t i = 0; i < 3; i++)
+            memcpy(c->carries + ((i * c->batch + row) * spans) * C + from, first[i] + here, width * sizeof(float));
+    }
     for (int64_t t = 0; t < length; t += SPAN) {
         const int64_t rows = length - t < SPAN ? length - t : SPAN, at = start + t * C;
-        if (c->carries) give_sums(s, c->carries + (row * spans + t / SPAN) * C + from, c->batch * spans * C);
+        if (c->carries && t > 0) give_sums(s, c->carries + (row * spans + t / SPAN) * C + from, c->batch * spans * C);
         span_forward(s, c->k + at, c->v + at, c->y + at, rows, C, NULL);
     }
     for (int64_t t = length; t < c->tokens; t++) memset(c->y + start + t * C, 0, width * sizeof(float));
@@ -502,6 +507,9 @@ static void work(void *shared) {
         else
             task_forward(c, &s, row, from, width);
     }
+#ifdef __AVX512F__
+    _mm_sfence(); /* what was written past the cache is there for every thread that joins this one */
+#endif
     free(seen);
 }
 
@@ -513,7 +521,7 @@ static void *work_in_thread(void *shared) {
 /* Tokens between two stored states: the N of `carries`. */
 int64_t wkv4_span(void) { return SPAN; }
 
-/* Whether this processor has what the compiler was allowed to use. */
+/* Whether this processor has the widest vectors that the compiler was allowed to use. */
 int wkv4_runs_here(void) {
 #ifdef __x86_64__
     __builtin_cpu_init();

@@ -15,15 +15,28 @@ from torch import Tensor
 
 from rwkv_core.wkv.reference import State, initial_state, step
 
+PIECE = 1 << 19  # elements of k scanned at once on a CPU: what is held meanwhile should stay in its caches
+
 
 def wkv4(
     w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tensor | None, out: Tensor | None
 ) -> tuple[Tensor, State]:
-    """k, v [B, T, C] -> y [B, T, C] and the state after each row's length."""
+    """k, v [B, T, C] -> y [B, T, C] and the state after each row's length, long inputs piece by piece."""
+    tokens = k.shape[1]
+    step = tokens if k.device.type != "cpu" else max(16, PIECE * tokens // k.numel())
+    parts = []
+    for start in range(0, tokens, step):
+        left = None if lengths is None else (lengths - start).clamp(min=0)
+        y, state = _scan(w, u, k[:, start : start + step], v[:, start : start + step], state, left)
+        parts.append(y)
+    return torch.cat(parts, 1, out=out), state
+
+
+def _scan(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
     batch, tokens, channels = k.shape
     if tokens == 1 and lengths is None:
         y, state = step(w, u, k[:, 0], v[:, 0], state)
-        return _into(out, y[:, None]), state
+        return y[:, None], state
 
     size = 2 ** math.ceil(math.log2(tokens) / 2)
     chunks = math.ceil(tokens / size)
@@ -37,11 +50,7 @@ def wkv4(
     before, total = _scan_chunks(w, k, v, filled)
     carry, state = _carry(w, total, state, filled, size)
     y = _join(w, u, k, v, before, carry)
-    return _into(out, y.view(batch, chunks * size, channels)[:, :tokens]), state
-
-
-def _into(out: Tensor | None, y: Tensor) -> Tensor:
-    return y if out is None else out.copy_(y)
+    return y.view(batch, chunks * size, channels)[:, :tokens], state
 
 
 def _combine(first: State, second: State) -> State:

@@ -30,20 +30,18 @@ import triton.language as tl
 from torch import Tensor
 
 from rwkv_core.wkv import triton_v4
-from rwkv_core.wkv.triton_v4 import (
-    Saved,
+from rwkv_core.wkv.triton_shared import (
     add_terms,
     advance,
-    chunk_length,
     exp,
     gather,
-    known_width,
     load_rows,
     place,
     reciprocal,
     shares,
     store_state,
 )
+from rwkv_core.wkv.triton_v4 import Saved, chunk_length, known_width
 
 BACKWARD_FILL = (3, 12)  # as FORWARD_FILL: five passes over tensors, not eight, but more arithmetic in a walk
 

@@ -76,12 +76,20 @@ def test_many_threads_and_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     w, u, k, v = inputs(3, 70, 2 * 1024 + 17)
     one, (a, b, p) = wkv4(w, u, k, v, impl="c")
+    alone = gradients(w, u, k, v)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     for parallel in (cpu._parallel(), 0):  # torch's OpenMP; threads of our own
         monkeypatch.setattr(cpu, "_parallel", lambda parallel=parallel: parallel)
         five, state = wkv4(w, u, k, v, impl="c")
         assert torch.equal(one, five)
         assert all(torch.equal(x, y) for x, y in zip((a, b, p), state, strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(alone, gradients(w, u, k, v), strict=True))
+
+
+def gradients(*inputs: Tensor) -> tuple[Tensor, ...]:
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    y, _ = wkv4(*leaves, impl="c")
+    return torch.autograd.grad(y.square().sum(), leaves)
 
 
 @pytest.mark.parametrize("cut", [1, 13, 64])
@@ -199,12 +207,38 @@ def forget() -> None:
     choose.cache_clear()
 
 
+def test_an_empty_state_at_any_exponent_has_a_gradient(impl: str) -> None:
+    w, u, k, v = (x.to(device_of(impl)) for x in inputs(1, 5, 3))
+
+    def slope(impl: str) -> Tensor:
+        a, b, p = (torch.zeros(1, 3, device=k.device) for _ in range(3))
+        y, _ = wkv4(w, u, k, v, (a.requires_grad_(), b, p), impl=impl)
+        return torch.autograd.grad(y.sum(), a)[0]
+
+    torch.testing.assert_close(slope(impl), slope("reference"), rtol=1e-5, atol=1e-6)
+
+
+def test_a_length_beyond_the_row_is_the_row(impl: str) -> None:
+    w, u, k, v = (x.to(device_of(impl)) for x in inputs(2, 5, 3))
+    whole, state = wkv4(w, u, k, v, impl=impl)
+    y, end = wkv4(w, u, k, v, lengths=torch.tensor([9, 5], device=k.device), impl=impl)
+    assert torch.equal(y, whole) and torch.equal(end[0], state[0])
+    _, end = wkv4(w, u, k, v, lengths=torch.tensor([-3, 0], device=k.device), impl=impl)
+    assert not end[0].any() and not end[1].any()
+
+
 def test_bad_calls_are_refused() -> None:
     w, u, k, v = inputs(2, 5, 4)
     with pytest.raises(ValueError, match="wants k, v"):
         wkv4(w[:3], u, k, v)
     with pytest.raises(ValueError, match="wants k, v"):
         wkv4(w, u, k[:, :0], v[:, :0])
+    with pytest.raises(ValueError, match="none of them 0"):
+        wkv4(w, u, k[:0], v[:0])
+    with pytest.raises(ValueError, match=r"wants lengths \[2\], got \[1\]"):
+        wkv4(w, u, k, v, lengths=torch.tensor([3]))
+    with pytest.raises(ValueError, match="on one device"):
+        wkv4(w, u.to("meta"), k, v)
     with pytest.raises(ValueError, match="state of three"):
         wkv4(w, u, k, v, random_state(1, 4))
     with pytest.raises(BadInput, match="no WKV implementation 'cuda'"):
