@@ -32,14 +32,14 @@ NAMES = {
 COLOURS = {"c": "rwkv4", "triton": "rwkv4", "torch": "gpt-neo", "loop": "pythia", "transformers": "bloom", "fla": "opt"}
 KERNEL_TEXT = (
     "The WKV operator alone. Every contender's result, gradients included, was compared with the paper's recurrence "
-    "in float64 before it was timed; `error` is the largest difference, of the largest entry, and one that was far off "
-    "was not timed. All of them ran in turn in one process; `transformers` is what its model runs without its CUDA "
+    "in float64 before it was timed; error is the largest difference, of the largest entry, and one that was far off "
+    "was not timed. All of them ran in turn in one process; transformers is what its model runs without its CUDA "
     "kernel. The floor moves the bytes that must move and does nothing else: on a CPU the time of "
     "torch.add(k, v, out=y), scaled to the tensors of the pass (three forward, eight forward and backward), on a GPU "
     "those bytes at the bandwidth of a copy of 1 GiB (what fits in a GPU's cache can be faster)."
 )
 WHOLE_TEXT = (
-    "RWKV-4 as a whole in three implementations with the same random weights, in turn in one process; `error` is the "
+    "RWKV-4 as a whole in three implementations with the same random weights, in turn in one process; error is the "
     "largest difference of their logits (for a training step, of the embedding's gradient) from ours. prompt: the last "
     "logits of a prompt. train: one forward and backward pass of the loss. token: the next token's logits from a state."
 )
@@ -66,6 +66,7 @@ def views(rows: list[Row]) -> list[View]:
             if reached is not None:
                 frame_on = [experiment, machine, f"{device} {dtype}"]
                 here = reached.frame[(reached.frame[["experiment", "machine", "on"]] == frame_on).all(axis=1)]
+                here = here.drop(columns=["experiment", "machine", "on"])  # the section's title says them
                 tables += [Table(f"{name}-goals", "What was to be reached", here, reached.note)] if len(here) else []
             pictures = []
             if experiment == "kernels":
@@ -130,6 +131,10 @@ def _shape(row: pd.Series) -> str:
     return f"({row.batch}, {row.tokens}{width})"
 
 
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
+
+
 def _times(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
     for _, part in chosen.groupby([*SHAPE], sort=False, dropna=False):
@@ -141,7 +146,7 @@ def _times(chosen: pd.DataFrame, name: str) -> Table:
                     "shape": _shape(row),
                     "threads": row.threads,
                     "contender": _name(row),
-                    "ms": f"{row.value * 1e3:.3g} ({row.low * 1e3:.3g}-{row.high * 1e3:.3g})",
+                    "ms": f"{_ms(row.value)} ({_ms(row.low)}-{_ms(row.high)})",
                     "rounds": row.repeats,
                     "times the floor": f"{row.value / base.iloc[0]:.2f}" if len(base) else "-",
                     "error": _error(row),
