@@ -134,11 +134,9 @@ def _gemv(model: RWKV, batch: int) -> Step:
     return multiply
 
 
-TRANSFORMERS_NAMES = {
-    "unembed.": "head.",
-    "emb.": "rwkv.embeddings.",
-    "blocks.": "rwkv.blocks.",
-    "ln_out.": "rwkv.ln_out.",
+# transformers' names of the weights: the first part of ours, and what may stand within
+OUTER = {"unembed": "head", "emb": "rwkv.embeddings", "blocks": "rwkv.blocks", "ln_out": "rwkv.ln_out"}
+INNER = {
     ".ln0.": ".pre_ln.",
     ".att.": ".attention.",
     ".ffn.": ".feed_forward.",
@@ -149,7 +147,7 @@ TRANSFORMERS_NAMES = {
 
 
 def transformers_rwkv(model: RWKV) -> Any:
-    """transformers' RwkvForCausalLM with the weights of `model`, where and as they are."""
+    """transformers' RwkvForCausalLM with copies of the weights of `model`, on its device."""
     from transformers import RwkvConfig, RwkvForCausalLM
 
     spec = model.spec
@@ -162,14 +160,14 @@ def transformers_rwkv(model: RWKV) -> Any:
     )
     tensors = {}
     for name, tensor in model.state_dict().items():
-        for ours, theirs in TRANSFORMERS_NAMES.items():
-            starts = not ours.startswith(".") and ours.endswith(".")
-            name = theirs + name[len(ours) :] if starts and name.startswith(ours) else name
-            name = name if starts else name.replace(ours, theirs)
-        tensors[name] = tensor
+        first, rest = name.split(".", 1)
+        name = f"{OUTER[first]}.{rest}"
+        for ours, theirs in INNER.items():
+            name = name.replace(ours, theirs)
+        tensors[name] = tensor.clone()
     with torch.device("meta"):
         peer = RwkvForCausalLM(config)
-    peer.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+    peer.load_state_dict(tensors, assign=True)
     return peer.eval()
 
 

@@ -21,9 +21,9 @@ def _serves_all(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def _triton(*inputs: Any) -> tuple[Tensor, State]:
-    from rwkv_core.wkv import triton_v4  # where triton is not installed the other implementations work
+    from rwkv_core.wkv import triton_v4, triton_v4_backward  # without triton the other implementations work
 
-    return fused.wkv4(triton_v4, *inputs)
+    return fused.wkv4(triton_v4.forward, triton_v4_backward.backward, *inputs)
 
 
 def _triton_lacks(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -50,7 +50,7 @@ class Implementation:
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "reference": Implementation(reference.wkv4),
     "torch": Implementation(parallel.wkv4),
-    "c": Implementation(functools.partial(fused.wkv4, cpu), cpu.lacks),
+    "c": Implementation(functools.partial(fused.wkv4, cpu.forward, cpu.backward), cpu.lacks),
     "triton": Implementation(_triton, _triton_lacks, half=True),
 }
 

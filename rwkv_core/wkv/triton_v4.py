@@ -211,19 +211,3 @@ def forward(
         )  # fmt: skip
     a, b, p = final.unbind()
     return (a, b, p), Saved(carries, INTERVAL)
-
-
-def backward(
-    w: Tensor,
-    u: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lengths: Tensor | None,
-    saved: Saved,
-    dy: Tensor,
-    dstate: tuple[Tensor, Tensor],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """dw, du, dk, dv, da, db: see `triton_v4_backward`, which is not needed for inference."""
-    from rwkv_core.wkv import triton_v4_backward
-
-    return triton_v4_backward.backward(w, u, k, v, lengths, saved, dy, dstate)

@@ -101,7 +101,7 @@ def errors(
     loss = (exact * dy.double()).sum() + (slopes[0] * a * scale + slopes[1] * b * scale).sum()
     true_gradients = torch.autograd.grad(loss, leaves)
     da, db = (slopes * torch.exp(exponent - p.detach())).float().unbind()
-    gradients = triton_v4.backward(w, u, k, v, lengths, saved, dy, (da, db))
+    gradients = triton_v4_backward.backward(w, u, k, v, lengths, saved, dy, (da, db))
     for name, gradient, true in zip(["dw", "du", "dk", "dv", "da", "db"], gradients, true_gradients, strict=True):
         results[name], expected[name] = gradient, true
     for name, result in results.items():
@@ -197,7 +197,7 @@ def test_slopes_beyond_the_end_are_ignored(monkeypatch: pytest.MonkeyPatch) -> N
     y = torch.full_like(v, math.nan)
     end, saved = triton_v4.forward(w, u, k, v, start(2, 4), lengths, y, save=True)
     dstate = torch.randn_like(end[0]), torch.randn_like(end[1])
-    gradients = triton_v4.backward(w, u, k, v, lengths, saved, dy, dstate)
+    gradients = triton_v4_backward.backward(w, u, k, v, lengths, saved, dy, dstate)
     assert all(x.isfinite().all() for x in (*end, *gradients))
     assert not y[beyond].any() and not gradients[2][beyond].any() and not gradients[3][beyond].any()
     for part, slope, initial, final in zip(start(2, 4), dstate, gradients[4:], end, strict=False):
@@ -231,7 +231,7 @@ def test_graph_capture(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def both() -> tuple[Tensor, ...]:
         end, saved = triton_v4.forward(w, u, k, v, state, lengths, y, save=True)
-        return *end, *triton_v4.backward(w, u, k, v, lengths, saved, dy, (state[0], state[1]))
+        return *end, *triton_v4_backward.backward(w, u, k, v, lengths, saved, dy, (state[0], state[1]))
 
     torch.use_deterministic_algorithms(False)
     expected = [x.clone() for x in (*both(), y)]
