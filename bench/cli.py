@@ -22,15 +22,28 @@ app = typer.Typer(
 
 Matrix = Annotated[Path, typer.Argument(help="A matrix file: configs/pocket.yaml, configs/inference-cpu.yaml, ...")]
 StoreOption = Annotated[Path | None, typer.Option("--store", help="Folder of records; results/NAME if not given.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder with <task>/<split>.jsonl for the zero-shot tasks; what it lacks comes from the hub."),
+]
+TokenizerFile = Annotated[
+    Path | None, typer.Option("--tokenizer", help="A tokenizer.json to use instead of each model's own.")
+]
 Only = Annotated[str, typer.Option(help="Only cells whose id contains this, as in --only pythia.")]
 
 
 @app.command()
-def plan(matrix: Matrix, store: StoreOption = None, only: Only = "") -> None:
+def plan(
+    matrix: Matrix,
+    store: StoreOption = None,
+    only: Only = "",
+    data_dir: DataDir = None,
+    tokenizer: TokenizerFile = None,
+) -> None:
     """List the cells of a matrix and which of them are measured. Measures nothing."""
     from bench import matrix as matrices
 
-    chosen = matrices.choose(matrix, store, only)
+    chosen = matrices.choose(matrix, store, only, _files(data_dir, tokenizer))
     for cell in chosen.cells:
         typer.echo(f"{chosen.state(cell):12} {cell.id}")
     typer.echo(f"{len(chosen.cells)} cells, {len(chosen.pending)} to measure, records in {chosen.store.folder}")
@@ -41,6 +54,8 @@ def run(
     matrix: Matrix,
     store: StoreOption = None,
     only: Only = "",
+    data_dir: DataDir = None,
+    tokenizer: TokenizerFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure at most this many cells now.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured, and stop.")] = False,
 ) -> None:
@@ -52,9 +67,9 @@ def run(
     from bench import matrix as matrices
 
     if dry_run:
-        plan(matrix, store, only)
+        plan(matrix, store, only, data_dir, tokenizer)
         return
-    chosen = matrices.choose(matrix, store, only)
+    chosen = matrices.choose(matrix, store, only, _files(data_dir, tokenizer))
     if not chosen.pending:
         typer.echo(f"nothing to measure: all {len(chosen.cells)} cells are in {chosen.store.folder}")
         return
@@ -68,6 +83,10 @@ def run(
     typer.echo(f"{counted}; records in {chosen.store.folder}: now `rwkv-bench report {chosen.store.folder}`")
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def _files(data_dir: Path | None, tokenizer: Path | None) -> dict[str, str]:
+    return {key: str(path) for key, path in (("data", data_dir), ("tokenizer", tokenizer)) if path is not None}
 
 
 @app.command()

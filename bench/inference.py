@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench import memory, timing
 from rwkv_core.decode import generate, greedy
+from rwkv_core.load import out_of_memory
 from rwkv_core.spec import AtLeast, LanguageModel, Unsupported
 
 VERSION = 1
@@ -131,7 +132,7 @@ def _disagreement(model: LanguageModel, tokens: Tensor, logits: Tensor) -> float
     try:
         whole = model.head(model.hidden(tokens, keep=False)[0][:, -1])
     except Exception as error:
-        if memory.out_of_memory(error):
+        if out_of_memory(error):
             return None
         raise
     found = float((logits - whole).abs().max() / whole.abs().max())

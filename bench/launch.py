@@ -40,7 +40,7 @@ def alone(cells: Sequence[Cell]) -> Iterator[Record]:
 
 def _alone(cell: Cell, folder: Path) -> Record:
     asked, answered, log = folder / "cell.json", folder / "record.json", folder / "log.txt"
-    asked.write_text(json.dumps(cell.to_dict()))
+    asked.write_text(json.dumps({**cell.to_dict(), "paths": dict(cell.paths)}))
     kills = _oom_kills()
     with log.open("wb") as output:
         child = subprocess.Popen(

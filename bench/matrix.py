@@ -6,7 +6,7 @@ import itertools
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +46,9 @@ class Outcome:
     failed: list[Record]
 
 
-def choose(path: Path, folder: Path | None, only: str) -> Chosen:
+def choose(path: Path, folder: Path | None, only: str, instead: Mapping[str, str] | None = None) -> Chosen:
     """The cells of a matrix file whose id contains `only`; the store is results/NAME unless given."""
-    cells = plan.read(path)
+    cells = plan.read(path, instead)
     kept = [cell for cell in cells if only in cell.id]
     if not kept:
         raise BadInput(f"--only {only!r} is in none of the {len(cells)} cells; `rwkv-bench plan {path}` lists them")

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import re
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,16 +123,6 @@ def _status_bytes(key: str) -> int:
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"/proc/self/status has no {key}")
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error means that memory ran out; some libraries have no type of their own for it."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return (
-        isinstance(error, RuntimeError)
-        and re.search("out of memory|ALLOC_FAILED|allocate memory", str(error)) is not None
-    )
 
 
 def _nvml_used() -> int | None:

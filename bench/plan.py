@@ -17,10 +17,16 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from bench import inference, kernels, peers
+from evals.zeroshot import run as zeroshot
 from rwkv_core import load
-from rwkv_core.spec import AtLeast, BadInput, ModelSpec, near
+from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf, near
 
-EXPERIMENTS: dict[str, ModuleType] = {"inference": inference, "kernels": kernels, "peers": peers}
+EXPERIMENTS: dict[str, ModuleType] = {
+    "inference": inference,
+    "kernels": kernels,
+    "peers": peers,
+    "zeroshot": zeroshot,
+}
 
 DEVICES = ("cpu", "cuda")
 AXES = {"model": None, "weights": "pretrained", "attention": "default", "device": "cpu", "dtype": "float32"}
@@ -28,7 +34,9 @@ AXES = {"model": None, "weights": "pretrained", "attention": "default", "device"
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to measure. Two cells are the same when everything in here is."""
+    """One thing to measure. Two cells are the same when everything in here is, `paths` apart: where on this
+    machine the files lie that a parameter stands for; the parameter itself names their content.
+    """
 
     experiment: str
     version: int
@@ -36,11 +44,12 @@ class Cell:
     device: str
     dtype: str
     params: Mapping[str, Any] = field(hash=False)
+    paths: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def id(self) -> str:
         """A readable name and a hash of all of it; also the name of its record's file."""
-        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        content = json.dumps(self._content(), sort_keys=True)
         defaults = _defaults(self.experiment)
         named = [f"{k}={v}" for k, v in self.params.items() if v != defaults[k] or k == "protocol"]
         parts = [self.experiment, self.model.name, self.device, self.dtype, *named]
@@ -51,8 +60,17 @@ class Cell:
         """Cells of one group share a loaded model."""
         return self.model, self.device, self.dtype
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The parameters as the experiment takes them, files by their path."""
+        return {**self.params, **self.paths}
+
     def to_dict(self) -> dict[str, Any]:
-        return {"id": self.id, **dataclasses.asdict(self)}
+        """For a record, which does not tell where somebody's files lie."""
+        return {"id": self.id, **self._content()}
+
+    def _content(self) -> dict[str, Any]:
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "paths"}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Cell:
@@ -68,8 +86,10 @@ class Cell:
         return all(v >= other.params[k] if k in grows else v == other.params[k] for k, v in self.params.items())
 
 
-def read(path: Path) -> list[Cell]:
-    """The cells of a matrix file, in its order, grouped by model. Raises BadInput naming file and key."""
+def read(path: Path, instead: Mapping[str, str] | None = None) -> list[Cell]:
+    """The cells of a matrix file, in its order, grouped by model; `instead`: values that go before the file's in
+    every run that has such a parameter. Raises BadInput naming file and key.
+    """
     try:
         matrix = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -83,12 +103,16 @@ def read(path: Path) -> list[Cell]:
         or len(matrix) != 1
     ):
         raise BadInput(f"{path}: a matrix is a mapping with the one key `runs:`, a list; see configs/pocket.yaml")
-    cells = [cell for i, run in enumerate(matrix["runs"], 1) for cell in _expand(run, f"{path}, run {i}")]
+    instead = instead or {}
+    cells = [cell for i, run in enumerate(matrix["runs"], 1) for cell in _expand(run, f"{path}, run {i}", instead)]
+    for key in instead:
+        if not any(key in cell.params for cell in cells):
+            raise BadInput(f"{path}: nothing in this matrix reads {key}, so there is nothing to replace")
     order = {group: i for i, group in enumerate(dict.fromkeys(cell.group for cell in cells))}
     return sorted(dict.fromkeys(cells), key=lambda cell: order[cell.group])
 
 
-def _expand(run: Any, where: str) -> list[Cell]:
+def _expand(run: Any, where: str, instead: Mapping[str, str]) -> list[Cell]:
     """The product of every list in one run."""
     if not isinstance(run, dict):
         raise BadInput(f"{where}: must be a mapping with `experiment` and `model`, not {run!r}")
@@ -101,7 +125,10 @@ def _expand(run: Any, where: str) -> list[Cell]:
             raise BadInput(f"{where}: {name} has no parameter {key!r}{near(str(key), [*AXES, *defaults])}")
     if "model" not in run:
         raise BadInput(f"{where}: `model` is missing; give one name of configs/models.yaml, or a list")
-    lists = {key: value if isinstance(value, list) else [value] for key, value in {**AXES, **defaults, **run}.items()}
+    if missing := [key for key, value in defaults.items() if value is inspect.Parameter.empty and key not in run]:
+        raise BadInput(f"{where}: {name} needs `{missing[0]}`")
+    run = {**AXES, **defaults, **run, **{key: value for key, value in instead.items() if key in defaults}}
+    lists = {key: value if isinstance(value, list) else [value] for key, value in run.items()}
     if empty := [key for key, values in lists.items() if not values]:
         raise BadInput(f"{where}: {empty[0]} is an empty list")
     cells = []
@@ -119,8 +146,20 @@ def _expand(run: Any, where: str) -> list[Cell]:
         _choice(where, "dtype", one["dtype"], load.DTYPES)
         params = {key: one[key] for key in defaults}
         _check(where, name, params)
-        cells.append(Cell(name, EXPERIMENTS[name].VERSION, model, one["device"], one["dtype"], params))
+        paths = _name_files(where, name, params)
+        cells.append(Cell(name, EXPERIMENTS[name].VERSION, model, one["device"], one["dtype"], params, paths))
     return cells
+
+
+def _name_files(where: str, experiment: str, params: dict[str, Any]) -> dict[str, str]:
+    """Put what identifies its content in place of each file that `params` names; where the files are."""
+    paths = {}
+    for key, identify in getattr(EXPERIMENTS[experiment], "FILES", {}).items():
+        try:
+            params[key], paths[key] = identify(params[key], params)
+        except (BadInput, OSError) as error:
+            raise BadInput(f"{where}: {error}") from error
+    return paths
 
 
 def _weights(given: Any) -> str:
@@ -148,15 +187,17 @@ def _check(where: str, experiment: str, params: Mapping[str, Any]) -> None:
     """Each value against the annotation in the experiment's signature."""
     hints = typing.get_type_hints(EXPERIMENTS[experiment].run, include_extras=True)
     for key, value in params.items():
-        hint, least = hints[key], None
+        hint, mark = hints[key], None
         if get_origin(hint) is typing.Annotated:
-            hint, least = get_args(hint)[0], next(a.least for a in get_args(hint)[1:] if isinstance(a, AtLeast))
+            hint, mark = get_args(hint)
         if get_origin(hint) is Literal:
             _choice(where, key, value, get_args(hint))
         elif type(value) is not hint:
             raise BadInput(f"{where}: {key} must be a value of type {hint.__name__}, not {value!r}")
-        elif least is not None and value < least:
-            raise BadInput(f"{where}: {key} must be at least {least}, not {value!r}")
+        elif isinstance(mark, OneOf):
+            _choice(where, key, value, mark.names())
+        elif isinstance(mark, AtLeast) and value < mark.least:
+            raise BadInput(f"{where}: {key} must be at least {mark.least}, not {value!r}")
 
 
 def _choice(where: str, key: str, value: Any, choices: Iterable[str]) -> None:

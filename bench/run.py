@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
-from bench.memory import out_of_memory
 from bench.plan import EXPERIMENTS, Cell
 from reports import provenance
 from reports.record import Record, Status
 from rwkv_core import weights
-from rwkv_core.load import load
+from rwkv_core.load import load, out_of_memory
 from rwkv_core.spec import BadInput, LanguageModel, Unsupported
 
 
@@ -56,7 +55,7 @@ def without_result(cell: Cell, status: Status, why: object, trace: str = "") -> 
 def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[], dict[str, Any]]) -> Record:
     started = time.perf_counter()
     try:
-        metrics, samples = run(device=cell.device, **cell.params)
+        metrics, samples = run(device=cell.device, **cell.arguments)
     except Exception as error:
         return failed(cell, error)
     wall = round(time.perf_counter() - started, 2)

@@ -1,30 +1,36 @@
 """Where records lie: one JSON file a cell. That the file is there is what resumes a run.
 
 A file is written under a temporary name, flushed to the disk and moved into place, so that what has
-a record's name is whole.
+a record's name is whole. What was found for each item of a task, `items` among a record's samples,
+lies beside it as compressed JSON lines and is written before it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
+import gzip
+import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from reports.record import SCHEMA, Record, SchemaTooNew
 from rwkv_core.spec import BadInput
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """The file appears whole or not at all. Raises BadInput where there is no room or no permission."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".writing-", delete=False) as file:
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".writing-", delete=False) as file:
             temporary = Path(file.name)
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
@@ -37,24 +43,38 @@ def write_atomically(path: Path, text: str) -> None:
         ) from error
 
 
+def _pack(items: list[dict[str, Any]]) -> bytes:
+    lines = "".join(json.dumps(item, separators=(",", ":")) + "\n" for item in items)
+    return gzip.compress(lines.encode(), mtime=0)  # the same items, the same file
+
+
+def _unpack(content: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress(content).decode().splitlines()]
+
+
 class Store:
     """A folder of records."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self) -> tuple[dict[str, Record], dict[Path, str]]:
-        """Records by cell id, and a warning for each damaged file. Raises BadInput for a newer schema."""
+    def read(self, items: bool = False) -> tuple[dict[str, Record], dict[Path, str]]:
+        """Records by cell id, and a warning for each damaged file; `items`: with the items of their samples.
+
+        Raises BadInput for a newer schema.
+        """
         records, damaged = {}, {}
         for path in sorted(self.folder.glob("*.json")):
             try:
                 record = Record.from_json(path.read_text())
+                if items and "items" in record.samples:
+                    record.samples["items"] = _unpack(self._items_path(record).read_bytes())
             except SchemaTooNew as error:
                 raise BadInput(
                     f"{path}: written by a newer rwkv-bench (schema {error}, this one knows {SCHEMA}); "
                     "update it or choose another --store"
                 ) from error
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, EOFError, FileNotFoundError, gzip.BadGzipFile, zlib.error) as error:
                 damaged[path] = f"{path}: damaged record ({error}); it counts as not measured"
                 continue
             records[record.id] = record
@@ -63,8 +83,15 @@ class Store:
     def write(self, record: Record) -> Path:
         """The record's file, replacing an earlier one of the same cell."""
         path = self.folder / f"{record.id}.json"
+        if "items" in record.samples:
+            items = record.samples["items"]
+            write_atomically(self._items_path(record), _pack(items))
+            record = dataclasses.replace(record, samples={**record.samples, "items": len(items)})
         write_atomically(path, record.to_json())
         return path
+
+    def _items_path(self, record: Record) -> Path:
+        return self.folder / f"{record.id}.items.jsonl.gz"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -28,7 +28,9 @@ class CacheState:
 
 
 class HFModel(nn.Module):
-    """A LanguageModel over a transformers causal model. Recurrent ones (Mamba) have no ragged batches."""
+    """A LanguageModel over a transformers causal model. Recurrent ones (Mamba) have no ragged batches, and
+    go on from a state by one token at a time.
+    """
 
     def __init__(self, spec: ModelSpec, causal: Any, source: str | None = None) -> None:
         super().__init__()
@@ -37,6 +39,7 @@ class HFModel(nn.Module):
         self.source = source
         self.revision = getattr(causal.config, "_commit_hash", None)
         self.attention = "ssm" if spec.recurrent else str(causal.config._attn_implementation)
+        self.ragged = not spec.recurrent
 
     def hidden(
         self, tokens: Tensor, state: CacheState | None = None, lengths: Tensor | None = None, keep: bool = True
@@ -48,26 +51,39 @@ class HFModel(nn.Module):
         """
         batch, new = tokens.shape
         past = state.tokens if state else 0
+        mask = state.mask if state else None
         limit = self.spec.max_tokens
-        if limit is not None and past + new > limit:
-            raise Unsupported(f"{self.spec.name} has {limit} learned positions; {past + new} tokens do not fit")
+        if limit is not None and (reach := _longest(past, new, mask, lengths)) > limit:
+            raise Unsupported(f"{self.spec.name} has {limit} learned positions; {reach} tokens do not fit")
         if not keep and state is None:
             return self.causal.base_model(input_ids=tokens, use_cache=False).last_hidden_state, None
         if self.spec.recurrent:
             return self._recurrent(tokens, state, lengths)
         cache = state.cache if state else DynamicCache(config=self.causal.config)
-        mask = state.mask if state else None
         options: dict[str, Any] = {}
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(batch, new)], 1)
             options["attention_mask"] = mask
             if self.spec.architecture["model_type"] != "bloom":  # ALiBi counts the mask itself
-                options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
+                last = None if limit is None else limit - 1  # of padding that reaches beyond
+                options["position_ids"] = (mask.cumsum(1) - 1).clamp(0, last)[:, past:]
         out = self.causal.base_model(input_ids=tokens, past_key_values=cache, use_cache=True, **options)
         after = CacheState(cache, mask, past + new)
-        if lengths is not None:
+        if lengths is not None and keep:
             after.mask = _align_right(cache, mask, lengths, past, new)
         return out.last_hidden_state, after
+
+    def take(self, state: CacheState, rows: Tensor) -> CacheState:
+        """The cache of the given rows [N], repeated where asked, less the slots that none of them uses."""
+        first, mask = 0, None
+        if state.mask is not None:
+            mask = state.mask[rows]
+            first = int(mask.any(0).int().argmax())
+            mask = None if bool(mask[:, first:].all()) else mask[:, first:]
+        cache = DynamicCache(config=self.causal.config)
+        for i, layer in enumerate(state.cache.layers):
+            cache.update(layer.keys[rows, :, first:], layer.values[rows, :, first:], i)
+        return CacheState(cache, mask, state.tokens - first)
 
     def _recurrent(self, tokens: Tensor, state: CacheState | None, lengths: Tensor | None) -> tuple[Tensor, CacheState]:
         if lengths is not None and bool((lengths != tokens.shape[1]).any()):
@@ -142,6 +158,14 @@ def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
 
 def _attention(spec: ModelSpec) -> dict[str, str]:
     return {} if spec.attention == "default" else {"attn_implementation": spec.attention}
+
+
+def _longest(past: int, new: int, mask: Tensor | None, lengths: Tensor | None) -> int:
+    """The tokens of the longest row, padding apart."""
+    if mask is None and lengths is None:
+        return past + new
+    before = past if mask is None else mask.sum(1)
+    return int((before + (new if lengths is None else lengths)).max())  # type: ignore[union-attr]
 
 
 def _align_right(cache: Any, mask: Tensor | None, lengths: Tensor, past: int, new: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ def offline(spec: ModelSpec, error: Exception) -> str:
     return (
         f"{spec.name}: the hub repository {spec.repo} at {spec.revision} is neither cached nor reachable "
         f"({type(error).__name__}); copy it here and give its folder as `weights:`, or use `weights: random:0`"
+    )
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error means that memory ran out; some libraries have no type of their own for it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return (
+        isinstance(error, RuntimeError)
+        and re.search("out of memory|ALLOC_FAILED|allocate memory", str(error)) is not None
     )
 
 

@@ -54,6 +54,7 @@ class RWKV(nn.Module):
     """RWKV-4 (paper sec. 3). Parameters are uninitialised: fill them from a checkpoint or by init.py."""
 
     blocks: Sequence[Block]  # a ModuleList
+    ragged = True
 
     def __init__(self, spec: ModelSpec, *, impl: str = "auto") -> None:
         super().__init__()
@@ -137,6 +138,10 @@ class RWKV(nn.Module):
                 x = x / 2
         x = self.ln_out(x)
         return x[:, None] if single else x, after
+
+    def take(self, state: State, rows: Tensor) -> State:
+        """The state of the given rows [N], repeated where asked; see LanguageModel."""
+        return [LayerState(x[rows], (a[rows], b[rows], p[rows]), y[rows]) for x, (a, b, p), y in state]
 
     def head(self, hidden: Tensor) -> Tensor:
         """hidden [..., C] -> logits [..., V]."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -122,6 +122,7 @@ class LanguageModel(Protocol):
 
     spec: ModelSpec
     revision: str | None  # the hub commit that the weights were read from, where they were
+    ragged: bool  # whether a batch may keep state for rows of different lengths, and go on by many tokens
 
     @property
     def attention(self) -> str:
@@ -141,6 +142,10 @@ class LanguageModel(Protocol):
         """
         ...
 
+    def take(self, state: Any, rows: Any) -> Any:
+        """A new state of the given rows [N] of `state`, in that order, repeated where asked; `state` stays usable."""
+        ...
+
     def head(self, hidden: Any) -> Any:
         """hidden [..., C] -> logits [..., V]; separate, so that it is computed only where it is read."""
         ...
@@ -156,6 +161,12 @@ class AtLeast(NamedTuple):
     """The smallest value of an experiment's parameter: `repeats: Annotated[int, AtLeast(3)] = 3`."""
 
     least: float
+
+
+class OneOf(NamedTuple):
+    """The names that an experiment's parameter may have: `task: Annotated[str, OneOf(names)]`."""
+
+    names: Callable[[], Iterable[str]]
 
 
 def rwkv4_parameters(vocab: int, width: int, layers: int) -> int:

@@ -1,0 +1,74 @@
+"""A task's items from this machine: `<task>/<split>.jsonl` below a directory, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rwkv_core.spec import BadInput
+
+
+def dataset(path: str, fields: list[str], answer: str, split: str, docs: int, **_: Any) -> Any:
+    """What lm-eval asks for instead of a hub data set: {split: items}, with the fields that the task reads;
+    the first `docs` of them, 0 for all.
+
+    Raises BadInput naming file and line.
+    """
+    from datasets import Dataset
+
+    rows = read(Path(path), fields, answer, docs)
+    try:
+        return {split: Dataset.from_list(rows)}
+    except (ValueError, TypeError) as error:  # pyarrow's: a field that is a string here and a number there
+        raise BadInput(f"{path}: the items have fields of different types ({_first_line(error)})") from error
+
+
+def read(path: Path, fields: Iterable[str], answer: str, docs: int = 0) -> list[dict[str, Any]]:
+    """The items of a file, the first `docs` or all.
+
+    Raises BadInput for broken JSON, a missing field, no answer, no choices or no items.
+    """
+    rows = []
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    rows.append(_item(line, f"{path}, line {number}", fields, answer))
+                if len(rows) == docs > 0:
+                    break
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    if not rows:
+        raise BadInput(f"{path}: no items in there; one JSON object a line is needed")
+    return rows
+
+
+def _item(line: str, where: str, fields: Iterable[str], answer: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadInput(f"{where}: broken JSON ({error}); is the file whole?") from error
+    if not isinstance(row, dict):
+        raise BadInput(f"{where}: a JSON object is needed, not {type(row).__name__}")
+    name = f"{where} (item {identity})" if (identity := row.get("id", row.get("idx"))) is not None else where
+    for field in fields:
+        if field not in row:
+            raise BadInput(f"{name}: the field {field!r} is missing; it has {', '.join(row)}")
+        if _empty(row[field]):
+            raise BadInput(f"{name}: {field!r} is empty: there is nothing to choose from")
+    if row[answer] in (None, "", -1):
+        raise BadInput(f"{name}: no answer ({answer!r} is {row[answer]!r}); such an item cannot be scored")
+    return {field: row[field] for field in fields}
+
+
+def _empty(value: Any) -> bool:
+    """A list without entries, or an object with such a list."""
+    if isinstance(value, Mapping):
+        return any(_empty(part) for part in value.values())
+    return isinstance(value, list) and not value
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,107 @@
+"""Greedy text until a stop string, prompts of different lengths in one batch: each row's state is that of its true end,
+so that no padding ever enters a state, and the text is the same as with the prompt alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+
+from evals.zeroshot.score import halving
+from evals.zeroshot.sharing import batches
+from rwkv_core.spec import BadInput
+
+if TYPE_CHECKING:
+    from evals.zeroshot.adapter import Adapter
+
+MAX_NEW_TOKENS = 256  # lm-eval's own default
+
+
+@dataclass
+class Prompt:
+    """One request: its tokens, where to stop, and what has been generated."""
+
+    tokens: list[int]
+    stops: list[str]
+    most: int
+    number: int
+    generated: list[int] = field(default_factory=list)
+    text: str = ""
+
+    def accept(self, token: int, adapter: Adapter) -> bool:
+        """Take the next token; False where the text has ended."""
+        if token == adapter.eot_token_id:
+            return False
+        self.generated.append(token)
+        self.text = adapter.codec.decode(self.generated)
+        found = [self.text.index(stop) for stop in self.stops if stop in self.text]
+        if found:
+            self.text = self.text[: min(found)]
+        return not found and len(self.generated) < self.most
+
+
+def generate_until(adapter: Adapter, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """(context, lm-eval's generation arguments) -> the text after each. Raises BadInput where sampling is asked for."""
+    prompts = [_prompt(adapter, number, *request) for number, request in enumerate(requests)]
+    model, limits = adapter.scorer.model, adapter.scorer.limits
+    rows = sorted(prompts, key=lambda prompt: len(prompt.tokens), reverse=True)
+    itemsize = next(p for _, p in model.named_parameters()).itemsize
+    with tqdm(total=len(rows), desc=adapter.scorer.label, unit="prompt", leave=False, dynamic_ncols=True) as bar:
+        for part in [rows] if model.ragged else _alike(rows):
+            longest = len(part[0].tokens) + max(prompt.most for prompt in part)
+            most_rows = max(1, limits.state_bytes // model.spec.state_bytes(longest, itemsize))
+            for cut in batches([len(p.tokens) for p in part], limits.tokens, most_rows, limits.call_tokens):
+                halving(lambda batch: _run(adapter, batch), part[cut])
+                bar.update(cut.stop - cut.start)
+    return [prompt.text for prompt in prompts]
+
+
+def _prompt(adapter: Adapter, number: int, context: str, options: Mapping[str, Any]) -> Prompt:
+    if options.get("do_sample") or options.get("temperature", 0.0) > 0:
+        raise BadInput(f"only greedy generation is measured, and the task asks for {dict(options)}")
+    until = options.get("until", [])
+    most = int(options.get("max_gen_toks", MAX_NEW_TOKENS))
+    tokens = [*adapter.prefix, *(adapter.codec.encode(context) or [adapter.prefix_token_id])]
+    window = adapter.max_length - most
+    if window < 1:
+        raise BadInput(f"{most} new tokens leave no room for a prompt in a window of {adapter.max_length}")
+    adapter.counts["requests"] += 1
+    adapter.counts["truncated"] += len(tokens) > window
+    return Prompt(tokens[-window:], [until] if isinstance(until, str) else list(until), most, number)
+
+
+def _alike(rows: Sequence[Prompt]) -> list[list[Prompt]]:
+    """Rows of one length together, for a model that keeps no ragged states."""
+    found: dict[int, list[Prompt]] = {}
+    for prompt in rows:
+        found.setdefault(len(prompt.tokens), []).append(prompt)
+    return list(found.values())
+
+
+@torch.inference_mode()
+def _run(adapter: Adapter, batch: Sequence[Prompt]) -> None:
+    """All prompts of a batch to their end; rows that have ended are dropped from the state."""
+    model, device = adapter.scorer.model, adapter.scorer.device
+    for prompt in batch:  # it may be a second try, after memory ran out
+        prompt.generated, prompt.text = [], ""
+    lengths = torch.tensor([len(prompt.tokens) for prompt in batch], device=device)
+    padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long, device=device)
+    for row, prompt in zip(padded, batch, strict=True):
+        row[: len(prompt.tokens)] = torch.tensor(prompt.tokens, device=device)
+    hidden, state = model.hidden(padded, lengths=lengths if model.ragged else None)
+    last = hidden[torch.arange(len(batch), device=device), lengths - 1]
+    going = list(batch)
+    while True:
+        tokens = model.head(last).argmax(-1)
+        kept = [i for i, token in enumerate(tokens.tolist()) if going[i].accept(token, adapter)]
+        if not kept:
+            return
+        if len(kept) < len(going):
+            rows = torch.tensor(kept, device=device)
+            state, tokens, going = model.take(state, rows), tokens[rows], [going[i] for i in kept]
+        hidden, state = model.hidden(tokens[:, None], state)
+        last = hidden[:, -1]

@@ -1,0 +1,157 @@
+"""The zero-shot experiment: one model, one task, one protocol, scored as lm-eval scores it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from evals.zeroshot import tasks
+from evals.zeroshot.score import LIMITS, Scorer
+from rwkv_core import tokenizer as tokenizers
+from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf
+
+VERSION = 1
+ALONE = False  # scores are not times: the tasks of a model share one process and one loaded model
+SHAPE_ONLY = False  # it needs the weights
+GROWS = ()
+
+
+def run(
+    model: LanguageModel,
+    *,
+    device: str,
+    task: Annotated[str, OneOf(tasks.catalogue)],
+    protocol: Literal["v0.4", "v0.3"] = "v0.4",
+    data: str = "hub",
+    tokenizer: str = "own",
+    docs: Annotated[int, AtLeast(0)] = 0,
+    share: bool = True,
+    batch_tokens: Annotated[int, AtLeast(0)] = 0,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Score a task. data: a directory with `<task>/<split>.jsonl`, or hub; a task that the directory lacks comes
+    from the hub. tokenizer: a tokenizer.json, or the model's own. docs: the first so many items, 0 for all.
+    share: compute common contexts once. batch_tokens: the most in one batch, 0 for the device's default.
+
+    Returns metrics (each with its standard error and chance) and `items`, what was found for each item.
+    """
+    from evals.zeroshot.adapter import Adapter, Codec  # here, because lm-eval takes seconds to import
+
+    loaded = tasks.load(task, data, protocol, docs)
+    found = tokenizers.read(Path(tokenizer)) if tokenizer != "own" else None
+    encode = (lambda text: found.encode(text, add_special_tokens=False).ids) if found else model.encode
+    codec = Codec(encode, (lambda tokens: found.decode(list(tokens))) if found else model.decode)
+    limits = LIMITS[device]
+    if batch_tokens:
+        limits = limits._replace(tokens=batch_tokens)
+    scorer = Scorer(model, device, share=share, limits=limits, label=f"{task} {model.spec.label}")
+    adapter = Adapter(scorer, codec, protocol)
+    started = time.perf_counter()
+    metrics, items = evaluate(loaded, adapter, docs)
+    metrics |= {
+        **dict(adapter.counts),
+        "score_s": time.perf_counter() - started,
+        "data_source": "local" if tasks.local_folder(data, task) else "hub",
+        "data_fingerprint": tasks.fingerprint(loaded, docs),
+        "window": adapter.max_length,
+        "prompt_prefix": adapter.prefix,
+        "parameters": sum(p.numel() for _, p in model.named_parameters()),
+    }
+    return metrics, {"items": items}
+
+
+def evaluate(task: Any, lm: Any, docs: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Metrics of a task object of lm-eval with any of its models, and the items they are made of."""
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for something that takes no time
+        task.build_all_requests(limit=docs or None)
+    instances = task.instances
+    kinds = {instance.request_type for instance in instances}
+    (kind,) = kinds
+    if hasattr(lm, "codec"):
+        texts = [text for instance in instances for text in instance.args if isinstance(text, str)]
+        lm.codec.check(texts, lm.spec.vocab_size)
+    for instance, answer in zip(instances, getattr(lm, kind)(instances), strict=True):
+        instance.resps.append(answer)
+    task.apply_filters()
+    (chosen,) = instances[0].filtered_resps
+    by_doc: dict[int, list[Any]] = defaultdict(list)
+    for instance in instances:
+        by_doc[instance.doc_id].append(instance)
+    items, chance = [], defaultdict(list)
+    for number, own in by_doc.items():
+        results = [instance.filtered_resps[chosen] for instance in sorted(own, key=lambda instance: instance.idx)]
+        scores = task.process_results(own[0].doc, results)
+        items.append({"doc": number, **_answers(kind, results), **scores})
+        if task.OUTPUT_TYPE == "multiple_choice":
+            for metric, value in _chance(task, own[0].doc, len(results)).items():
+                chance[metric].append(value)
+    return _metrics(task, items, chance), items
+
+
+def _answers(kind: str, results: Sequence[Any]) -> dict[str, Any]:
+    if kind == "generate_until":
+        return {"text": results[0]}
+    return {
+        "loglikelihoods": [round(loglikelihood, 5) for loglikelihood, _ in results],
+        "greedy": [int(greedy) for _, greedy in results],
+    }
+
+
+def _chance(task: Any, doc: Any, choices: int) -> dict[str, float]:
+    """What an item gives on average to a model that picks any choice, by the task's own rules."""
+    picked = [
+        task.process_results(doc, [(0.0 if i == choice else -1e9, False) for i in range(choices)])
+        for choice in range(choices)
+    ]
+    return {metric: statistics.fmean(scores[metric] for scores in picked) for metric in picked[0]}
+
+
+def _metrics(task: Any, items: Sequence[Mapping[str, Any]], chance: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Each metric as lm-eval aggregates it, its standard error (for a perplexity by the delta method), its chance."""
+    found: dict[str, Any] = {"docs": len(items)}
+    for metric, aggregate in task.aggregation().items():
+        values = [float(item[metric]) for item in items]
+        found[metric] = float(aggregate(values))
+        spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        if metric == "perplexity" and spread is not None:  # d exp(-x) = exp(-x) dx
+            spread *= found[metric]
+        found[f"{metric}_stderr"] = spread
+        if metric in chance:
+            found[f"{metric}_chance"] = statistics.fmean(chance[metric])
+    return found
+
+
+def _file_fingerprint(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def identify_data(data: str, params: Mapping[str, Any]) -> tuple[str, str]:
+    """What stands for the data in a cell's name, since a folder's content may change; and where they are."""
+    folder = tasks.local_folder(data, params["task"])
+    if folder is None:
+        if data != "hub" and not Path(data).is_dir():
+            raise BadInput(f"data {data!r}: no such folder; give one with <task>/<split>.jsonl, or hub")
+        return "hub", "hub"
+    try:
+        return f"local:{_file_fingerprint(tasks.local_file(folder))}", str(Path(data).resolve())
+    except BadInput:  # said again, and whole, when the cell is measured
+        return "local:incomplete", str(Path(data).resolve())
+
+
+def identify_tokenizer(tokenizer: str, params: Mapping[str, Any]) -> tuple[str, str]:
+    """The same for a tokenizer file."""
+    if tokenizer == "own":
+        return "own", "own"
+    if not Path(tokenizer).is_file():
+        raise BadInput(f"tokenizer {tokenizer!r}: no such file; give a tokenizer.json, or own")
+    return f"file:{_file_fingerprint(Path(tokenizer))}", str(Path(tokenizer).resolve())
+
+
+FILES = {"data": identify_data, "tokenizer": identify_tokenizer}  # parameters that name files

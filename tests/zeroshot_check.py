@@ -1,0 +1,146 @@
+"""Our zero-shot answers and time against lm-eval's own HFLM, with the same weights, threads and data.
+
+`python -m tests.zeroshot_check DATA TOKENIZER` prints a line a (model, task): the largest difference of a
+log-likelihood from HFLM at batch size 1, whether every greedy flag and metric is the same, and the time of HFLM at
+each of its batch sizes beside ours, in one process, taken in turn. Exits with 1 where an answer differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lm_eval.evaluator import evaluate as lm_eval_evaluate
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedTokenizerFast
+
+from bench.peers import transformers_rwkv
+from evals.zeroshot import tasks
+from evals.zeroshot.adapter import Adapter, Codec
+from evals.zeroshot.run import evaluate
+from evals.zeroshot.score import Scorer
+from rwkv_core.load import find, load
+from rwkv_core.spec import LanguageModel, ModelSpec
+from rwkv_core.tokenizer import read
+
+BOUND = 1e-4
+TWELVE = [name for name, entry in tasks.catalogue().items() if entry.get("twelve")]
+
+
+class Line(NamedTuple):
+    """One (model, task). seconds: ours, and HFLM's by batch size; a single run of each."""
+
+    model: str
+    task: str
+    requests: int
+    difference: float
+    differing: list[str]
+    ours_s: float
+    theirs_s: dict[int, float]
+
+    @property
+    def right(self) -> bool:
+        return self.difference <= BOUND and not self.differing
+
+    def __str__(self) -> str:
+        best = min(self.theirs_s.values())
+        times = ", ".join(f"{size}: {seconds:.1f}" for size, seconds in self.theirs_s.items())
+        verdict = "same" if self.right else f"DIFFERS {' '.join(self.differing)}"
+        return (
+            f"{self.model:14} {self.task:15} {self.requests:5} requests  {self.difference:.1e}  {verdict}  "
+            f"ours {self.ours_s:.1f} s  HFLM {times} s  ratio {best / self.ours_s:.2f}"
+        )
+
+
+def peer(model: LanguageModel, tokenizer: Path, batch: int) -> Any:
+    """lm-eval's HFLM over transformers' own model with the same weights, and our window."""
+    causal = transformers_rwkv(model) if model.spec.family == "rwkv4" else model.causal  # type: ignore[attr-defined]
+    fast = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer), eos_token="<|endoftext|>")
+    fast.pad_token = fast.eos_token
+    return HFLM(causal, tokenizer=fast, batch_size=batch, max_length=model.spec.context_length, device="cpu")
+
+
+def answers(task: Any, lm: Any) -> tuple[list[tuple[float, bool]], dict[str, Any], float]:
+    """(log-likelihood, greedy) of each request in lm-eval's order, its metrics, seconds; by lm-eval's evaluator."""
+    own = copy.copy(task)
+    started = time.perf_counter()
+    loaded = {"tasks": {task.task_name: own}, "groups": {}, "group_map": {}}
+    found = lm_eval_evaluate(lm, loaded, bootstrap_iters=0, log_samples=False)
+    seconds = time.perf_counter() - started
+    metrics = {key.removesuffix(",none"): value for key, value in found["results"][task.task_name].items()}
+    return [instance.resps[0] for instance in own.instances], metrics, seconds
+
+
+def compare(
+    model: LanguageModel, task_name: str, data: str, tokenizer: Path, docs: int, batches: Sequence[int]
+) -> Line:
+    """Ours against HFLM, at batch size 1 for the answers, and at each of `batches` for the time."""
+    task = tasks.load(task_name, data, "v0.4", docs)
+    codec = read(tokenizer)
+    adapter = Adapter(
+        Scorer(model, "cpu", label=task_name),
+        Codec(lambda text: codec.encode(text, add_special_tokens=False).ids, lambda tokens: codec.decode(list(tokens))),
+        "v0.4",
+    )
+    ours = copy.copy(task)
+    started = time.perf_counter()
+    metrics, _ = evaluate(ours, adapter)
+    ours_s = time.perf_counter() - started
+    theirs_s = {}
+    for batch in batches:
+        found, their_metrics, theirs_s[batch] = answers(task, peer(model, tokenizer, batch))
+        if batch == 1:
+            reference, reference_metrics = found, their_metrics
+    mine = [instance.resps[0] for instance in ours.instances]
+    difference = max(abs(a[0] - b[0]) for a, b in zip(mine, reference, strict=True))
+    differing = [] if [a[1] for a in mine] == [b[1] for b in reference] else ["greedy"]
+    for metric in task.aggregation():
+        theirs, own = reference_metrics[metric], metrics[metric]
+        if abs(theirs - own) > (BOUND * theirs if metric == "perplexity" else 0):
+            differing.append(f"{metric} ({own} for {theirs})")
+    return Line(model.spec.label or model.spec.name, task_name, len(mine), difference, differing, ours_s, theirs_s)
+
+
+def lines(
+    models: Sequence[ModelSpec], names: Sequence[str], data: str, tokenizer: Path, docs: int, batches: Sequence[int]
+) -> Iterator[Line]:
+    for spec in models:
+        model = load(spec)
+        for name in names:
+            yield compare(model, name, data, tokenizer, docs, batches)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data")
+    parser.add_argument("tokenizer", type=Path)
+    parser.add_argument("--docs", type=int, default=40)
+    parser.add_argument("--models", nargs="+", default=["rwkv4-169m", "pythia-160m", "opt-125m", "bloom-560m"])
+    parser.add_argument("--tasks", nargs="+", default=TWELVE)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1], help="HFLM's; 1 gives the answers")
+    parser.add_argument("--threads", type=int, default=0)
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    specs = [find(name, weights="random:0") for name in given.models]
+    wrong = 0
+    totals: dict[str, list[float]] = {}
+    for line in lines(specs, given.tasks, given.data, given.tokenizer, given.docs, given.batches):
+        print(line, flush=True)
+        wrong += not line.right
+        total = totals.setdefault(line.model, [0.0, *[0.0] * len(given.batches)])
+        for i, seconds in enumerate([line.ours_s, *line.theirs_s.values()]):
+            total[i] += seconds
+    for name, (ours, *theirs) in totals.items():
+        print(f"{name:14} all tasks: ours {ours:.0f} s, HFLM {min(theirs):.0f} s, ratio {min(theirs) / ours:.2f}")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
