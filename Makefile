@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run test lint parity bench gpu clean
+.PHONY: run test lint parity zeroshot-check bench gpu clean
 
 run: $(STAMP)  ## measure the embedded default and write the page
 	@$(BIN)/rwkv-bench run configs/pocket.yaml; status=$$?; \
@@ -19,6 +19,9 @@ lint: $(STAMP)
 
 parity: $(STAMP)  ## our logits against transformers' and pip rwkv's, one line a comparison
 	@$(BIN)/python -m tests.parity
+
+zeroshot-check: $(STAMP)  ## our zero-shot answers against lm-eval's HFLM: DATA=folder TOKENIZER=file DOCS=40
+	@$(BIN)/python -m tests.zeroshot_check $(DATA) $(TOKENIZER) --docs $(or $(DOCS),40) $(CHECK) 2>/dev/null
 
 bench: $(STAMP)  ## the WKV kernels and the whole model beside their peers, on the CPU
 	@$(BIN)/pytest tests/bench_wkv.py --benchmark-columns=median,iqr,rounds --benchmark-sort=mean

@@ -1,0 +1,70 @@
+"""Generation in batches of different lengths: the text of each prompt alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.zeroshot.adapter import Adapter, Codec
+from evals.zeroshot.score import Scorer
+from rwkv_core.spec import BadInput
+from tests.evals.test_score import FAMILIES, TIGHT, WIDE, model_of
+
+
+def letters(family: str, limits: Any = WIDE) -> Adapter:
+    """One character a token, so that any token can be read."""
+    codec = Codec(lambda text: [ord(c) % 128 for c in text], lambda tokens: "".join(map(chr, tokens)))
+    model = model_of(family)
+    model.spec = type(model.spec)(**{**vars(model.spec), "context_length": 60})
+    return Adapter(Scorer(model, "cpu", limits=limits), codec, "v0.4")
+
+
+def prompts() -> list[tuple[str, dict[str, Any]]]:
+    texts = ["a", "The river follows", "Question: who?\nAnswer:", "xyzzy", "The kettle", "a prompt of some length"]
+    options = {"until": ["\n", "Q"], "do_sample": False}
+    return [(text, {**options, "max_gen_toks": 4 + 3 * i}) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("limits", [TIGHT, WIDE], ids=["tight", "wide"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_is_its_prompts_alone(family: str, limits: Any) -> None:
+    batched = letters(family, limits).generate_until(_instances(prompts()))
+    alone = [letters(family).generate_until(_instances([prompt]))[0] for prompt in prompts()]
+    assert batched == alone
+    assert len(set(batched)) > 2 and any(len(text) > 8 for text in batched)
+
+
+def test_text_ends_before_the_first_stop_string() -> None:
+    adapter = letters("rwkv4")
+    (text, options), *_ = prompts()[3:]
+    whole = adapter.generate_until(_instances([(text, {**options, "until": []})]))[0]
+    assert len(whole) == options["max_gen_toks"]
+    cut = adapter.generate_until(_instances([(text, {**options, "until": [whole[5:7], whole[2:4]]})]))[0]
+    assert cut == whole[: whole.index(whole[2:4])]
+
+
+def test_a_long_prompt_is_cut_and_sampling_refused() -> None:
+    adapter = letters("rwkv4")
+    assert adapter.generate_until(_instances([("x" * 100, {"until": [], "max_gen_toks": 5})]))[0]
+    assert adapter.counts == {"requests": 1, "truncated": 1}
+    with pytest.raises(BadInput, match="no room for a prompt"):
+        adapter.generate_until(_instances([("x", {"max_gen_toks": 60})]))
+    with pytest.raises(BadInput, match="only greedy"):
+        adapter.generate_until(_instances([("x", {"do_sample": True, "max_gen_toks": 5})]))
+
+
+class _Instance:
+    def __init__(self, args: tuple[str, dict[str, Any]]) -> None:
+        self.args = args
+
+
+def _instances(requests: list[tuple[str, dict[str, Any]]]) -> list[_Instance]:
+    return [_Instance(request) for request in requests]
+
+
+def test_the_triviaqa_task_runs(data: str, tokenizer: Path) -> None:
+    from evals.zeroshot.run import run
+    from tests.evals.test_tasks import model
+
+    metrics, samples = run(model(), device="cpu", task="triviaqa", data=data, tokenizer=str(tokenizer), docs=4)
+    assert metrics["docs"] == 4 and 0 <= metrics["exact_match"] <= 1 and "text" in samples["items"][0]

@@ -1,0 +1,268 @@
+"""Tasks: the exact strings and tokens of both protocols, the scoring itself, and what is wrong with data."""
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.api.model import LM
+
+from evals.zeroshot import tasks
+from evals.zeroshot.adapter import Adapter, Codec
+from evals.zeroshot.run import evaluate, run
+from evals.zeroshot.score import Scorer
+from rwkv_core.load import load
+from rwkv_core.spec import BadInput, LanguageModel, ModelSpec
+from rwkv_core.tokenizer import read
+from tests.evals import world
+
+SHAPE = {"model_type": "rwkv", "vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 1}
+CHOICE_TASKS = [name for name in tasks.catalogue() if name not in ("lambada_openai", "triviaqa")]
+
+
+def model(**changes: Any) -> LanguageModel:
+    return load(ModelSpec("small", "rwkv4", SHAPE, weights="random:0", **changes))
+
+
+def adapter(tokenizer: Path, protocol: str, window: int = 1024) -> Adapter:
+    found = read(tokenizer)
+    codec = Codec(lambda text: found.encode(text, add_special_tokens=False).ids, lambda ids: found.decode(list(ids)))
+    return Adapter(Scorer(model(context_length=window), "cpu"), codec, protocol)  # type: ignore[arg-type]
+
+
+class Scripted(LM):
+    """Answers from a function of (document, context, continuation, which choice)."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        return [self.answer(r.doc, *r.args, r.idx) for r in requests]
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        raise AssertionError
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        return [self.answer(r.doc, *r.args, r.idx) for r in requests]
+
+
+def is_right(task: Any, doc: Any, continuation: str, choice: int) -> bool:
+    if task.task_name == "record":
+        return doc["entities"][choice] in doc["answers"]
+    gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    return choice == (task.doc_to_choice(doc).index(gold) if isinstance(gold, str) else gold)
+
+
+@pytest.mark.parametrize("protocol", ["v0.4", "v0.3"])
+@pytest.mark.parametrize("name", CHOICE_TASKS)
+def test_an_answer_key_is_right_and_its_opposite_wrong(name: str, protocol: Any, data: str) -> None:
+    task = tasks.load(name, data, protocol)
+    metric = tasks.entry(name)["metric"]
+
+    def key(doc: Any, context: str, continuation: str, choice: int) -> tuple[float, bool]:
+        return (0.0, True) if is_right(task, doc, continuation, choice) else (-1e6, False)
+
+    def opposite(doc: Any, context: str, continuation: str, choice: int) -> tuple[float, bool]:
+        return (-1e6, False) if is_right(task, doc, continuation, choice) else (-1.0, False)
+
+    metrics, items = evaluate(task, Scripted(key))
+    assert metrics["docs"] == len(items) == world.ITEMS
+    assert all(metrics[found] == 1.0 for found in task.aggregation())
+    metrics, _ = evaluate(task, Scripted(opposite))
+    assert metrics[metric] == 0.0
+
+
+def test_an_answer_key_of_lambada_and_triviaqa(data: str) -> None:
+    metrics, _ = evaluate(tasks.load("lambada_openai", data, "v0.4"), Scripted(lambda *_: (0.0, True)))
+    assert (metrics["acc"], metrics["perplexity"]) == (1.0, 1.0)
+    metrics, items = evaluate(
+        tasks.load("triviaqa", data, "v0.4"), Scripted(lambda doc, *_: f" {doc['answer']['aliases'][1].upper()}")
+    )
+    assert metrics["exact_match"] == 1.0 and items[0]["text"].isupper()
+
+
+@pytest.mark.parametrize("name", CHOICE_TASKS)
+def test_a_model_that_guesses_scores_chance(name: str, tmp_path: Path) -> None:
+    task = tasks.load(name, str(world.write(tmp_path / "many", items=300)), "v0.4")
+    metric = tasks.entry(name)["metric"]
+    rng = random.Random(0)
+    metrics, _ = evaluate(task, Scripted(lambda *_: (rng.random() - 1e6, False)))  # lengths do not matter
+    chance = metrics[f"{metric}_chance"]
+    assert 0.1 < chance < 0.6
+    assert abs(metrics[metric] - chance) < 4 * math.sqrt(chance * (1 - chance) / 300)
+    assert metrics[f"{metric}_stderr"] == pytest.approx(
+        math.sqrt(metrics[metric] * (1 - metrics[metric]) / 299), rel=1e-6
+    )
+
+
+def test_a_uniform_model_of_lambada_has_the_vocabulary_as_perplexity(data: str, tokenizer: Path) -> None:
+    lm = adapter(tokenizer, "v0.4")
+    for _, p in lm.scorer.model.named_parameters():
+        p.requires_grad_(False)
+        if p.dim() == 2:
+            p.zero_()
+    metrics, items = evaluate(tasks.load("lambada_openai", data, "v0.4"), lm)
+    tokens = [-item["loglikelihoods"][0] / math.log(400) for item in items]
+    assert tokens == pytest.approx([round(n) for n in tokens], abs=1e-3)
+    assert metrics["perplexity"] == pytest.approx(400 ** (sum(tokens) / len(tokens)), rel=1e-4)
+
+
+def test_the_error_of_a_perplexity_is_by_the_delta_method(data: str) -> None:
+    rng = random.Random(0)
+    task = tasks.load("lambada_openai", data, "v0.4")
+    metrics, items = evaluate(task, Scripted(lambda *_: (-3 * rng.random(), False)))
+    values = [item["loglikelihoods"][0] for item in items]
+    mean = sum(values) / len(values)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+    assert metrics["perplexity"] == pytest.approx(math.exp(-mean), rel=1e-4)
+    assert metrics["perplexity_stderr"] == pytest.approx(math.exp(-mean) * spread, rel=1e-4)
+
+
+EXPECTED = {  # (task, protocol): context and first continuation of the item below
+    ("copa", "v0.4"): ("It rained because", "  the pipe broke."),
+    ("copa", "v0.3"): ("It rained because", " the pipe broke."),
+    ("record", "v0.4"): ("Text.\n\n  - Point.\n", "   - It was Ann."),
+    ("record", "v0.3"): ("Text.\n\n  - Point.\n", "  - It was Ann."),
+    ("winogrande", "v0.4"): ("The cup was by Ann", " at night."),
+    ("winogrande", "v0.3"): ("The cup was by Ann", " at night."),
+    ("sciq", "v0.4"): ("S.\nQuestion: Q\nAnswer:", " one"),
+    ("sciq", "v0.3"): ("S.\nQuestion: Q\nAnswer:", " one"),
+}
+ITEMS: dict[str, dict[str, Any]] = {
+    "copa": {
+        "premise": "It rained.",
+        "choice1": "The pipe broke.",
+        "choice2": "No.",
+        "question": "cause",
+        "label": 0,
+    },
+    "record": {
+        "passage": "Text.\n@highlight\nPoint",
+        "query": "It was @placeholder.",
+        "entities": ["Bob", "Ann"],
+        "answers": ["Ann"],
+    },
+    "winogrande": {"sentence": "The cup was by _ at night.", "option1": "Ann", "option2": "Bob", "answer": "1"},
+    "sciq": {
+        "question": "Q",
+        "support": "S.",
+        "distractor1": "one",
+        "distractor2": "two",
+        "distractor3": "three",
+        "correct_answer": "four",
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "protocol"), EXPECTED)
+def test_the_exact_strings_and_tokens(name: str, protocol: Any, tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / f"{tasks.entry(name)['split']}.jsonl").write_text(json.dumps(ITEMS[name]) + "\n")
+    task = tasks.load(name, str(tmp_path), protocol)
+    sent: list[tuple[str, str]] = []
+
+    def note(doc: Any, context: str, continuation: str, choice: int) -> tuple[float, bool]:
+        sent.append((context, continuation))
+        return 0.0, False
+
+    evaluate(task, Scripted(note))
+    assert sent[0] == EXPECTED[name, protocol]
+    found = read(tokenizer)
+    context, continuation = adapter(tokenizer, protocol).pair(*sent[0])
+    if protocol == "v0.3":  # apart, and RWKV's prompt begins with a newline
+        assert context == found.encode("\n" + sent[0][0]).ids[:1] + found.encode(sent[0][0]).ids
+        assert continuation == found.encode(sent[0][1]).ids
+    else:  # together, the context's last whitespace with the continuation
+        stripped = sent[0][0].rstrip()
+        assert context == found.encode(stripped).ids
+        assert context + continuation == found.encode(sent[0][0] + sent[0][1]).ids
+
+
+def test_only_rwkv_has_the_authors_newline(tokenizer: Path) -> None:
+    own = adapter(tokenizer, "v0.3")
+    assert own.prefix == read(tokenizer).encode("\n").ids and adapter(tokenizer, "v0.4").prefix == []
+    own.scorer.model.spec = ModelSpec("other", "pythia", SHAPE)
+    assert Adapter(own.scorer, own.codec, "v0.3").prefix == []
+
+
+def test_a_long_context_is_cut_from_the_left_and_counted(tokenizer: Path, data: str) -> None:
+    lm = adapter(tokenizer, "v0.4", window=12)
+    request = lm._request(list(range(30)), [7, 8])
+    assert request.tokens.tolist() == [*range(19, 30), 7, 8] and len(request.fed) == 12
+    assert lm.counts == {"requests": 1, "truncated": 1}
+    with pytest.raises(BadInput, match="window of 12"):
+        lm._request([1], [0] * 13)
+    metrics, _ = run(lm.scorer.model, device="cpu", task="boolq", data=data, tokenizer=str(tokenizer))
+    assert metrics["truncated"] == metrics["requests"] == 2 * world.ITEMS
+
+
+@pytest.mark.parametrize("docs", [0, 5])
+def test_a_run_says_what_was_scored(data: str, tokenizer: Path, docs: int) -> None:
+    found = run(model(), device="cpu", task="arc_easy", data=data, tokenizer=str(tokenizer), docs=docs)
+    metrics, samples = found
+    assert metrics["docs"] == len(samples["items"]) == (docs or world.ITEMS)
+    assert metrics["data_source"] == "local" and len(metrics["data_fingerprint"]) == 16
+    assert {"acc", "acc_stderr", "acc_chance", "acc_norm", "tokens_read", "parameters"} <= metrics.keys()
+    assert len(samples["items"][0]["loglikelihoods"]) == 4
+    apart, _ = run(model(), device="cpu", task="arc_easy", data=data, tokenizer=str(tokenizer), docs=docs, share=False)
+    assert apart["tokens_read"] > metrics["tokens_read"] and apart["acc"] == metrics["acc"]
+
+
+GOOD = {"question": "Q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"}
+BAD = {
+    "broken": ('{"question": "Q"', r"test.jsonl, line 2: broken JSON"),
+    "field": (json.dumps({"question": "Q", "answerKey": "A"}), r"line 2: the field 'choices' is missing"),
+    "choices": (
+        json.dumps({**GOOD, "id": "x7", "choices": {"text": [], "label": []}}),
+        r"line 2 \(item x7\): 'choices' is empty",
+    ),
+    "answer": (json.dumps({**GOOD, "answerKey": ""}), r"line 2: no answer \('answerKey' is ''\)"),
+    "outside": (json.dumps({**GOOD, "answerKey": "Z"}), r"item 2: cannot be used"),
+    "list": ("[1, 2]", r"line 2: a JSON object is needed, not list"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_item_is_named(fault: str, tmp_path: Path) -> None:
+    line, message = BAD[fault]
+    (tmp_path / "arc_easy").mkdir()
+    (tmp_path / "arc_easy" / "test.jsonl").write_text(f"{json.dumps(GOOD)}\n{line}\n")
+    with pytest.raises(BadInput, match=message):
+        tasks.load("arc_easy", str(tmp_path), "v0.4")
+
+
+def test_missing_data_are_named(tmp_path: Path) -> None:
+    (tmp_path / "arc_easy").mkdir()
+    (tmp_path / "arc_easy" / "validation.jsonl").write_text("")
+    with pytest.raises(BadInput, match=r"test.jsonl: this split .* missing; the folder holds validation.jsonl"):
+        tasks.load("arc_easy", str(tmp_path), "v0.4")
+    (tmp_path / "arc_easy" / "test.jsonl").write_text("\n")
+    with pytest.raises(BadInput, match="no items"):
+        tasks.load("arc_easy", str(tmp_path), "v0.4")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(BadInput, match="neither cached nor to be had from the hub") as raised:
+        tasks.load("sciq", "hub", "v0.4")
+    assert "\n" not in str(raised.value) and "--data-dir" in str(raised.value)
+
+
+def test_a_tokenizer_that_lacks_a_character_or_has_too_many_tokens(tokenizer: Path) -> None:
+    codec = adapter(tokenizer, "v0.4").codec
+    codec.check(["The river — été"], 400)
+    lacking = Codec(lambda text: [] if text == "é" else codec.encode(text), codec.decode)
+    with pytest.raises(BadInput, match=r"nothing for the character 'é' \(U\+00E9\)"):
+        lacking.check(["The river — été"], 400)
+    with pytest.raises(BadInput, match="vocabulary ends at 19"):
+        codec.check(["river"], 20)
+
+
+def test_unknown_tasks_have_near_ones() -> None:
+    with pytest.raises(BadInput, match="did you mean hellaswag"):
+        tasks.entry("helaswag")
