@@ -1,4 +1,4 @@
-"""rwkv-bench: plan, run, report, doctor. Parses and calls, nothing else."""
+"""rwkv-bench: plan, run, report, compare, doctor. Parses and calls, nothing else."""
 
 from __future__ import annotations
 
@@ -98,6 +98,19 @@ def report(
     from reports import page
 
     for line in page.write(store, out):
+        typer.echo(line)
+
+
+@app.command()
+def compare(
+    store: Annotated[Path, typer.Argument(help="A folder of records with zero-shot cells.")],
+    first: Annotated[str, typer.Argument(help="A model's name, as in rwkv4-169m.")],
+    second: Annotated[str, typer.Argument(help="Another one, as in pythia-160m.")],
+) -> None:
+    """Two models on the same items: who is right where the other is wrong, with intervals and McNemar's test."""
+    from reports import page
+
+    for line in page.compare([store], first, second):
         typer.echo(line)
 
 

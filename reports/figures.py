@@ -79,8 +79,8 @@ class Picture:
     footer: str
 
     def draw(self) -> Figure:
-        """Panels side by side, two a row; each legend below its panel, where it hides nothing."""
-        columns = min(2, len(self.panels))
+        """Panels side by side, two a row (three where many); each legend below its panel, where it hides nothing."""
+        columns = 3 if len(self.panels) > 6 else min(2, len(self.panels))
         rows = -(-len(self.panels) // columns)
         legend_lines = max(-(-len(panel.series) // 3) for panel in self.panels)
         height = rows * (PANEL_INCHES[1] + 0.22 * legend_lines) + 0.7

@@ -13,7 +13,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from reports import inference, paper, races, rows, views
+from reports import inference, paper, races, rows, views, zeroshot
 from reports.figures import Picture
 from reports.record import Record
 from reports.store import Store, write_atomically
@@ -38,7 +38,9 @@ def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
     for view in shown:
         for table in view.tables:
             _write_table(out, table)
-    every = pd.DataFrame([*measured, *paper.rows()]).drop(columns="samples", errors="ignore")
+    every = pd.DataFrame([*measured, *paper.rows(), *paper.zero_shot_rows(zeroshot.tasks())]).drop(
+        columns="samples", errors="ignore"
+    )
     write_atomically(out / "rows.csv", every.to_csv(index=False))
     write_atomically(out / "report.md", _markdown(shown))
     write_atomically(out / "index.html", _html(shown, images, records))
@@ -49,13 +51,22 @@ def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
     yield f"page: {out / 'index.html'}"
 
 
+def compare(stores: Sequence[Path], first: str, second: str) -> Iterator[str]:
+    """Lines that compare two models item by item. Raises BadInput as `write` does, and where nothing compares."""
+    records, warnings = _read(stores)
+    yield from warnings
+    table = zeroshot.comparison(records, first, second)
+    yield table.frame.to_string(index=False)
+    yield table.note
+
+
 def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
     records: dict[tuple[str, str], Record] = {}
     warnings: list[str] = []
     for folder in stores:
         if not folder.is_dir():
             raise BadInput(f"{folder}: no such folder of records; `rwkv-bench run` makes one under results/")
-        found, damaged = Store(folder).read()
+        found, damaged = Store(folder).read(items=True)
         warnings += damaged.values()
         for record in found.values():  # the same cell on another machine is another number
             key = record.id, record.provenance["machine"]
@@ -75,6 +86,7 @@ def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table |
         yield View("summary", "In short", tables=[summary])
     yield from inference.views(measured)
     yield from races.views(measured)
+    yield from zeroshot.views(measured, records)
     yield views.not_measured(measured)
     yield views.architectures()
     yield views.complexity()

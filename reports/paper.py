@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,11 +22,66 @@ MODELS = {  # of Fig. 6: family, billions of parameters, label
 }
 MACHINES = {"cuda": "NVIDIA A100 80GB", "cpu": "AMD EPYC, 30 cores"}  # v1 sec. 6 and App. I
 FIXED_TOKENS = 512  # of v1 Figs. 10 and 11
+ZERO_SHOT_MODELS = {  # the names in v1 Tables 3 and 4 -> configs/models.yaml; the other sources use its names
+    "RWKV-4 0.17B": "rwkv4-169m",
+    "RWKV-4 0.43B": "rwkv4-430m",
+    "RWKV-4 1.5B": "rwkv4-1b5",
+    "RWKV-4 3.0B": "rwkv4-3b",
+    "RWKV-4 7.4B": "rwkv4-7b",
+    "RWKV-4 14.2B": "rwkv4-14b",
+    "Pythia 0.16B": "pythia-160m",
+    "Pythia 0.40B": "pythia-410m",
+    "Pythia 1.4B": "pythia-1.4b",
+    "Pythia 2.8B": "pythia-2.8b",
+    "Pythia 6.9B": "pythia-6.9b",
+    "Pythia (c.f.) 11.8B": "pythia-12b",
+    "GPT-Neo 0.16B": "gpt-neo-125m",
+    "GPT-Neo 1.4B": "gpt-neo-1.3b",
+    "GPT-Neo 2.8B": "gpt-neo-2.7b",
+}
+ZERO_SHOT_CURVES = {  # family as published -> ours, and the source that is drawn: one curve a family
+    "RWKV-4": ("rwkv4", "arXiv:2305.13048v1"),
+    "Pythia": ("pythia", "arXiv:2305.13048v1"),
+    "GPT-Neo": ("gpt-neo", "arXiv:2305.13048v1"),
+    "OPT": ("opt", "EleutherAI/pythia"),
+    "BLOOM": ("bloom", "EleutherAI/pythia"),
+}
+TRAINING_TOKENS = {  # v2 sec. 4 (one epoch of the Pile); Pythia, OPT, BLOOM (below 176B) papers; GPT-Neo 125M's card
+    "rwkv4": 330e9,
+    "pythia": 300e9,
+    "opt": 180e9,
+    "bloom": 341e9,
+    "gpt-neo": 300e9,
+}
 
 
 def table(name: str) -> pd.DataFrame:
     """A published table as it lies in reports/paper, every value a string."""
     return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
+
+
+def zero_shot_rows(tasks: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """The published scores of the tasks, each by the metric that is measured; fractions, not percent."""
+    names = {name: task for task, entry in tasks.items() for name in entry.get("published", [])}
+    found: list[Row] = []
+    for published in table("zero_shot").to_dict("records"):
+        family, source = ZERO_SHOT_CURVES.get(published["family"], ("", ""))
+        task = names.get(published["task"])
+        if not family or task is None or not published["source"].startswith(source) or not published["value"]:
+            continue
+        found.append(
+            {
+                "source": published["source"],
+                "experiment": "zeroshot",
+                "task": task,
+                "family": family,
+                "label": published["model"],
+                "parameters": float(published["params_b"]) * 1e9,
+                "metric": published["metric"],
+                "value": float(published["value"]) / (1 if published["metric"] == "ppl" else 100),
+            }
+        )
+    return found
 
 
 def rows() -> list[Row]:

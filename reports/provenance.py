@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "numpy")
+LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy")
 
 
 def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def _base(record: Record) -> Row:
         "machine": record.provenance["machine"],
         "threads": record.provenance.get("threads"),
         "attention": record.provenance.get("attention"),
-        **{key: cell["params"].get(key) for key in ("protocol", "batch", "prompt_tokens", "new_tokens")},
+        **{key: cell["params"].get(key) for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens")},
     }
 
 
@@ -111,4 +111,11 @@ def _race(record: Record) -> Iterator[Row]:
         yield {**times, **shared, "scale": scale, "samples": seconds}
 
 
-_VALUES = {"inference": _inference, "kernels": _race, "peers": _race}
+def _zeroshot(record: Record) -> Iterator[Row]:
+    metrics = record.metrics
+    for metric in (name.removesuffix("_stderr") for name in metrics if name.endswith("_stderr")):
+        error, chance = metrics[f"{metric}_stderr"], metrics.get(f"{metric}_chance")
+        yield {"metric": metric, "value": metrics[metric], "stderr": error, "chance": chance, "docs": metrics["docs"]}
+
+
+_VALUES = {"inference": _inference, "kernels": _race, "peers": _race, "zeroshot": _zeroshot}

@@ -77,7 +77,7 @@ def not_measured(rows: list[Row]) -> View | None:
     lines = [
         {
             "model": r["label"],
-            "protocol": r["protocol"],
+            "what": " ".join(filter(None, [r["task"], r["protocol"]])),
             "device": r["device"],
             "status": r["status"],
             "why": r["error"],

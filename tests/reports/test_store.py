@@ -71,3 +71,23 @@ def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
 def test_not_a_number_is_not_stored(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         Store(tmp_path).write(Record({"id": "one"}, "ok", {"x": float("nan")}))
+
+
+def test_items_lie_beside_the_record_and_come_back_when_asked_for(tmp_path: Path) -> None:
+    items = [{"doc": i, "acc": 1.0} for i in range(50)]
+    record = Record({"id": "one"}, "ok", samples={"items": items}, provenance={"machine": "m"})
+    store = Store(tmp_path)
+    store.write(record)
+    assert record.samples["items"] is items  # the caller's own is left alone
+    assert store.read()[0]["one"].samples == {"items": 50}
+    assert store.read(items=True)[0]["one"].samples == {"items": items}
+    (packed,) = tmp_path.glob("*.items.jsonl.gz")
+    first = packed.read_bytes()
+    store.write(record)
+    assert packed.read_bytes() == first
+    for damage in (first[:-9], b"no gzip", first[:12] + bytes(10) + first[22:]):
+        packed.write_bytes(damage)
+        assert "damaged record" in store.read(items=True)[1][tmp_path / "one.json"]
+    packed.unlink()
+    assert "damaged record" in store.read(items=True)[1][tmp_path / "one.json"]
+    assert store.read()[0]["one"].final

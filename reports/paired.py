@@ -1,0 +1,46 @@
+"""Two models on the same items: who is right where the other is wrong."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Paired:
+    """first_only: items that only the first model gets right. difference: first minus second, of the metric's mean;
+    low, high: its 95 % interval; p: McNemar's exact test of equal error rates, two-sided.
+    """
+
+    items: int
+    first_only: int
+    second_only: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], metric: str) -> Paired:
+    """The items of two records of one task, in the same order, by a metric of 0 and 1 an item.
+
+    The interval is the normal one of the mean paired difference. Raises ValueError where the items are not the same.
+    """
+    if [item["doc"] for item in first] != [item["doc"] for item in second]:
+        raise ValueError("not the same items")
+    differences = [float(a[metric]) - float(b[metric]) for a, b in zip(first, second, strict=True)]
+    wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    mean = statistics.fmean(differences)
+    spread = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
+    reach = statistics.NormalDist().inv_cdf(0.975) * spread
+    return Paired(len(differences), wins, losses, mean, mean - reach, mean + reach, mcnemar(wins, losses))
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """The two-sided probability of a split at least as uneven if both were equally likely (exact, binomial)."""
+    trials = wins + losses
+    tail = sum(math.comb(trials, k) for k in range(min(wins, losses) + 1))
+    return min(1.0, 2 * tail / 2**trials)

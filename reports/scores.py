@@ -1,0 +1,84 @@
+"""Pictures of the zero-shot matrix: accuracy against parameters and training FLOPs, a task a panel, and the average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports import paper
+from reports.figures import FAMILIES, Panel, Picture, Series
+
+Tasks = Mapping[str, Mapping[str, Any]]
+
+
+def average(own: pd.DataFrame, tasks: Tasks) -> tuple[float, float] | None:
+    """Mean and standard error over the twelve tasks of one model, each by its metric; None where one is missing."""
+    values, errors = [], []
+    for task, entry in tasks.items():
+        if not entry.get("twelve"):
+            continue
+        row = own[(own.task == task) & (own.metric == entry["metric"])]
+        if row.empty:
+            return None
+        values.append(row.value.iloc[-1])
+        errors.append(row.stderr.iloc[-1])
+    return sum(values) / len(values), math.sqrt(sum(error**2 for error in errors)) / len(errors)
+
+
+def pictures(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> list[Picture]:
+    """Against parameters: every task and the average. Against training FLOPs: the same, of our points and theirs."""
+    published = pd.DataFrame(paper.zero_shot_rows(tasks))
+    found = []
+    for axis, title, x_title in (
+        ("parameters", "Accuracy against parameters", "parameters (billions)"),
+        ("flops", "Accuracy against training FLOPs (6 x parameters x tokens)", "training FLOPs (1e21)"),
+    ):
+        panels = [
+            _panel(task, entry, part, published, axis, x_title)
+            for task, entry in tasks.items()
+            if entry.get("twelve") and (part.task == task).any()
+        ]
+        panels.append(_average_panel(part, tasks, axis, x_title))
+        picture = Picture(f"zeroshot-{axis}-{name}", title, [panel for panel in panels if panel.series], footer)
+        found.append(picture)
+    return [picture for picture in found if picture.panels]
+
+
+def _panel(
+    task: str, entry: Mapping[str, Any], part: pd.DataFrame, published: pd.DataFrame, axis: str, x_title: str
+) -> Panel:
+    chosen = part[(part.task == task) & (part.metric == entry["metric"])]
+    theirs = published[(published.task == task) & (published.metric == entry["metric"])]
+    series = [_points(own, str(family), axis, hollow=True) for family, own in theirs.groupby("family", sort=False)]
+    series += [_points(own, str(family), axis) for family, own in chosen.groupby("family", sort=False)]
+    chance = chosen.chance.dropna()
+    note = f"chance: {100 * chance.iloc[0]:.1f}" if len(chance) else ""
+    return Panel(f"{entry['label']}, {entry['metric']}", x_title, "percent", series, log_x=10, note=note)
+
+
+def _average_panel(part: pd.DataFrame, tasks: Tasks, axis: str, x_title: str) -> Panel:
+    lines = []
+    for _, own in part.groupby("label", sort=False):
+        found = average(own, tasks)
+        if found is not None:
+            lines.append({**own.iloc[0].to_dict(), "value": found[0], "stderr": found[1]})
+    frame = pd.DataFrame(lines)
+    series = [_points(own, str(family), axis) for family, own in frame.groupby("family")] if lines else []
+    note = "no published number: v2 prints this average only as a plot"
+    return Panel("Average of the twelve", x_title, "percent", series, log_x=10, note=note)
+
+
+def _points(own: pd.DataFrame, family: str, axis: str, *, hollow: bool = False) -> Series:
+    ordered = own.sort_values("parameters")
+    x = ordered.parameters / 1e9
+    if axis == "flops":
+        x = 6 * ordered.parameters * paper.TRAINING_TOKENS.get(family, math.nan) / 1e21
+    y = 100 * ordered.value
+    label = FAMILIES.get(family, (family,))[0] + (", published" if hollow else "")
+    if hollow:
+        return Series(label, family, list(x), list(y), hollow=True)
+    error = 100 * ordered.stderr
+    return Series(label, family, list(x), list(y), list(y - error), list(y + error))

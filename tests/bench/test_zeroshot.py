@@ -1,0 +1,112 @@
+"""The matrix of tasks through the command line: data of this machine, faults beside whole cells, resume."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import plan
+from reports.store import Store
+from rwkv_core.spec import BadInput
+from tests.evals import world
+
+ROOT = Path(__file__).resolve().parents[2]
+MATRIX = """
+runs:
+  - experiment: zeroshot
+    model: [pythia-14m]
+    weights: random:0
+    task: [arc_easy, copa, sciq]
+    protocol: [v0.4, v0.3]
+    docs: 3
+"""
+
+
+@pytest.fixture
+def matrix(tmp_path: Path) -> Path:
+    path = tmp_path / "tasks.yaml"
+    path.write_text(MATRIX)
+    return path
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, str]:
+    world.write(tmp_path / "data")
+    return {"data": str(tmp_path / "data"), "tokenizer": str(world.tokenizer(tmp_path / "tokenizer.json"))}
+
+
+def command(matrix: Path, given: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
+    files = ["--data-dir", given["data"], "--tokenizer", given["tokenizer"]]
+    call = [sys.executable, "-m", "bench.cli", "run", str(matrix), "--store", str(matrix.parent / "store"), *files]
+    return subprocess.run([*call, *more], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_cell_is_its_content_and_not_where_it_lies(matrix: Path, given: dict[str, str], tmp_path: Path) -> None:
+    before = plan.read(matrix, given)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    moved = {**given, "data": str(tmp_path / "moved")}
+    after = plan.read(matrix, moved)
+    assert [cell.id for cell in before] == [cell.id for cell in after]
+    assert after[0].arguments["data"] == moved["data"] and after[0].params["data"].startswith("local:")
+    assert str(tmp_path) not in json.dumps(after[0].to_dict())
+    path = tmp_path / "moved" / "copa" / "validation.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
+    changed = {cell.params["task"] for cell, old in zip(plan.read(matrix, moved), before, strict=True) if cell != old}
+    assert changed == {"copa"}
+    assert plan.read(matrix)[0].params["data"] == "hub"
+
+
+def test_a_broken_task_leaves_the_others_and_a_second_run_mends_it(
+    matrix: Path, given: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "data" / "copa" / "validation.jsonl"
+    whole = path.read_text()
+    path.write_text(whole[:-40])  # 11 whole lines: what is scored is fine, so cut the second as well
+    path.write_text("\n".join([whole.splitlines()[0], whole.splitlines()[1][:20]]) + "\n")
+    done = command(matrix, given)
+    assert done.returncode == 1, done.stderr
+    assert "copa/validation.jsonl, line 2: broken JSON" in done.stderr and "Traceback" not in done.stderr
+    records, _ = Store(tmp_path / "store").read()
+    assert sorted(r.status for r in records.values()) == ["failed"] * 2 + ["ok"] * 4
+    path.write_text(whole)
+    again = command(matrix, given)
+    assert again.returncode == 0 and "2 ok" in again.stdout
+    third = command(matrix, given)
+    assert "nothing to measure: all 6 cells" in third.stdout
+    records, _ = Store(tmp_path / "store").read(items=True)
+    for record in records.values():
+        if record.status == "ok":
+            assert len(record.samples["items"]) == 3
+            assert record.provenance["versions"]["lm_eval"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MATRIX.replace("arc_easy", "arc_esy"), "unknown task 'arc_esy': did you mean arc_easy?"),
+        (MATRIX.replace("    task: [arc_easy, copa, sciq]\n", ""), "zeroshot needs `task`"),
+        (MATRIX.replace("v0.3", "v0.2"), "unknown protocol 'v0.2'"),
+        (MATRIX + "    data: absent\n", "data 'absent': no such folder"),
+        (MATRIX + "    tokenizer: absent\n", "tokenizer 'absent': no such file"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_measured(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput) as caught:
+        plan.read(path)
+    assert message in str(caught.value)
+
+
+def test_data_for_a_matrix_that_reads_none() -> None:
+    with pytest.raises(BadInput, match="nothing in this matrix reads data"):
+        plan.read(ROOT / "configs" / "pocket.yaml", {"data": "."})
+
+
+@pytest.mark.parametrize("name", ["zeroshot", "zeroshot-gpu", "zeroshot-random"])
+def test_the_matrices_are_whole(name: str) -> None:
+    cells = plan.read(ROOT / "configs" / f"{name}.yaml")
+    models = {cell.model.name for cell in cells}
+    assert len(cells) == len(models) * 12 * len({cell.params["protocol"] for cell in cells})

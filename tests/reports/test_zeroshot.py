@@ -1,0 +1,137 @@
+"""The zero-shot views: errors, averages, published beside ours, and models compared item by item."""
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from reports import page, paired, paper, rows, zeroshot
+from reports.record import Record
+from reports.store import Store
+from rwkv_core import load
+from rwkv_core.spec import BadInput
+from tests.reports.test_page import PROVENANCE
+
+TWELVE = [name for name, entry in zeroshot.tasks().items() if entry.get("twelve")]
+
+
+def record(model: str, task: str, score: float, weights: str = "pretrained", **changes: Any) -> Record:
+    spec = load.find(model, weights=weights)
+    cell = {
+        "id": f"zeroshot-{model}-{task}-{weights}",
+        "experiment": "zeroshot",
+        "version": 1,
+        "model": {**vars(spec), "architecture": dict(spec.architecture)},
+        "device": "cpu",
+        "dtype": "float32",
+        "params": {"task": task, "protocol": "v0.4", **changes},
+    }
+    metric = zeroshot.tasks()[task]["metric"]
+    metrics = {
+        "docs": 100,
+        metric: score,
+        f"{metric}_stderr": 0.05,
+        f"{metric}_chance": 0.25,
+        "parameters": spec.parameters,
+        "data_fingerprint": "same",
+    }
+    if task == "lambada_openai":
+        metrics |= {"perplexity": 40.0, "perplexity_stderr": 2.0}
+    rng = random.Random(f"{model} {task}")
+    items = [{"doc": i, metric: float(rng.random() < score)} for i in range(100)]
+    return Record(cell, "ok", metrics, {"items": items}, provenance=PROVENANCE)
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    return [record(m, t, s) for m, s in (("rwkv4-169m", 0.5), ("pythia-160m", 0.4)) for t in TWELVE]
+
+
+def tables(records: list[Record]) -> dict[str, pd.DataFrame]:
+    found = zeroshot.views(rows.from_records(records), records)
+    return {table.name: table.frame for view in found for table in view.tables}
+
+
+def test_scores_have_errors_chance_and_an_average(records: list[Record]) -> None:
+    frame = tables(records)["zeroshot-v04"].set_index("model")
+    assert frame.loc["RWKV-4 169M", "PIQA acc"] == "50.00 ± 5.00"
+    assert frame.loc["RWKV-4 169M", "LAMBADA perplexity"] == "40.00 ± 2.00"
+    assert frame.loc["chance", "PIQA acc"] == "25.00"
+    assert frame.loc["RWKV-4 169M", "average of twelve"] == f"50.00 ± {5 / math.sqrt(12):.2f}"
+    assert tables(records[:11])["zeroshot-v04"].loc[0, "average of twelve"] == "-"  # one task is missing
+
+
+def test_the_published_tables_are_whole_with_ours_beside(records: list[Record]) -> None:
+    found = tables(records)
+    for name, columns in (("table3", 7), ("table4", 7)):
+        assert found[f"zeroshot-{name}-v04"].shape == (19, columns + 1)
+    ours = found["zeroshot-table3-v04"].set_index("model")
+    assert ours.loc["RWKV-4 0.17B", "PIQA"] == "65.07 / 50.00 ± 5.00 / -15.07"
+    assert ours.loc["RWKV-4 14.2B", "PIQA"].endswith(" / -")
+    assert ours.loc["RWKV-4 0.17B", "StoryCloze"] == "58.79 / -"
+    published = paper.table("zero_shot")
+    for model, value in ours["WinoGrande"].items():
+        row = published[(published.model == model) & (published.task == "winogrande")]
+        assert value.startswith(f"{row.value.iloc[0]} / ")
+    ppl = found["zeroshot-table4-v04"].set_index("model").loc["RWKV-4 0.17B", "LAMBADA ppl"]
+    assert " / 40.00 ± 2.00 / " in ppl
+
+
+def test_random_weights_say_so_and_have_no_difference() -> None:
+    made = [record("rwkv4-169m", "piqa", 0.5, weights="random:0")]
+    (view,) = zeroshot.views(rows.from_records(made), made)
+    assert "every score here is chance" in view.text[0] and "random weights" in view.title
+    assert view.tables[1].frame.set_index("model").loc["RWKV-4 0.17B", "PIQA"] == "65.07 / 50.00 ± 5.00"
+
+
+def test_every_published_name_of_a_model_and_task_exists() -> None:
+    published = paper.table("zero_shot")
+    assert set(paper.ZERO_SHOT_MODELS) <= set(published.model)
+    assert set(paper.ZERO_SHOT_MODELS.values()) <= set(load.catalogue())
+    names = {name for entry in zeroshot.tasks().values() for name in entry.get("published", [])}
+    assert names <= set(published.task)
+    drawn = pd.DataFrame(paper.zero_shot_rows(zeroshot.tasks()))
+    assert set(drawn.family) == {"rwkv4", "pythia", "gpt-neo", "opt", "bloom"}
+    assert drawn[drawn.metric != "ppl"].value.between(0, 1).all()
+
+
+def test_pairs_count_what_only_one_gets_right() -> None:
+    first = [{"doc": i, "acc": a} for i, a in enumerate([1, 1, 1, 1, 1, 0, 0, 1, 1, 1])]
+    second = [{"doc": i, "acc": a} for i, a in enumerate([1, 1, 0, 0, 0, 1, 0, 0, 0, 0])]
+    found = paired.compare(first, second, "acc")
+    assert (found.items, found.first_only, found.second_only) == (10, 6, 1)
+    assert found.difference == pytest.approx(0.5)
+    assert found.p == pytest.approx(2 * (1 + 7) / 2**7)
+    spread = math.sqrt(sum((d - 0.5) ** 2 for d in [0, 0, 1, 1, 1, -1, 0, 1, 1, 1]) / 9 / 10)
+    assert found.high - found.low == pytest.approx(2 * 1.959964 * spread, rel=1e-5)
+    assert paired.mcnemar(0, 0) == 1.0 and paired.mcnemar(5, 5) == 1.0
+    with pytest.raises(ValueError, match="not the same items"):
+        paired.compare(first, second[1:], "acc")
+
+
+def test_only_the_same_items_are_compared(records: list[Record]) -> None:
+    pairs = tables(records)["zeroshot-pairs-v04"]
+    assert len(pairs) == 12 and set(pairs["first"]) == {"RWKV-4 169M"}
+    other = record("pythia-160m", "piqa", 0.4)
+    other.metrics["data_fingerprint"] = "other"
+    assert "zeroshot-pairs-v04" not in tables([records[0], other])
+    with pytest.raises(BadInput, match="not scored on the same items"):
+        zeroshot.comparison([record("rwkv4-169m", "piqa", 0.5), other], "rwkv4-169m", "pythia-160m")
+    with pytest.raises(BadInput, match="did you mean rwkv4-169m"):
+        zeroshot.comparison(records, "rwkv4-160m", "pythia-160m")
+
+
+def test_the_page_and_the_comparison_read_items_from_a_store(records: list[Record], tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for made in records:
+        store.write(made)
+    list(page.write([store.folder], tmp_path / "out"))
+    assert (tmp_path / "out" / "figures" / "zeroshot-parameters-v04.png").is_file()
+    assert (tmp_path / "out" / "figures" / "zeroshot-flops-v04.svg").is_file()
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "Item by item" in text and "65.07 / 50.00 ± 5.00" in text
+    lines = list(page.compare([store.folder], "pythia-160m", "rwkv4-169m"))
+    assert "WinoGrande" in lines[0] and "McNemar" in lines[1]
