@@ -20,8 +20,8 @@ lint: $(STAMP)
 parity: $(STAMP)  ## our logits against transformers' and pip rwkv's, one line a comparison
 	@$(BIN)/python -m tests.parity
 
-zeroshot-check: $(STAMP)  ## our zero-shot answers against lm-eval's HFLM: DATA=folder TOKENIZER=file DOCS=40
-	@$(BIN)/python -m tests.zeroshot_check $(DATA) $(TOKENIZER) --docs $(or $(DOCS),40) $(CHECK) 2>/dev/null
+zeroshot-check: $(STAMP)  ## our zero-shot answers against lm-eval's HFLM: DATA=folder TOKENIZER=file [DOCS=40] [CHECK=options]
+	@$(BIN)/python -m tests.zeroshot_check $(DATA) $(TOKENIZER) --docs $(or $(DOCS),40) $(CHECK)
 
 bench: $(STAMP)  ## the WKV kernels and the whole model beside their peers, on the CPU
 	@$(BIN)/pytest tests/bench_wkv.py --benchmark-columns=median,iqr,rounds --benchmark-sort=mean

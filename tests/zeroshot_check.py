@@ -8,7 +8,9 @@ each of its batch sizes beside ours, in one process, taken in turn. Exits with 1
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import io
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -119,7 +121,8 @@ def answers(task: Any, lm: Any) -> tuple[list[tuple[float, bool]], dict[str, Any
     own = copy.copy(task)
     started = time.perf_counter()
     loaded = {"tasks": {task.task_name: own}, "groups": {}, "group_map": {}}
-    found = lm_eval_evaluate(lm, loaded, bootstrap_iters=0, log_samples=False)
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars; ours are shown
+        found = lm_eval_evaluate(lm, loaded, bootstrap_iters=0, log_samples=False)
     seconds = time.perf_counter() - started
     metrics = {key.removesuffix(",none"): value for key, value in found["results"][task.task_name].items()}
     return [instance.resps[0] for instance in own.instances], metrics, seconds
