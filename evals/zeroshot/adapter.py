@@ -87,7 +87,8 @@ class Adapter(TemplateLM):
         return [*self.prefix, *before], after
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood, greedy) of each request's continuation."""
+        """(log-likelihood, greedy) of each request's continuation. Raises BadInput for text without tokens."""
+        self.codec.check([text for instance in requests for text in instance.args], self.spec.vocab_size)
         return self._answer([self._request(*self.pair(*instance.args)) for instance in requests])
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
@@ -112,4 +113,5 @@ class Adapter(TemplateLM):
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy text after each context, up to the first of its stop strings."""
+        self.codec.check([instance.args[0] for instance in requests], self.spec.vocab_size)
         return generate_until(self, [instance.args for instance in requests])

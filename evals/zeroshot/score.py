@@ -104,9 +104,8 @@ class Scorer:
         prefixes = [
             Row(g.leaves[0].fed[: g.prefix], 0, [r for leaf in g.leaves for r in leaf.requests]) for g in shared
         ]
-        order = sorted(range(len(shared)), key=lambda i: -len(prefixes[i]))
         following = dict(zip(map(id, prefixes), shared, strict=True))
-        for batch in self._batches([prefixes[i] for i in order], kept=True):
+        for batch in self._batches(prefixes, kept=True):
             halving(lambda part: self._wave(part, [following[id(row)] for row in part]), batch)
 
     def _wave(self, prefixes: Sequence[Row], following: Sequence[Group]) -> None:

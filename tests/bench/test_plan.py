@@ -22,7 +22,9 @@ def one(**more: object) -> str:
     return json.dumps({"runs": [{"experiment": "inference", "model": "pythia-14m", "weights": "random:0", **more}]})
 
 
-@pytest.mark.parametrize("path", [p for p in CONFIGS.glob("*.yaml") if p.stem not in ("models", "tasks")], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS.glob("*.yaml") if p.stem not in ("models", "tasks")], ids=lambda p: p.stem
+)
 def test_the_matrices_of_the_project_are_valid(path: Path) -> None:
     assert plan.read(path)
 

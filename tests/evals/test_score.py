@@ -147,3 +147,12 @@ def test_the_log_softmax_is_float32_in_a_shorter_type() -> None:
     found, _ = Scorer(model, "cpu", limits=WIDE).score(requests)
     assert len({answer.loglikelihood for answer in found}) >= len(requests) - 3  # bfloat16 sums would tie
     np.testing.assert_allclose([a[0] for a in found], [a[0] for a in plain(model, requests)], rtol=0.02)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("family", ["rwkv4", "pythia", "bloom"])
+def test_on_a_gpu(family: str) -> None:
+    model, requests = model_of(family), some_requests()
+    expected = plain(model, requests)
+    found, _ = Scorer(model.to("cuda"), "cuda").score(requests)  # type: ignore[attr-defined]
+    same(found, expected)
