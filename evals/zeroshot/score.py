@@ -37,7 +37,7 @@ class Limits(NamedTuple):
     state_bytes: int
 
 
-LIMITS = {"cpu": Limits(1024, 24, 0.5, 256 << 20), "cuda": Limits(32768, 2048, 0.5, 4 << 30)}
+LIMITS = {"cpu": Limits(2048, 56, 0.5, 256 << 20), "cuda": Limits(32768, 2048, 0.5, 4 << 30)}
 CACHE_COPY = 0.08  # what copying a token's cache costs beside computing the token; a fixed-size state costs nothing
 
 

@@ -10,6 +10,7 @@ from bench.plan import Cell
 from rwkv_core.spec import BadInput
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+LISTS = ("models", "tasks")  # what matrices name, no matrices themselves
 
 
 def write(tmp_path: Path, text: str) -> Path:
