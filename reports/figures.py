@@ -130,6 +130,8 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
         )
         if series.low is not None and series.high is not None:
             ax.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
+            if len(series.x) == 1:  # a band has no width there
+                ax.vlines(series.x, series.low, series.high, color=colour, linewidth=1.0)
     if not panel.log_y:
         ax.set_ylim(bottom=0)
     for axis, set_scale, base in ((ax.xaxis, ax.set_xscale, panel.log_x), (ax.yaxis, ax.set_yscale, panel.log_y)):

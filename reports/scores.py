@@ -31,6 +31,7 @@ def average(own: pd.DataFrame, tasks: Tasks) -> tuple[float, float] | None:
 def pictures(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> list[Picture]:
     """Against parameters: every task and the average. Against training FLOPs: the same, of our points and theirs."""
     published = pd.DataFrame(paper.zero_shot_rows(tasks))
+    random = " (filled points: RANDOM WEIGHTS, chance)" if (part.weights == "random").any() else ""
     found = []
     for axis, title, x_title in (
         ("parameters", "Accuracy against parameters", "parameters (billions)"),
@@ -42,7 +43,9 @@ def pictures(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> list[P
             if entry.get("twelve") and (part.task == task).any()
         ]
         panels.append(_average_panel(part, tasks, axis, x_title))
-        picture = Picture(f"zeroshot-{axis}-{name}", title, [panel for panel in panels if panel.series], footer)
+        picture = Picture(
+            f"zeroshot-{axis}-{name}", title + random, [panel for panel in panels if panel.series], footer
+        )
         found.append(picture)
     return [picture for picture in found if picture.panels]
 
