@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,12 +111,13 @@ class HFModel(nn.Module):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, no special tokens added."""
-        return self._tokenizer().encode(text, add_special_tokens=False)
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids."""
-        return self._tokenizer().decode(list(tokens))
+        return self._tokenizer.decode(list(tokens))
 
+    @functools.cached_property  # a task encodes thousands of texts
     def _tokenizer(self) -> Any:
         if self.source is None:
             raise BadInput(f"{self.spec.name} has random weights and so no tokenizer; use pretrained or local weights")

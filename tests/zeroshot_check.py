@@ -133,10 +133,9 @@ def compare(
 ) -> Line:
     """Ours against HFLM, at batch size 1 for the answers, and at each of `batches` for the time."""
     task = tasks.load(task_name, data, "v0.4", docs)
-    codec = read(tokenizer)
     adapter = Adapter(
         Scorer(model, "cpu", label=task_name),
-        Codec(lambda text: codec.encode(text, add_special_tokens=False).ids, lambda tokens: codec.decode(list(tokens))),
+        Codec.of(read(tokenizer)),
         "v0.4",
     )
     ours = copy.copy(task)

@@ -16,6 +16,7 @@ from evals.zeroshot.score import Scorer
 from evals.zeroshot.sharing import Request
 from evals.zeroshot.tasks import Protocol
 from rwkv_core.spec import BadInput
+from rwkv_core.tokenizer import Tokenizer
 
 ROLLING = "no task of configs/tasks.yaml is scored by rolling log-likelihood"
 
@@ -26,6 +27,14 @@ class Codec:
 
     encode: Callable[[str], list[int]]
     decode: Callable[[Sequence[int]], str]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Codec:
+        """Of a tokenizer.json, no special tokens added."""
+        return cls(
+            lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
+            lambda tokens: tokenizer.decode(list(tokens)),
+        )
 
     def check(self, texts: Sequence[str], vocabulary: int) -> None:
         """Raises BadInput where a character of the texts has no tokens, or one beyond the model's vocabulary."""

@@ -42,12 +42,11 @@ def run(
 
     Returns metrics (each with its standard error and chance) and `items`, what was found for each item.
     """
-    from evals.zeroshot.adapter import Adapter, Codec  # here, because lm-eval takes seconds to import
+    loaded = tasks.load(task, data, protocol, docs)  # first: it says where lm-eval is missing
+    from evals.zeroshot.adapter import Adapter, Codec  # here, because it imports lm-eval
 
-    loaded = tasks.load(task, data, protocol, docs)
     found = tokenizers.read(Path(tokenizer)) if tokenizer != "own" else None
-    encode = (lambda text: found.encode(text, add_special_tokens=False).ids) if found else model.encode
-    codec = Codec(encode, (lambda tokens: found.decode(list(tokens))) if found else model.decode)
+    codec = Codec.of(found) if found else Codec(model.encode, model.decode)
     limits = LIMITS[device]
     if batch_tokens:
         limits = limits._replace(tokens=batch_tokens)

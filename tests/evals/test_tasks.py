@@ -27,9 +27,7 @@ def model(**changes: Any) -> LanguageModel:
 
 
 def adapter(tokenizer: Path, protocol: str, window: int = 1024) -> Adapter:
-    found = read(tokenizer)
-    codec = Codec(lambda text: found.encode(text, add_special_tokens=False).ids, lambda ids: found.decode(list(ids)))
-    return Adapter(Scorer(model(context_length=window), "cpu"), codec, protocol)  # type: ignore[arg-type]
+    return Adapter(Scorer(model(context_length=window), "cpu"), Codec.of(read(tokenizer)), protocol)  # type: ignore[arg-type]
 
 
 class Scripted(LM):
