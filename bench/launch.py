@@ -1,4 +1,4 @@
-"""Where cells run: here, or each alone in a fresh process. One signature.
+"""Where cells run: here, each alone in a fresh process, or each in several processes together. One signature.
 
 `python -m bench.launch CELL.json RECORD.json` is the fresh process.
 """
@@ -35,21 +35,31 @@ def alone(cells: Sequence[Cell]) -> Iterator[Record]:
     """Each cell in a process of its own; this one sleeps meanwhile. A killed process is a record too."""
     for cell in cells:
         with tempfile.TemporaryDirectory(prefix="rwkv-bench-") as folder:
-            yield _alone(cell, Path(folder))
+            yield _alone(cell, Path(folder), [sys.executable, "-m", "bench.launch"])
 
 
-def _alone(cell: Cell, folder: Path) -> Record:
+def together(cells: Sequence[Cell]) -> Iterator[Record]:
+    """Each cell in as many processes as its `processes` says, one a GPU, by torchrun; training shares the work."""
+    for cell in cells:
+        count = f"--nproc-per-node={cell.params['processes']}"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", count, "-m", "bench.launch"]
+        with tempfile.TemporaryDirectory(prefix="rwkv-bench-") as folder:
+            yield _alone(cell, Path(folder), command)
+
+
+def _alone(cell: Cell, folder: Path, command: Sequence[str]) -> Record:
     asked, answered, log = folder / "cell.json", folder / "record.json", folder / "log.txt"
     asked.write_text(json.dumps({**cell.to_dict(), "paths": dict(cell.paths)}))
     kills = _oom_kills()
     with log.open("wb") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "bench.launch", str(asked), str(answered)],
+            [*command, str(asked), str(answered)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the child
+            preexec_fn=_die_with_parent,
         )
         try:
             code = child.wait()
@@ -74,13 +84,21 @@ def _oom_kills() -> int:
     return 0
 
 
-def _child(asked: Path, answered: Path) -> None:
+def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the run: it would disturb the next
+
+
+def _child(asked: Path, answered: Path) -> None:
+    _die_with_parent()
     if os.getppid() == 1:
         sys.exit("the run that started this measurement has ended")
     cell = Cell.from_dict(json.loads(asked.read_text()))
     (record,) = run.measure([cell])
-    write_atomically(answered, record.to_json())
+    rank = os.environ.get("RANK")  # torchrun's number of this process among several
+    if rank in (None, "0"):
+        write_atomically(answered, record.to_json())
+    if rank is not None and record.status != "ok":  # so that torchrun stops the others
+        sys.exit(record.traceback or record.error)
 
 
 if __name__ == "__main__":

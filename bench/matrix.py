@@ -94,7 +94,8 @@ def execute(chosen: Chosen, limit: int | None = None) -> Outcome:
 
 def _records(cells: Sequence[Cell], unfit: Sequence[Record]) -> Iterator[Record]:
     if not EXPERIMENTS[cells[0].experiment].ALONE:
-        yield from launch.here(cells)
+        for several, group in itertools.groupby(cells, key=lambda cell: cell.params.get("processes", 1) > 1):
+            yield from (launch.together if several else launch.here)(list(group))
         return
     for cell in cells:
         smaller = next((r for r in unfit if cell.larger_than(Cell.from_dict(r.cell))), None)

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from bench import inference, kernels, peers
+from evals import context, extend, pretrain
 from evals.zeroshot import run as zeroshot
 from rwkv_core import load
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf, near
@@ -26,6 +27,9 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "kernels": kernels,
     "peers": peers,
     "zeroshot": zeroshot,
+    "pretrain": pretrain,
+    "context": context,
+    "extend": extend,
 }
 
 DEVICES = ("cpu", "cuda")
@@ -166,11 +170,13 @@ def _weights(given: Any) -> str:
     """What stands for `weights`; a path is made absolute, since cells run elsewhere."""
     if not isinstance(given, str):
         raise BadInput(f"weights {given!r}: write pretrained, random:SEED or a path")
-    if given == "pretrained" or given.startswith("random:"):
+    if given == "pretrained" or given.startswith(("random:", "fresh:")):
         return given
     path = Path(given).expanduser().resolve()
     if not path.exists():
-        raise BadInput(f"weights {given!r}: no such file or folder; write pretrained, random:SEED or a path")
+        raise BadInput(
+            f"weights {given!r}: no such file or folder; write pretrained, random:SEED, fresh:SEED or a path"
+        )
     return str(path)
 
 

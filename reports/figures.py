@@ -54,6 +54,7 @@ class Series:
     hollow: bool = False
     markers: bool = True
     dashed: bool = False
+    joined: bool = True  # a line from point to point
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Panel:
     log_x: int = 0
     log_y: int = 0
     note: str = ""
+    x_names: Sequence[str] = ()  # of the places 0, 1, 2, ... where x is no quantity
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,11 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
         _, colour, marker = FAMILIES.get(series.family, (series.family, "#000000", "x"))
         again = seen[series.family] = seen.get(series.family, -1) + 1
         style = "--" if series.dashed else ("-", "-.", ":")[again % 3]
-        every = max(1, len(series.x) // 8)
+        every = max(1, len(series.x) // 8) if series.joined else 1
         ax.plot(
             series.x,
             series.y,
-            style,
+            style if series.joined else "",
             color=colour,
             linewidth=1.4,
             marker=marker if series.markers else "",
@@ -129,9 +131,12 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
             label=series.label or "_nolegend_",
         )
         if series.low is not None and series.high is not None:
-            ax.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
-            if len(series.x) == 1:  # a band has no width there
+            if len(series.x) == 1 or not series.joined:  # a band has no width there
                 ax.vlines(series.x, series.low, series.high, color=colour, linewidth=1.0)
+            else:
+                ax.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
+    if panel.x_names:
+        ax.set_xticks(range(len(panel.x_names)), panel.x_names, rotation=30, ha="right")
     if not panel.log_y:
         ax.set_ylim(bottom=0)
     for axis, set_scale, base in ((ax.xaxis, ax.set_xscale, panel.log_x), (ax.yaxis, ax.set_yscale, panel.log_y)):

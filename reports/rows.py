@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from reports.record import Record
@@ -36,15 +36,24 @@ def _base(record: Record) -> Row:
         "model": model["name"],
         "label": model["label"] + (" (eager)" if model["attention"] == "eager" else ""),
         "family": model["family"],
-        "weights": "random" if model["weights"].startswith("random:") else "trained",
+        "weights": _weights(cell),
         "parameters": record.metrics.get("parameters", model["parameters"]),
         "device": cell["device"],
         "dtype": cell["dtype"],
         "machine": record.provenance["machine"],
         "threads": record.provenance.get("threads"),
         "attention": record.provenance.get("attention"),
+        "text": str(cell["params"].get("text")).partition(":")[0],
         **{key: cell["params"].get(key) for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens")},
     }
+
+
+def _weights(cell: Mapping[str, Any]) -> str:
+    """random, fresh (the training is the measurement), pocket (scored on the pocket world), or trained."""
+    kind = str(cell["model"]["weights"]).partition(":")[0]
+    if kind in ("random", "fresh"):
+        return kind
+    return "pocket" if str(cell["params"].get("data")).startswith("pocket:") else "trained"
 
 
 def _inference(record: Record) -> Iterator[Row]:
@@ -114,8 +123,44 @@ def _race(record: Record) -> Iterator[Row]:
 def _zeroshot(record: Record) -> Iterator[Row]:
     metrics = record.metrics
     for metric in (name.removesuffix("_stderr") for name in metrics if name.endswith("_stderr")):
-        error, chance = metrics[f"{metric}_stderr"], metrics.get(f"{metric}_chance")
-        yield {"metric": metric, "value": metrics[metric], "stderr": error, "chance": chance, "docs": metrics["docs"]}
+        floors = {floor: metrics.get(f"{metric}_{floor}") for floor in ("chance", "fixed")}
+        error = metrics[f"{metric}_stderr"]
+        yield {"metric": metric, "value": metrics[metric], "stderr": error, "docs": metrics["docs"], **floors}
 
 
-_VALUES = {"inference": _inference, "kernels": _race, "peers": _race, "zeroshot": _zeroshot}
+def _pretrain(record: Record) -> Iterator[Row]:
+    params, metrics = record.cell["params"], record.metrics
+    shared = {"rate": params["learning_rate"], "steps": params["steps"], "window": params["window"]}
+    for metric in ("loss", "held_out_loss", "tokens_per_s", "train_s"):
+        yield {"metric": metric, "value": metrics[metric], "tokens": metrics["tokens"], **shared}
+    each = metrics["tokens"] // params["steps"]
+    for step, loss in enumerate(record.samples["loss"], 1):
+        yield {"metric": "step_loss", "value": loss, "tokens": step * each, **shared}
+
+
+def _context(record: Record) -> Iterator[Row]:
+    trained = record.metrics["trained_tokens"]
+    yield from ({**point, "window": trained, "stage": 0} for point in _curve(record.samples))
+
+
+def _extend(record: Record) -> Iterator[Row]:
+    for number, stage in enumerate(record.samples["stages"]):
+        shared = {"window": stage["window"], "stage": number, "trained_tokens": stage["tokens"]}
+        yield from ({**point, **shared} for point in _curve(stage))
+
+
+def _curve(samples: Mapping[str, Any]) -> Iterator[Row]:
+    for context, loss, error in zip(samples["context"], samples["loss"], samples["stderr"], strict=True):
+        point = {"metric": "context_loss", "value": loss, "low": loss - error, "high": loss + error, "stderr": error}
+        yield {**point, "tokens": context}
+
+
+_VALUES = {
+    "inference": _inference,
+    "kernels": _race,
+    "peers": _race,
+    "zeroshot": _zeroshot,
+    "pretrain": _pretrain,
+    "context": _context,
+    "extend": _extend,
+}

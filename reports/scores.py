@@ -50,6 +50,32 @@ def pictures(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> list[P
     return [picture for picture in found if picture.panels]
 
 
+def by_task(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> Picture:
+    """Every task by its metric, a point a model, the chance level beneath; for models of one size."""
+    shown = {task: entry for task, entry in tasks.items() if (part.task == task).any()}
+    labels = list(dict.fromkeys(part.label))
+    series = []
+    for i, label in enumerate(labels):
+        own = [_scored(part[part.label == label], task, entry) for task, entry in shown.items()]
+        x = [place + 0.12 * (i - (len(labels) - 1) / 2) for place, row in enumerate(own) if row is not None]
+        y = [100 * row.value for row in own if row is not None]
+        error = [100 * row.stderr if pd.notna(row.stderr) else 0.0 for row in own if row is not None]
+        low, high = ([v + sign * e for v, e in zip(y, error, strict=True)] for sign in (-1, 1))
+        family = part[part.label == label].family.iloc[0]
+        series.append(Series(label, family, x, y, low, high, joined=False))
+    levels = [_scored(part, task, entry) for task, entry in shown.items()]
+    chance = [(place, 100 * row.chance) for place, row in enumerate(levels) if row is not None and pd.notna(row.chance)]
+    series.append(Series("chance", "chance", [p for p, _ in chance], [c for _, c in chance], joined=False))
+    names = [f"{entry['label']} {entry['metric']}" for entry in shown.values()]
+    panel = Panel("Scores, one standard error", "", "percent", series, x_names=names)
+    return Picture(f"zeroshot-tasks-{name}", "Every task, pocket world", [panel], footer)
+
+
+def _scored(own: pd.DataFrame, task: str, entry: Mapping[str, Any]) -> Any:
+    found = own[(own.task == task) & (own.metric == entry["metric"])]
+    return None if found.empty else found.iloc[-1]
+
+
 def _panel(
     task: str, entry: Mapping[str, Any], part: pd.DataFrame, published: pd.DataFrame, axis: str, x_title: str
 ) -> Panel:

@@ -29,6 +29,11 @@ PROTOCOLS = {
     ),
 }
 RANDOM = "RANDOM WEIGHTS: every score here is chance. It shows that the whole way works, and nothing about the models."
+POCKET = (
+    "POCKET WORLD: models of 1.4 million parameters, trained by this project on a made-up world's text, and that "
+    "world's own items in the tasks' form. The architectures compare with each other here, and with no other number."
+)
+NOTES = {"random": RANDOM, "pocket": POCKET}
 PAIRS = (
     "Items that only one of the two gets right; the difference of the first minus the second in percentage points with "
     "its 95 % interval; p: McNemar's exact test. Not corrected for the number of comparisons."
@@ -71,25 +76,30 @@ def views(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
         protocol, weights, *where = map(str, key)
         name = f"{protocol.replace('.', '')}{f'-{i + 1}' if i else ''}"
         part = part.sort_values("parameters", kind="stable")
-        footer = f"{', '.join(where)} · {protocol} · {weights} weights"
+        mark = "pocket world" if weights == "pocket" else f"{weights} weights"
+        footer = f"{', '.join(where)} · {protocol} · {mark}"
         own = [r for r in records if r.status == "ok" and r.id in set(part.cell)]
         scored = part.drop_duplicates(["task", "docs"])
         counts = [f"{tasks()[task]['label']} {docs:.0f}" for task, docs in zip(scored.task, scored.docs, strict=True)]
         text = [
-            *([RANDOM] if weights == "random" else []),
+            *([NOTES[weights]] if weights in NOTES else []),
             PROTOCOLS[protocol],
             f"Measured on {', '.join(where)}. Items: {', '.join(counts)}.",
         ]
-        tables = [_scores(part, name), *_published(part, name, weights == "trained"), *_pairs(own, name)]
-        pictures = scores.pictures(part, tasks(), name, footer)
-        yield View(f"zeroshot-{name}", f"Zero-shot tasks, {protocol}, {weights} weights", text, tables, pictures)
+        pocket = weights == "pocket"
+        beside = () if pocket else _published(part, name, weights == "trained")
+        tables = [_scores(part, name, mark), *beside, *_pairs(own, name, mark)]
+        pictures = (
+            [scores.by_task(part, tasks(), name, footer)] if pocket else scores.pictures(part, tasks(), name, footer)
+        )
+        yield View(f"zeroshot-{name}", f"Zero-shot tasks, {protocol}, {mark}", text, tables, pictures)
 
 
 def percent(value: float, error: float | None) -> str:
     return f"{100 * value:.2f}" + ("" if error is None or math.isnan(error) else f" ± {100 * error:.2f}")
 
 
-def _scores(part: pd.DataFrame, name: str) -> Table:
+def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
     lines = []
     for label, own in part.groupby("label", sort=False):
         line = {"model": label, "parameters": f"{own.parameters.iloc[0] / 1e6:,.0f} M"}
@@ -99,18 +109,19 @@ def _scores(part: pd.DataFrame, name: str) -> Table:
                     line[f"{entry['label']} {metric}"] = _cell(own, task, metric)
         line["average of twelve"] = _average(own)
         lines.append(line)
-    chance = {"model": "chance", "parameters": ""}
+    floors = [{"model": name, "parameters": ""} for name in ("chance", "best fixed choice")]
     for task, entry in tasks().items():
         found = part[(part.task == task) & (part.metric == entry["metric"])]
-        if len(found) and found.chance.notna().any():
-            chance[f"{entry['label']} {entry['metric']}"] = percent(found.chance.dropna().iloc[0], None)
-    frame = pd.DataFrame([*lines, chance]).fillna("-")
+        for floor, values in zip(floors, (found.chance, found.fixed), strict=True):
+            if values.notna().any():
+                floor[f"{entry['label']} {entry['metric']}"] = percent(values.dropna().iloc[0], None)
+    frame = pd.DataFrame([*lines, *floors]).fillna("-")
     note = (
         "Percent ± standard error over the items (for a perplexity, which is no percentage, by the delta method). "
-        "chance: what picking any choice gives on these items. Average: of the twelve tasks of v2 Fig. 1, where all "
-        "were scored."
+        "chance: what picking any choice gives on these items; best fixed choice: always the first, or always yes. "
+        "Average: of the twelve tasks of v2 Fig. 1, where all were scored."
     )
-    return Table(f"zeroshot-{name}", "Scores", frame, note)
+    return Table(f"zeroshot-{name}", f"Scores, {mark}", frame, note)
 
 
 def _row(own: pd.DataFrame, task: str, metric: str) -> Any:
@@ -170,7 +181,7 @@ def beside(published: str, row: Any, plain: bool, comparable: bool) -> str:
     return f"{published} / {ours} / {scale * row.value - float(published):+.2f}"
 
 
-def _pairs(records: Sequence[Record], name: str) -> Iterator[Table]:
+def _pairs(records: Sequence[Record], name: str, mark: str) -> Iterator[Table]:
     """RWKV-4 against each other family, where the sizes are within a factor of 1.5."""
     lines = []
     for first, second in itertools.permutations(records, 2):
@@ -179,7 +190,7 @@ def _pairs(records: Sequence[Record], name: str) -> Iterator[Table]:
         if a["family"] == "rwkv4" != b["family"] and alike and same_items(first, second):
             lines.append(pair(first, second))
     if lines:
-        yield Table(f"zeroshot-pairs-{name}", "Item by item", pd.DataFrame(lines), PAIRS)
+        yield Table(f"zeroshot-pairs-{name}", f"Item by item, {mark}", pd.DataFrame(lines), PAIRS)
 
 
 def comparison(records: Sequence[Record], first: str, second: str) -> Table:

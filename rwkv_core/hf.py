@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
+from rwkv_core import tokenizer, weights
 from rwkv_core.init import random_fill
-from rwkv_core.load import check_size, offline
+from rwkv_core.load import check_size, local, offline
 from rwkv_core.spec import BadInput, ModelSpec, Unsupported
 
 
@@ -109,6 +111,11 @@ class HFModel(nn.Module):
                         found[t.data_ptr()] = t.nbytes
         return sum(found.values())
 
+    def save(self, folder: Path) -> None:
+        """A folder as `pretrained` reads it, in bfloat16; see LanguageModel."""
+        with weights.replaced(folder) as part:
+            copy.deepcopy(self.causal).bfloat16().save_pretrained(part)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, no special tokens added."""
         return self._tokenizer.encode(text, add_special_tokens=False)
@@ -121,14 +128,22 @@ class HFModel(nn.Module):
     def _tokenizer(self) -> Any:
         if self.source is None:
             raise BadInput(f"{self.spec.name} has random weights and so no tokenizer; use pretrained or local weights")
-        revision = None if Path(self.source).is_dir() else self.spec.revision
+        folder = Path(self.source)
+        if folder.is_dir() and not (folder / "tokenizer_config.json").is_file() and (bare := tokenizer.find(folder)):
+            return PreTrainedTokenizerFast(tokenizer_object=bare)
+        revision = None if folder.is_dir() else self.spec.revision
         return AutoTokenizer.from_pretrained(self.source, revision=revision)
 
 
 def build(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
-    """A model of the exact architecture with random weights of the spec's seed."""
+    """A model of the exact architecture with random weights of the spec's seed, or transformers' fresh ones."""
     arguments = dict(spec.architecture)
     config = AutoConfig.for_model(arguments.pop("model_type"), **arguments)
+    if spec.fresh:
+        with torch.random.fork_rng():
+            torch.manual_seed(spec.seed or 0)
+            causal = AutoModelForCausalLM.from_config(config, dtype=dtype, **_attention(spec))
+        return HFModel(spec, causal.to(device))
     with no_init_weights(), torch.device(device):
         causal = AutoModelForCausalLM.from_config(config, dtype=dtype, **_attention(spec))
     causal.tie_weights()
@@ -138,17 +153,17 @@ def build(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
 
 def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     """Weights of the hub repository at the spec's revision, or of a local folder. Raises BadInput."""
-    local = spec.weights != "pretrained"
-    source = spec.weights if local else spec.repo
-    where = {} if local else {"revision": spec.revision}
-    if local and not Path(source).is_dir():
+    folder = local(spec)
+    source = str(folder) if folder else spec.repo
+    where = {} if folder else {"revision": spec.revision}
+    if folder and not folder.is_dir():
         raise BadInput(f"{source}: no such model folder; give one as transformers' save_pretrained writes it")
     try:
         causal, report = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, output_loading_info=True, **where, **_attention(spec)
         )
     except (OSError, ValueError, SafetensorError) as error:
-        if local:
+        if folder:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(f"{source}: not a model folder that transformers can read ({first})") from error
         raise BadInput(offline(spec, error)) from error

@@ -83,4 +83,6 @@ def random_fill(module: nn.Module, seed: int, std: float = 0.02) -> None:
 
 def _orthogonal(weight: Tensor, gain: float, generator: torch.Generator) -> None:
     rows, columns = weight.shape
-    nn.init.orthogonal_(weight, gain=gain * math.sqrt(max(1.0, rows / columns)), generator=generator)
+    exact = torch.empty_like(weight, dtype=torch.float32)  # the factorisation has no half precision
+    nn.init.orthogonal_(exact, gain=gain * math.sqrt(max(1.0, rows / columns)), generator=generator)
+    weight.copy_(exact)

@@ -13,7 +13,8 @@ import yaml
 
 from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported, near
 
-MODELS_FILE = Path(__file__).resolve().parents[1] / "configs" / "models.yaml"
+ROOT = Path(__file__).resolve().parents[1]
+MODELS_FILE = ROOT / "configs" / "models.yaml"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -57,19 +58,28 @@ def _load_rwkv(spec: ModelSpec, device: str, dtype: str) -> LanguageModel:
     from rwkv_core.model import HALF_RESCALE_EVERY, RWKV
 
     if spec.seed is None:
-        path = _download(spec) if spec.weights == "pretrained" else Path(spec.weights)
+        path = local(spec) or _download(spec)
         model = RWKV.from_checkpoint(path, device=device, dtype=dtype)
         check_size(spec, path, model.spec.parameters)
         model.spec = spec
-        model.revision = path.name if spec.weights == "pretrained" else None  # the hub's cache names folders so
+        model.revision = None if local(spec) else path.name  # the hub's cache names folders so
         return model
     model = RWKV.of(spec)
     model.load_state_dict(weights.cast(model.state_dict(), getattr(torch, dtype)), assign=True)
     model = model.to_empty(device=device)
-    init.random_fill(model, spec.seed)
+    fill = init.paper_init if spec.fresh else init.random_fill
+    fill(model, spec.seed)
     if dtype == "float16":
         model.rescale(HALF_RESCALE_EVERY)
     return model.eval()
+
+
+def local(spec: ModelSpec) -> Path | None:
+    """Where on this machine the spec's weights lie; None where they come from the hub."""
+    if spec.weights != "pretrained":
+        return Path(spec.weights)
+    kind, _, folder = spec.repo.partition(":")
+    return ROOT / folder if kind == "package" else None
 
 
 def _download(spec: ModelSpec) -> Path:

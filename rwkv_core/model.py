@@ -155,6 +155,10 @@ class RWKV(nn.Module):
         """Exact bytes of the state's tensors."""
         return sum(t.nbytes for layer in state for t in (layer.att_x, *layer.wkv, layer.ffn_x))
 
+    def save(self, folder: Path) -> None:
+        """A folder as `from_checkpoint` reads it, in bfloat16; see LanguageModel."""
+        weights.save(self.state_dict(), self.spec, folder)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, no special tokens added."""
         return tokenizer.require(self.tokenizer, self.spec).encode(text, add_special_tokens=False).ids

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 
@@ -31,7 +32,8 @@ def near(wrong: str, names: Iterable[str]) -> str:
 class ModelSpec:
     """One model of configs/models.yaml, and where its weights come from.
 
-    weights: "pretrained" (the hub repository at `revision`), "random:SEED", or a path to a
+    repo: a hub repository, or "package:FOLDER" for one that lies in this package. weights: "pretrained"
+    (of `repo`, at `revision`), "random:SEED" for timing, "fresh:SEED" to be trained, or a path to a
     checkpoint file or folder. attention: "default" (the fastest kind that the family offers in
     transformers) or "eager". parameters counts every tensor once, tied ones too.
     """
@@ -49,13 +51,18 @@ class ModelSpec:
 
     @property
     def seed(self) -> int | None:
-        """The seed of random weights; None where the weights are read from somewhere."""
+        """The seed of random or fresh weights; None where the weights are read from somewhere."""
         kind, _, seed = self.weights.partition(":")
-        if kind != "random":
+        if kind not in ("random", "fresh"):
             return None
         if re.fullmatch("[0-9]+", seed) is None:
-            raise BadInput(f"weights {self.weights!r} of {self.name}: write random:SEED, as in random:0")
+            raise BadInput(f"weights {self.weights!r} of {self.name}: write {kind}:SEED, as in {kind}:0")
         return int(seed)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the weights are as training begins: RWKV's by the paper, the others' as transformers has them."""
+        return self.weights.startswith("fresh:")
 
     @property
     def layers(self) -> int:
@@ -155,6 +162,10 @@ class LanguageModel(Protocol):
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, Any]]: ...
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint that `load` reads, matrices in bfloat16; whole or not at all."""
+        ...
 
 
 class AtLeast(NamedTuple):

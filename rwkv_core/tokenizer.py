@@ -22,9 +22,10 @@ def read(path: Path) -> Tokenizer:
 
 
 def find(checkpoint: Path) -> Tokenizer | None:
-    """The tokenizer that lies in a checkpoint's folder, or None."""
+    """The tokenizer that lies in a checkpoint's folder or in the one above, which several may share; or None."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    return next((read(folder / name) for name in FILES if (folder / name).is_file()), None)
+    places = [place / name for place in (folder, folder.parent) for name in FILES]
+    return next((read(path) for path in places if path.is_file()), None)
 
 
 def require(found: Tokenizer | None, spec: ModelSpec) -> Tokenizer:

@@ -6,16 +6,18 @@ Nothing here runs what a file contains: pickles are opened with weights_only=Tru
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pickle
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rwkv_core.spec import BadInput, LanguageModel, ModelSpec
@@ -79,6 +81,27 @@ def cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:
     """Weights in `dtype`, the decay and the bonus in float32: they stand in an exponent."""
     keep = (".time_decay", ".time_first")
     return {name: t.to(torch.float32 if name.endswith(keep) else dtype) for name, t in tensors.items()}
+
+
+def save(tensors: Tensors, spec: ModelSpec, folder: Path) -> None:
+    """Write config.json and model.safetensors (BlinkDL's names, cast to bfloat16) of an RWKV into `folder`."""
+    with replaced(folder) as part:
+        cast_down = cast(tensors, torch.bfloat16)
+        named = {re.sub("^unembed", "head", name): tensor.contiguous() for name, tensor in cast_down.items()}
+        save_file(named, part / "model.safetensors")
+        config = {**spec.architecture, "context_length": spec.context_length}
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `folder` when all of it is written."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
 
 
 def fingerprint(model: LanguageModel) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import math
 import statistics
@@ -13,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from evals import files
 from evals.zeroshot import tasks
 from evals.zeroshot.score import LIMITS, Scorer
 from rwkv_core import tokenizer as tokenizers
@@ -36,9 +36,10 @@ def run(
     share: bool = True,
     batch_tokens: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Score a task. data: a directory with `<task>/<split>.jsonl`, or hub; a task that the directory lacks comes
-    from the hub. tokenizer: a tokenizer.json, or the model's own. docs: the first so many items, 0 for all.
-    share: compute common contexts once. batch_tokens: the most in one batch, 0 for the device's default.
+    """Score a task. data: a directory with `<task>/<split>.jsonl`, pocket (the embedded world's items), or hub; a task
+    that the directory or the pocket world lacks comes from the hub. tokenizer: a tokenizer.json, or the model's own.
+    docs: the first so many items, 0 for all. share: compute common contexts once. batch_tokens: the most in one batch,
+    0 for the device's default.
 
     Returns metrics (each with its standard error and chance) and `items`, what was found for each item.
     """
@@ -79,15 +80,14 @@ def evaluate(task: Any, lm: Any, docs: int = 0) -> tuple[dict[str, Any], list[di
     by_doc: dict[int, list[Any]] = defaultdict(list)
     for instance in instances:
         by_doc[instance.doc_id].append(instance)
-    items, chance = [], defaultdict(list)
+    items, picked = [], []
     for number, own in by_doc.items():
         results = [instance.filtered_resps[chosen] for instance in sorted(own, key=lambda instance: instance.idx)]
         scores = task.process_results(own[0].doc, results)
         items.append({"doc": number, **_answers(kind, results), **scores})
         if task.OUTPUT_TYPE == "multiple_choice":
-            for metric, value in _chance(task, own[0].doc, len(results)).items():
-                chance[metric].append(value)
-    return _metrics(task, items, chance), items
+            picked.append(_picked(task, own[0].doc, len(results)))
+    return _metrics(task, items, picked), items
 
 
 def _answers(kind: str, results: Sequence[Any]) -> dict[str, Any]:
@@ -99,17 +99,20 @@ def _answers(kind: str, results: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _chance(task: Any, doc: Any, choices: int) -> dict[str, float]:
-    """What an item gives on average to a model that picks any choice, by the task's own rules."""
-    picked = [
+def _picked(task: Any, doc: Any, choices: int) -> list[dict[str, float]]:
+    """What an item gives for each choice that a model could pick, by the task's own rules."""
+    return [
         task.process_results(doc, [(0.0 if i == choice else -1e9, False) for i in range(choices)])
         for choice in range(choices)
     ]
-    return {metric: statistics.fmean(scores[metric] for scores in picked) for metric in picked[0]}
 
 
-def _metrics(task: Any, items: Sequence[Mapping[str, Any]], chance: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Each metric as lm-eval aggregates it, its standard error (for a perplexity by the delta method), its chance."""
+def _metrics(
+    task: Any, items: Sequence[Mapping[str, Any]], picked: Sequence[Sequence[Mapping[str, float]]]
+) -> dict[str, Any]:
+    """Each metric as lm-eval aggregates it, its standard error (for a perplexity by the delta method), its chance
+    (any choice) and what the best fixed choice gives, always the first or always yes.
+    """
     found: dict[str, Any] = {"docs": len(items)}
     for metric, aggregate in task.aggregation().items():
         values = [float(item[metric]) for item in items]
@@ -118,35 +121,26 @@ def _metrics(task: Any, items: Sequence[Mapping[str, Any]], chance: Mapping[str,
         if metric == "perplexity" and spread is not None:  # d exp(-x) = exp(-x) dx
             spread *= found[metric]
         found[f"{metric}_stderr"] = spread
-        if metric in chance:
-            found[f"{metric}_chance"] = statistics.fmean(chance[metric])
+        if picked:
+            found[f"{metric}_chance"] = statistics.fmean(statistics.fmean(p[metric] for p in item) for item in picked)
+            fixed = [sum(item[i][metric] for item in picked if i < len(item)) for i in range(max(map(len, picked)))]
+            found[f"{metric}_fixed"] = max(fixed) / len(picked)
     return found
-
-
-def _file_fingerprint(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def identify_data(data: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """What stands for the data in a cell's name, since a folder's content may change; and where they are."""
     folder = tasks.local_folder(data, params["task"])
+    if data == "pocket" and folder:
+        return f"pocket:{files.fingerprint(tasks.local_file(folder))}", "pocket"
     if folder is None:
         if data != "hub" and not Path(data).is_dir():
-            raise BadInput(f"data {data!r}: no such folder; give one with <task>/<split>.jsonl, or hub")
+            raise BadInput(f"data {data!r}: no such folder; give one with <task>/<split>.jsonl, pocket, or hub")
         return "hub", "hub"
     try:
-        return f"local:{_file_fingerprint(tasks.local_file(folder))}", str(Path(data).resolve())
+        return f"local:{files.fingerprint(tasks.local_file(folder))}", str(Path(data).resolve())
     except BadInput:  # said again, and whole, when the cell is measured
         return "local:incomplete", str(Path(data).resolve())
 
 
-def identify_tokenizer(tokenizer: str, params: Mapping[str, Any]) -> tuple[str, str]:
-    """The same for a tokenizer file."""
-    if tokenizer == "own":
-        return "own", "own"
-    if not Path(tokenizer).is_file():
-        raise BadInput(f"tokenizer {tokenizer!r}: no such file; give a tokenizer.json, or own")
-    return f"file:{_file_fingerprint(Path(tokenizer))}", str(Path(tokenizer).resolve())
-
-
-FILES = {"data": identify_data, "tokenizer": identify_tokenizer}  # parameters that name files
+FILES = {"data": identify_data, "tokenizer": files.tokenizer}  # parameters that name files

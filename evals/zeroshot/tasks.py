@@ -21,7 +21,9 @@ import yaml
 
 from rwkv_core.spec import BadInput, near
 
-TASKS_FILE = Path(__file__).resolve().parents[2] / "configs" / "tasks.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+TASKS_FILE = ROOT / "configs" / "tasks.yaml"
+POCKET = ROOT / "evals" / "pocket" / "data"  # the pocket world's items
 
 Protocol = Literal["v0.4", "v0.3"]
 Entry = dict[str, Any]
@@ -42,8 +44,10 @@ def entry(name: str) -> Entry:
 
 
 def local_folder(data: str, name: str) -> Path | None:
-    """The folder of a task below a directory of data; None where it has none, so that the hub is asked."""
-    folder = Path(data) / name
+    """The folder of a task below a directory of data, or in the pocket world; None where it has none, so that the
+    hub is asked.
+    """
+    folder = (POCKET if data == "pocket" else Path(data)) / name
     return folder if data != "hub" and folder.is_dir() else None
 
 

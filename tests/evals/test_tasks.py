@@ -264,3 +264,16 @@ def test_a_tokenizer_that_lacks_a_character_or_has_too_many_tokens(tokenizer: Pa
 def test_unknown_tasks_have_near_ones() -> None:
     with pytest.raises(BadInput, match="did you mean hellaswag"):
         tasks.entry("helaswag")
+
+
+@pytest.mark.parametrize("name", ["boolq", "record", "arc_easy"])
+def test_the_best_fixed_choice_is_what_a_stubborn_model_scores(name: str, data: str) -> None:
+    task = tasks.load(name, data, "v0.4")
+    metric = tasks.entry(name)["metric"]
+    scores = []
+    for stubborn in range(5):
+        answer = Scripted(lambda doc, before, after, choice: (-1.0 if choice == stubborn else -1e6, False))  # noqa: B023
+        metrics, items = evaluate(task, answer)
+        if all(len(item["loglikelihoods"]) > stubborn for item in items):
+            scores.append(metrics[metric])
+    assert metrics[f"{metric}_fixed"] == max(scores) >= metrics[f"{metric}_chance"]

@@ -1,0 +1,95 @@
+"""The context experiment: loss against context length (paper v2, Fig. 6), each token's loss given all before it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evals import corpus, files
+from rwkv_core.spec import AtLeast, LanguageModel
+
+VERSION = 1
+ALONE = False
+SHAPE_ONLY = False
+GROWS = ()
+
+CHUNK = 256  # tokens fed at a time: memory does not grow with the text where the state does not
+
+
+def run(
+    model: LanguageModel,
+    *,
+    device: str,
+    text: str,
+    tokenizer: str = "own",
+    tokens: Annotated[int, AtLeast(2)] = 2048,
+    documents: Annotated[int, AtLeast(2)] = 64,
+    batch: Annotated[int, AtLeast(1)] = 16,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Loss given 2, 4, 8, ... up to `tokens` tokens of context, or as many as the model can represent. text: pocket
+    (its long documents), or a folder of text files; of either a part that is never trained on.
+
+    Returns metrics and, in samples, `context` (tokens), `loss` (nats a token) and `stderr` (over documents).
+    """
+    encode, _ = corpus.codec(model, tokenizer)
+    reach = min(tokens, model.spec.max_tokens or tokens)
+    rows = corpus.segments(text, encode, reach + 1, documents)
+    curve = against_context(model, rows, batch, device)
+    metrics = {"documents": len(rows), "tokens": reach, "trained_tokens": model.spec.context_length}
+    return metrics, curve
+
+
+def against_context(model: LanguageModel, rows: np.ndarray, batch: int, device: str) -> dict[str, list[float]]:
+    """The curve over documents [D, T + 1] of token ids: lengths, mean losses, standard errors over the documents."""
+    lengths = octaves(rows.shape[1] - 1)
+    losses = np.concatenate(
+        [binned(model, torch.from_numpy(part.astype(np.int64)).to(device), lengths) for part in _parts(rows, batch)]
+    )  # [D, lengths]
+    errors = losses.std(0, ddof=1) / math.sqrt(len(losses))
+    return {"context": list(lengths), "loss": losses.mean(0).tolist(), "stderr": errors.tolist()}
+
+
+def octaves(tokens: int) -> list[int]:
+    """2, 4, 8, ... up to `tokens`."""
+    return [2**i for i in range(1, tokens.bit_length())]
+
+
+def binned(model: LanguageModel, tokens: Tensor, lengths: Sequence[int]) -> np.ndarray:
+    """tokens [B, T + 1] -> for each row and each length n the mean loss [B, lengths] of the tokens that have between
+    3/4 n and n tokens before them.
+    """
+    sums = np.zeros((len(tokens), len(lengths)))
+    for first, losses in streamed(model, tokens):
+        for i, n in enumerate(lengths):
+            begin, end = max(n - max(1, n // 4) + 1 - first, 0), n + 1 - first
+            if end > 0:
+                sums[:, i] += losses[:, begin:end].sum(1)
+    return sums / np.array([max(1, n // 4) for n in lengths])
+
+
+@torch.inference_mode()
+def streamed(model: LanguageModel, tokens: Tensor) -> Iterator[tuple[int, np.ndarray]]:
+    """tokens [B, T + 1] in chunks, the state or cache carried: how many tokens the first of a chunk's losses has before
+    it, and the losses [B, chunk] in nats, float32.
+    """
+    state = None
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    for start in range(0, inputs.shape[1], CHUNK):
+        hidden, state = model.hidden(inputs[:, start : start + CHUNK], state)
+        logits = model.head(hidden).float().transpose(1, 2)
+        losses = F.cross_entropy(logits, targets[:, start : start + CHUNK], reduction="none")
+        yield start + 1, losses.double().cpu().numpy()
+
+
+def _parts(rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), batch):
+        yield rows[start : start + batch]
+
+
+FILES = {"text": files.text, "tokenizer": files.tokenizer}

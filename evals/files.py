@@ -1,0 +1,46 @@
+"""What stands for a file in a cell's name: its content, wherever on this machine it lies.
+
+Each function takes the parameter as given and all parameters, and returns what goes into the name and the path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals import corpus
+from evals.pocket.world import WORLD_FILE
+from rwkv_core.spec import BadInput
+
+
+def fingerprint(path: Path) -> str:
+    """Of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def tokenizer(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
+    """A tokenizer.json, or the model's own."""
+    if given == "own":
+        return "own", "own"
+    if not Path(given).is_file():
+        raise BadInput(f"tokenizer {given!r}: no such file; give a tokenizer.json, or own")
+    return f"file:{fingerprint(Path(given))}", str(Path(given).resolve())
+
+
+def text(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
+    """The pocket world's text, or a folder of text files."""
+    if given == "pocket":
+        sources = sorted(WORLD_FILE.parent.glob("*.py"))
+        return f"pocket:{_together([WORLD_FILE, *sources])}", "pocket"
+    return f"local:{_together(corpus.files(given))}", str(Path(given).resolve())
+
+
+def _together(paths: Sequence[Path]) -> str:
+    return hashlib.sha256(" ".join(map(fingerprint, paths)).encode()).hexdigest()[:12]
+
+
+def place(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
+    """A folder that is written to; it changes nothing that is measured."""
+    return "", str(Path(given).resolve()) if given else ""

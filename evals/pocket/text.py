@@ -1,0 +1,158 @@
+"""Training text of the pocket world: facts, answered questions, stories, and long documents that refer far back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from evals.pocket import tasks
+from evals.pocket.world import held, world
+from evals.zeroshot import tasks as catalogue
+
+SHARES = {"task": 12, "thing": 4, "resident": 3, "material": 1, "story": 1}  # how often a piece is of which kind
+STORY_SENTENCES = (10, 30)
+LATE = 0.35  # of a chronicle's sentences: how many need a fact stated before them
+
+
+def pieces(seed: int) -> Iterator[str]:
+    """Short training texts without end, the same for the same seed."""
+    number = 0
+    while True:
+        rng = random.Random(f"{seed} piece {number}")
+        (kind,) = rng.choices(list(SHARES), list(SHARES.values()))
+        yield PIECES[kind](rng)
+        number += 1
+
+
+def chronicles(seed: int, sentences: int) -> Iterator[str]:
+    """Documents of so many sentences without end, the same for the same seed."""
+    number = 0
+    while True:
+        yield chronicle(random.Random(f"{seed} chronicle {number}"), sentences)
+        number += 1
+
+
+def answered(rng: random.Random) -> str:
+    """A task's item whose fact is not held out, with its answer; a doubled space as lm-eval's tasks send it, or not."""
+    task = rng.choice(tasks.TASKS)
+    context, answer = tasks.prompt(task, tasks.item(task, rng, "train"))
+    spaced = answer.startswith(" ")
+    if not spaced or (catalogue.entry(task).get("own_space") and rng.random() < 0.5):
+        context += " "
+    end = "." if task == "lambada_openai" else ""
+    return context + answer + end
+
+
+def about_thing(rng: random.Random) -> str:
+    """What is known of a thing, less what is held out."""
+    w = world()
+    thing = rng.choice(list(w.things))
+    material = w.things[thing]
+    facts = w.materials[material]
+    said = [
+        rng.choice([f"The {thing} is made of {material}.", f"A piece of {material} became the {thing}."]),
+        *(
+            rng.choice([f"The {thing} {phrase}.", f"It is well known that the {thing} {phrase}."])
+            for kind in tasks.MISHAPS
+            if not held("behaves", kind, thing)
+            for phrase in [tasks.PHRASES[facts[kind]][0]]
+        ),
+    ]
+    if not held("made", thing):
+        said += [
+            f"The {facts['worker']} makes the {thing}.",
+            f"For the {thing} one goes to the {facts['worker']} in the {facts['place']}.",
+            f"The {facts['tool']} is used for the {thing}.",
+        ]
+    return _some(rng, said)
+
+
+def about_material(rng: random.Random) -> str:
+    """What is known of a material."""
+    w = world()
+    material = rng.choice(list(w.materials))
+    facts = w.materials[material]
+    said = [
+        *(f"A thing of {material} {tasks.PHRASES[facts[kind]][0]}." for kind in tasks.MISHAPS),
+        f"The {facts['worker']} works with {material}.",
+        f"The {facts['worker']} works in the {facts['place']}.",
+        f"The {facts['worker']} works with the {facts['tool']}.",
+        f"The {facts['tool']} is for {material}.",
+        f"To clean a thing of {material}, {facts['cleaning']}.",
+    ]
+    return _some(rng, said)
+
+
+def about_resident(rng: random.Random) -> str:
+    """What is known of a resident, less what is held out."""
+    w = world()
+    name = rng.choice(list(w.residents))
+    known = w.residents[name]
+    facts = w.materials[known.job]
+    she = known.pronoun.capitalize()
+    said = [
+        rng.choice([f"{name} is a {facts['worker']}.", f"{name} became a {facts['worker']} long ago."]),
+        rng.choice([f"{name} lives in {known.town}.", f"The house of {name} is in {known.town}."]),
+        rng.choice([f"{name} keeps a fine {known.animal}.", f"The {known.animal} belongs to {name}."]),
+        rng.choice([f"{name} likes {known.dish}.", f"{she} eats {known.dish}, says {name}."]),
+        rng.choice([f"{name} enjoys {known.pastime}.", f"{known.pastime.capitalize()} is what {name} enjoys."]),
+    ]
+    if not held("of a resident", "work", name):
+        said += [f"{name} works in the {facts['place']}.", f"{name} works with the {facts['tool']}."]
+    return _some(rng, said)
+
+
+def _some(rng: random.Random, said: list[str]) -> str:
+    return " ".join(rng.sample(said, min(len(said), rng.randint(2, 4))))
+
+
+def story(rng: random.Random) -> str:
+    """A short chronicle."""
+    return chronicle(rng, rng.randint(*STORY_SENTENCES))
+
+
+def chronicle(rng: random.Random, sentences: int) -> str:
+    """Guests put things into rooms; later sentences take things out again, from however far back.
+
+    A thing's room is said once, when it is put there, and is needed once, when it is taken out; so the
+    words that name it can be known only from the distant sentence.
+    """
+    w = world()
+    names = rng.sample(list(w.guests), min(len(w.guests), 3 + sentences // 30))
+    town = rng.choice(w.towns)
+    said = [f"A chronicle of {town}."]
+    free = list(w.things)
+    rng.shuffle(free)
+    stored: list[tuple[str, str, str]] = []
+    for _ in range(sentences):
+        name = rng.choice(names)
+        chance = rng.random()
+        if stored and (chance < LATE or not free):
+            keeper, thing, room = stored.pop(rng.randrange(len(stored)))
+            said.append(
+                rng.choice(
+                    [
+                        f"{keeper} took the {thing} from the {room}.",
+                        f"The {thing} of {keeper} was found in the {room}.",
+                    ]
+                )
+            )
+            free.insert(0, thing)
+        elif free and chance < 2 * LATE + 0.1:
+            thing, room = free.pop(), rng.choice(w.rooms)
+            while held("keeps", thing, room) or held("hid", thing, room):
+                room = rng.choice(w.rooms)
+            stored.append((name, thing, room))
+            said.append(f"{name} put the {thing} into the {room}.")
+        else:
+            said.append(f"{name} {rng.choice(rng.choice(list(w.habits.values())))}.")
+    return " ".join(said)
+
+
+PIECES = {
+    "task": answered,
+    "thing": about_thing,
+    "resident": about_resident,
+    "material": about_material,
+    "story": story,
+}

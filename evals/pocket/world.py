@@ -1,0 +1,83 @@
+"""What is true in the pocket world (world.yaml), who lives in it, and which facts are kept for the tests."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+Split = Literal["train", "test"]
+
+WORLD_FILE = Path(__file__).with_name("world.yaml")
+HELD_OUT = 4  # one fact in so many is never stated in training text
+TRAITS = ("job", "town", "animal", "dish", "pastime")
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Someone of whom lasting facts are known. job: the material that the person works."""
+
+    pronoun: str
+    job: str
+    town: str
+    animal: str
+    dish: str
+    pastime: str
+
+
+@dataclass(frozen=True)
+class World:
+    """The facts of world.yaml, turned so that they can be drawn from."""
+
+    materials: dict[str, dict[str, Any]]
+    things: dict[str, str]  # thing -> its material
+    residents: dict[str, Resident]
+    guests: dict[str, str]  # name -> pronoun
+    towns: list[str]
+    animals: list[str]
+    dishes: list[str]
+    pastimes: list[str]
+    rooms: list[str]
+    habits: dict[str, list[str]]
+    causes: list[list[str]]
+
+    @property
+    def people(self) -> dict[str, str]:
+        """Everyone's pronoun."""
+        return {**{name: known.pronoun for name, known in self.residents.items()}, **self.guests}
+
+    def others(self, rng: random.Random, kind: str, right: str, count: int) -> list[str]:
+        """`count` other values that the materials have for `kind`, without repeats."""
+        values = sorted({str(facts[kind]) for facts in self.materials.values()} - {right})
+        return rng.sample(values, count)
+
+    def unlike(self, rng: random.Random, kind: str, right: str, count: int) -> list[str]:
+        """`count` things whose material has another value for `kind`."""
+        return rng.sample([t for t, m in self.things.items() if self.materials[m][kind] != right], count)
+
+
+@functools.cache
+def world() -> World:
+    """The one pocket world; the residents' facts are drawn once, from a fixed seed."""
+    facts = yaml.safe_load(WORLD_FILE.read_text())
+    rng = random.Random("the pocket world")
+    drawn = {"job": list(facts["materials"]), **{trait: facts[f"{trait}s"] for trait in ("town", "animal", "pastime")}}
+    drawn["dish"] = facts["dishes"]
+    residents = {
+        name: Resident(pronoun, **{trait: rng.choice(drawn[trait]) for trait in TRAITS})
+        for pronoun, names in facts.pop("residents").items()
+        for name in names
+    }
+    guests = {name: pronoun for pronoun, names in facts.pop("guests").items() for name in names}
+    things = {thing: material for material, known in facts["materials"].items() for thing in known["things"]}
+    return World(things=things, residents=residents, guests=guests, **facts)
+
+
+def held(*fact: str) -> bool:
+    """Whether a fact is kept for the tests: the same answer on every machine, one in HELD_OUT."""
+    return hashlib.blake2b(" ".join(fact).encode(), digest_size=2).digest()[0] % HELD_OUT == 0

@@ -1,0 +1,122 @@
+"""The pretrain experiment: one language model from fresh weights, on a text, by the one training loop."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import PartialState
+from torch import Tensor, nn
+
+from evals import corpus, files
+from evals.training import Recipe, train
+from rwkv_core import weights
+from rwkv_core.spec import AtLeast, BadInput, LanguageModel
+
+VERSION = 1
+ALONE = False  # its progress is shown; it is no timing of single steps
+SHAPE_ONLY = False
+GROWS = ()
+
+HELD_OUT_TOKENS = (1 << 16) + 1
+WORK = Path(__file__).resolve().parents[1] / "results" / "work"
+
+
+class NextToken(nn.Module):
+    """The mean cross-entropy of a language model's next tokens, nats; [B, T + 1] tokens."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden, _ = self.model.hidden(tokens[:, :-1], keep=False)
+        return F.cross_entropy(self.model.head(hidden).flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+def run(
+    model: LanguageModel,
+    *,
+    device: str,
+    text: str,
+    tokenizer: str,
+    steps: Annotated[int, AtLeast(1)],
+    learning_rate: float,
+    end_rate: float,
+    window: Annotated[int, AtLeast(1)] = 256,
+    batch: Annotated[int, AtLeast(1)] = 16,
+    autocast: bool = False,
+    processes: Annotated[int, AtLeast(1)] = 1,
+    work: str = "",
+    out: str = "",
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train `model` from weights of its seed. text: pocket, or a folder of text files. tokenizer: a tokenizer.json.
+    steps, of `batch` windows of `window` tokens; learning_rate, end_rate: see training.Recipe. processes: how many
+    share each batch, one a GPU. work: a folder for what a later run goes on from (results/work). out: a folder that
+    takes the trained model, `<out>/<model's name>`, in bfloat16.
+
+    Returns the loss on held-out text (files that were not read, or another sample of the pocket world's text) and the
+    speed; samples: the loss of each step. Raises BadInput for weights that are not fresh or not in float32.
+    """
+    check_trainable(model)
+    if not model.spec.fresh:
+        raise BadInput(f"{model.spec.name}: training starts from fresh weights; write `weights: fresh:SEED`")
+    model = copy.deepcopy(model)  # other cells begin with the same fresh weights
+    encode, end = corpus.codec(model, tokenizer)
+    tokens = corpus.stream(text, encode, end, steps * batch * window + 1, held_out=False, long=0)
+    held_out = corpus.windows(
+        corpus.stream(text, encode, end, HELD_OUT_TOKENS, held_out=True, long=0), window, batch, 0
+    )
+    seed = model.spec.seed or 0
+    if batch % processes:
+        raise BadInput(f"a batch of {batch} windows cannot be shared evenly by {processes} processes")
+    recipe = Recipe(steps, learning_rate, end_rate, seed=seed, autocast=autocast)
+    objective = NextToken(model)
+    batches = corpus.windows(tokens, window, batch, seed)
+    folder = work_folder(work, model, device, VERSION, tokens, recipe, window, batch, processes)
+    log = train(objective, batches, recipe, folder, device=device, label=f"train {model.spec.label}")
+    losses, seconds = [entry["loss"] for entry in log], [entry["seconds"] for entry in log]
+    if out and PartialState().is_main_process:
+        model.save(Path(out) / model.spec.name)
+    metrics = {
+        "parameters": sum(p.numel() for p in model.parameters()),  # type: ignore[attr-defined]
+        "tokens": steps * batch * window,
+        "loss": statistics.fmean(losses[-max(1, steps // 20) :]),
+        "held_out_loss": held_out_loss(objective, held_out, HELD_OUT_TOKENS // (window * batch)),
+        "tokens_per_s": batch * window / statistics.median(seconds),
+        "train_s": sum(seconds),
+    }
+    return metrics, {"loss": [round(loss, 6) for loss in losses]}
+
+
+def check_trainable(model: LanguageModel) -> None:
+    """Raises BadInput for half-precision weights, in which small steps are lost."""
+    if any(p.dtype != torch.float32 for _, p in model.named_parameters()):
+        raise BadInput(f"{model.spec.name}: training wants `dtype: float32`; `autocast: true` computes in bfloat16")
+
+
+@torch.inference_mode()
+def held_out_loss(objective: nn.Module, batches: Callable[[int], Sequence[Tensor]], steps: int) -> float:
+    """The mean loss over the first `steps` batches."""
+    device = next(objective.parameters()).device
+    return statistics.fmean(float(objective(*(t.to(device) for t in batches(step)))) for step in range(steps))
+
+
+def work_folder(work: str, model: LanguageModel, *params: Any) -> Path:
+    """Where a run keeps what it goes on from: a folder of its own for each beginning and each set of parameters, an
+    array of tokens among them standing for its content.
+    """
+    digest = hashlib.sha256(weights.fingerprint(model).encode())
+    for param in params:
+        digest.update(param.tobytes() if isinstance(param, np.ndarray) else f"{param} ".encode())
+    return Path(work or WORK) / f"{model.spec.name}-{digest.hexdigest()[:10]}"
+
+
+FILES = {"text": files.text, "tokenizer": files.tokenizer, "work": files.place, "out": files.place}

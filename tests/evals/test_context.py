@@ -1,0 +1,82 @@
+"""Loss against context: the streamed loss is the fresh one, lengths are what they say, memory does not grow."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench.memory import Peak
+from evals import context
+from evals.pocket.make import TOKENIZER_FILE
+from rwkv_core.load import find, load
+from rwkv_core.spec import ModelSpec
+
+MODELS = ["pocket-rwkv4", "pocket-pythia", "pocket-opt", "pocket-bloom"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_streamed_loss_is_that_of_a_fresh_forward(name: str) -> None:
+    model = load(find(name, weights="random:0"))
+    tokens = torch.randint(0, 1536, (2, 601), generator=torch.Generator().manual_seed(0))
+    streamed = np.concatenate([losses for _, losses in context.streamed(model, tokens)], 1)
+    assert streamed.shape == (2, 600)
+    for n in (1, 2, 255, 256, 257, 512, 600):
+        with torch.inference_mode():
+            hidden, _ = model.hidden(tokens[:, :n])
+            expected = F.cross_entropy(model.head(hidden[:, -1]), tokens[:, n], reduction="none")
+        assert streamed[:, n - 1] == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+class Counting:
+    """A model whose loss of a token is the number of tokens before it."""
+
+    spec = ModelSpec("counting", "rwkv4", {"model_type": "rwkv", "vocab_size": 2})
+
+    def hidden(self, tokens: Any, state: Any = None) -> tuple[Any, int]:
+        before = (state or 0) + torch.arange(1, tokens.shape[1] + 1)
+        return before.expand(len(tokens), -1)[..., None].double(), (state or 0) + tokens.shape[1]
+
+    def head(self, hidden: Any) -> Any:
+        return torch.cat([torch.zeros_like(hidden), (hidden.exp() - 1).log()], -1)  # of token 0: -log softmax = n
+
+
+def test_a_length_means_that_many_tokens_before() -> None:
+    rows = np.zeros((3, 65), dtype=np.int32)
+    curve = context.against_context(Counting(), rows, 2, "cpu")  # type: ignore[arg-type]
+    assert curve["context"] == [2, 4, 8, 16, 32, 64]
+    expected = [2, 4, 7.5, 14.5, 28.5, 56.5]
+    assert curve["loss"] == pytest.approx(expected, rel=1e-3)
+    assert curve["stderr"] == pytest.approx([0.0] * 6, abs=1e-9)
+
+
+def test_the_error_is_over_documents() -> None:
+    model = load(find("pocket-rwkv4", weights="random:0"))
+    rows = np.random.default_rng(0).integers(0, 1536, (5, 33)).astype(np.int32)
+    curve = context.against_context(model, rows, 2, "cpu")
+    each = [context.against_context(model, rows[[i, i]], 2, "cpu")["loss"][-1] for i in range(5)]
+    assert curve["loss"][-1] == pytest.approx(np.mean(each), abs=1e-6)
+    assert curve["stderr"][-1] == pytest.approx(np.std(each, ddof=1) / math.sqrt(5), abs=1e-6)
+
+
+def test_memory_does_not_grow_with_the_document() -> None:
+    model = load(find("pocket-rwkv4", weights="random:0"))
+    tokens = torch.zeros(1, 100_001, dtype=torch.long)
+    peaks = []
+    for length in (1_000, 100_000):
+        peak = Peak("cpu")
+        with peak.tracking(), peak.watch():
+            context.binned(model, tokens[:, : length + 1], context.octaves(length))
+        peaks.append(peak.metrics()["peak_live_bytes"])
+    assert peaks[1] == pytest.approx(peaks[0], rel=0.01)
+
+
+def test_learned_positions_end_the_curve(tmp_path: Any) -> None:
+    for i in range(2):
+        (tmp_path / f"{i}.txt").write_text("one two three four five six seven eight nine ten " * 400)
+    model = load(find("pocket-opt", weights="random:0"))
+    asked = {"device": "cpu", "text": str(tmp_path), "tokenizer": str(TOKENIZER_FILE)}
+    metrics, curve = context.run(model, tokens=4096, documents=2, **asked)  # type: ignore[arg-type]
+    assert metrics["tokens"] == curve["context"][-1] == 2048

@@ -1,0 +1,124 @@
+"""The pocket world: its items are lm-eval's own, and training text never holds what they ask."""
+
+import itertools
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from evals.pocket import make, tasks, text
+from evals.pocket.world import held, world
+from evals.zeroshot import tasks as zeroshot
+
+ROOT = Path(__file__).resolve().parents[2]
+PIECES = 30_000
+
+
+@pytest.fixture(scope="module")
+def training() -> list[str]:
+    return list(itertools.islice(text.pieces(1), PIECES))
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_prompts_are_what_lm_eval_sends(task: str) -> None:
+    loaded = zeroshot.load(task, "pocket", "v0.4")
+    rows = [json.loads(line) for line in zeroshot.local_file(zeroshot.POCKET / task).read_text().splitlines()]
+    assert len(rows) == len(loaded.task_docs) >= 300
+    for doc, row in itertools.islice(zip(loaded.task_docs, rows, strict=True), 50):
+        context, answer = tasks.prompt(task, row)
+        if task == "lambada_openai":
+            assert (loaded.doc_to_text(doc), loaded.doc_to_target(doc)) == (context, answer)
+            continue
+        choices = loaded.doc_to_choice(doc)
+        if task == "winogrande":
+            assert choices[loaded.doc_to_text(doc)] == context and loaded.doc_to_target(doc) == answer
+        elif task == "record":
+            assert loaded.doc_to_text(doc) == context and choices[doc["entities"].index(doc["answers"][0])] == answer
+        else:
+            gold = loaded.doc_to_target(doc)
+            chosen = gold if isinstance(gold, str) else choices[gold]
+            assert (loaded.doc_to_text(doc), chosen) == (context, answer)
+
+
+def test_the_shipped_files_are_what_the_generator_writes(tmp_path: Path) -> None:
+    made = tasks.write(tmp_path)
+    for path in made.rglob("*.jsonl"):
+        assert path.read_text() == (zeroshot.POCKET / path.relative_to(made)).read_text()
+    assert make.tokenizer(tmp_path / "tokenizer.json").read_text() == make.TOKENIZER_FILE.read_text()
+
+
+def test_no_item_stands_in_training_text(training: list[str]) -> None:
+    told = {re.sub(" +", " ", piece) for piece in training}
+    for task in tasks.TASKS:
+        rows = [json.loads(line) for line in zeroshot.local_file(zeroshot.POCKET / task).read_text().splitlines()]
+        for row in rows:
+            context, answer = tasks.prompt(task, row)
+            assert re.sub(" +", " ", f"{context} {answer}") not in told
+            assert re.sub(" +", " ", f"{context} {answer}.") not in told
+
+
+def test_training_text_states_no_fact_that_is_held_out(training: list[str]) -> None:
+    said = {*training, *(sentence for piece in training for sentence in re.split(r"(?<=[.?])\s", piece))}
+    stated = {True: 0, False: 0}
+    for thing, material in world().things.items():
+        facts = world().materials[material]
+        for kind in tasks.MISHAPS:
+            phrase, past = tasks.PHRASES[facts[kind]]
+            ways = [
+                f"The {thing} {phrase}.",
+                f"It is well known that the {thing} {phrase}.",
+                f"The {thing} {tasks.MISHAPS[kind]} therefore it {past}.",
+                f"The {thing} {tasks.MISHAPS[kind]} therefore  it {past}.",
+                f"When the {thing} lies in the fire, it {facts['fire']}" if kind == "fire" else "",
+                f"Question: Which of these {phrase}?\nAnswer: the {thing}",
+            ]
+            stated[held("behaves", kind, thing)] += any(way in said for way in ways)
+    assert stated[True] == 0 < 100 < stated[False]
+
+
+def test_training_text_names_no_maker_of_a_thing_and_no_work_of_a_resident_that_are_held_out(
+    training: list[str],
+) -> None:
+    w = world()
+    told = {True: 0, False: 0}
+    for piece in training:
+        words = set(re.findall(r"\w+", piece))
+        for thing in words & w.things.keys():
+            facts = w.materials[w.things[thing]]
+            if len(words & w.things.keys()) == 1 and words & {facts[kind] for kind in ("worker", "place", "tool")}:
+                told[held("made", thing)] += 1
+        for name in words & w.residents.keys():
+            facts = w.materials[w.residents[name].job]
+            told[held("of a resident", "work", name)] += bool(words & {facts["place"], facts["tool"]})
+    assert told[True] == 0 < 1000 < told[False]
+
+
+def test_held_out_facts_are_one_in_four() -> None:
+    share = sum(held("fact", str(i)) for i in range(4000)) / 4000
+    assert share == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_both_splits_have_items(task: str) -> None:
+    found = {split: [tasks.item(task, random.Random(i), split) for i in range(20)] for split in ("train", "test")}  # type: ignore[arg-type]
+    assert not [row for row in found["test"] if row in found["train"]]
+
+
+def test_a_chronicle_refers_back(training: list[str]) -> None:
+    told = text.chronicle(random.Random(0), 400)
+    put = {m[2]: (m.start(), m[1], m[3]) for m in re.finditer(r"(\w+) put the (\w+) into the (\w+)\.", told)}
+    taken = list(re.finditer(r"(\w+) took the (\w+) from the (\w+)\.", told))
+    assert len(taken) > 50
+    for m in taken:
+        begin, keeper, room = put[m[2]]
+        if begin < m.start():
+            assert (m[1], m[3]) == (keeper, room)
+    distances = sorted(m.start() - put[m[2]][0] for m in taken)
+    assert distances[-1] > 5000  # characters
+
+
+def test_the_same_seed_gives_the_same_text() -> None:
+    first, again, other = (list(itertools.islice(text.pieces(seed), 50)) for seed in (3, 3, 4))
+    assert first == again != other

@@ -1,0 +1,101 @@
+"""Views of training and of loss against context, and the pocket world's scores."""
+
+from typing import Any
+
+import pytest
+
+from reports import learning, rows, zeroshot
+from reports.record import Record
+from rwkv_core import load
+from tests.reports.test_page import PROVENANCE
+from tests.reports.test_zeroshot import TWELVE
+from tests.reports.test_zeroshot import record as scored
+
+
+def record(experiment: str, model: str, metrics: dict[str, Any], samples: dict[str, Any], **params: Any) -> Record:
+    spec = load.find(model, weights=params.pop("weights", "pretrained"))
+    cell = {
+        "id": f"{experiment}-{model}-{params}",
+        "experiment": experiment,
+        "version": 1,
+        "model": {**vars(spec), "architecture": dict(spec.architecture)},
+        "device": "cpu",
+        "dtype": "float32",
+        "params": {"text": "pocket", **params},
+    }
+    return Record(cell, "ok", metrics, samples, provenance=PROVENANCE)
+
+
+def curve(first: float) -> dict[str, list[float]]:
+    return {"context": [2, 4, 8], "loss": [first, first - 1, first - 2], "stderr": [0.1, 0.2, 0.3]}
+
+
+def test_training_runs_have_their_losses_and_the_figure_the_best_rate_of_the_longest() -> None:
+    found = [
+        record(
+            "pretrain",
+            "pocket-rwkv4",
+            {
+                "parameters": 1424768,
+                "tokens": 4 * steps,
+                "loss": 2.5,
+                "held_out_loss": held_out,
+                "tokens_per_s": 9000.0,
+                "train_s": 90.0,
+            },
+            {"loss": [5.0 - rate * i for i in range(steps)]},
+            weights="fresh:1",
+            learning_rate=rate,
+            steps=steps,
+            window=2,
+        )
+        for rate, steps, held_out in ((0.001, 3, 2.0), (0.002, 9, 2.5), (0.004, 9, 2.25))
+    ]
+    (view,) = learning.views(rows.from_records(found))
+    frame = view.tables[0].frame
+    assert list(frame["learning rate"]) == ["0.001", "0.002", "0.004"]
+    assert list(frame["held-out loss"]) == ["2.0000", "2.5000", "2.2500"] and set(frame["minutes"]) == {"1.5"}
+    (line,) = view.pictures[0].panels[0].series
+    assert list(line.x) == [4 * step for step in range(1, 10)]
+    assert line.y[0] == pytest.approx(5.0 - 0.004 * 4)  # the running median, of the better run
+
+
+def test_loss_against_context_stands_beside_the_published_curve() -> None:
+    found = [
+        record("context", model, {"trained_tokens": 256, "documents": 4, "tokens": 8}, curve(loss))
+        for model, loss in (("pocket-rwkv4", 5.0), ("pocket-opt", 6.0))
+    ]
+    (view,) = learning.views(rows.from_records(found))
+    assert view.tables[0].frame.loc[1, "4"] == "5.000 ± 0.200"
+    ours, published = view.pictures[0].panels
+    assert [series.label for series in ours.series] == ["pocket RWKV-4", "pocket OPT"]
+    assert list(ours.series[0].low or []) == pytest.approx([4.9, 3.8, 2.7])
+    assert {series.family for series in published.series} == {"rwkv4"} and published.series[0].hollow
+
+
+def test_an_extension_has_a_panel_a_stage() -> None:
+    stages = [{"window": 256, "tokens": 0, "seconds": 0.0, **curve(5.0)}, {"window": 512, "tokens": 9, "seconds": 1.0}]
+    stages[1] |= curve(4.0)
+    found = [record("extend", "pocket-rwkv4", {"documents": 4}, {"stages": stages}, schedule="pocket")]
+    (view,) = learning.views(rows.from_records(found))
+    titles = [panel.title for panel in view.pictures[0].panels]
+    assert titles[:2] == ["Before: windows of 256", "After windows of 512"]
+    assert view.tables[1].frame.loc[0, "2"] == "4.000 ± 0.100"
+
+
+def test_nothing_learned_no_section() -> None:
+    records = [scored("rwkv4-169m", task, 0.5) for task in TWELVE]
+    assert list(learning.views(rows.from_records(records))) == []
+
+
+def test_pocket_scores_are_marked_and_have_no_published_number_beside_them() -> None:
+    records = [scored(m, task, 0.5, data="pocket:123") for m in ("pocket-rwkv4", "pocket-pythia") for task in TWELVE]
+    (view,) = zeroshot.views(rows.from_records(records), records)
+    assert "POCKET WORLD" in view.text[0] and "pocket" in view.title
+    assert not any("The paper's" in table.title for table in view.tables)
+    (picture,) = view.pictures
+    assert "pocket" in picture.footer
+    (panel,) = picture.panels
+    assert [series.label for series in panel.series] == ["pocket RWKV-4", "pocket Pythia", "chance"]
+    assert len(panel.x_names) == len(panel.series[0].x) == 12
+    picture.draw()
