@@ -109,16 +109,17 @@ def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
                     line[f"{entry['label']} {metric}"] = _cell(own, task, metric)
         line["average of twelve"] = _average(own)
         lines.append(line)
-    floors = [{"model": name, "parameters": ""} for name in ("chance", "best fixed choice")]
+    floors = [{"model": name, "parameters": ""} for name in ("chance", "best fixed answer")]
     for task, entry in tasks().items():
         found = part[(part.task == task) & (part.metric == entry["metric"])]
-        for floor, values in zip(floors, (found.chance, found.fixed), strict=True):
+        fixed = found.fixed[found.fixed > found.chance]  # else answers do not recur, and it is no floor
+        for floor, values in zip(floors, (found.chance, fixed), strict=True):
             if values.notna().any():
                 floor[f"{entry['label']} {entry['metric']}"] = percent(values.dropna().iloc[0], None)
     frame = pd.DataFrame([*lines, *floors]).fillna("-")
     note = (
         "Percent ± standard error over the items (for a perplexity, which is no percentage, by the delta method). "
-        "chance: what picking any choice gives on these items; best fixed choice: always the first, or always yes. "
+        "chance: what picking any choice gives on these items; best fixed answer: the same words each time, as always yes. "
         "Average: of the twelve tasks of v2 Fig. 1, where all were scored."
     )
     return Table(f"zeroshot-{name}", f"Scores, {mark}", frame, note)

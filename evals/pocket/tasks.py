@@ -2,8 +2,9 @@
 
 Each maker draws an item and the fact that answers it. A test item's fact is one that is held out. If it follows from
 others (this thing floats, since it is of wood and wood floats), training text states it nowhere, in no wording; if
-it is a thing's material or something known of a resident, not in the wording of the item; and if the passage tells
-it, no training item asks for it.
+it is a thing's material or something known of a resident, not in the wording of the item. Where a passage tells it,
+the fact is the whole passage with its question: were it only the answer (this thing is in that room), a model would
+learn which answers never occur, and score below chance.
 """
 
 from __future__ import annotations
@@ -247,7 +248,7 @@ def boolq(rng: random.Random) -> Made:
         "question": f"is {names[asked_of]} in the {rooms[room]}",
         "label": int(room == asked_of),
     }
-    return ("is in", names[asked_of], rooms[room]), made
+    return ("told", made["passage"], made["question"]), made
 
 
 def copa(rng: random.Random) -> Made:
@@ -307,18 +308,19 @@ def lambada_openai(rng: random.Random) -> Made:
         lost = f"One day in {rng.choice(w.towns)} both were lost."
         thing, owner = rng.choice([(cup, first), (ring, second)])
         end = f"{third} found the {thing} in the {here} and gave it back to {owner}"
-        return ("owned", owner, thing), {"text": f"{told} {lost} {end}"}
+        return ("told", told, lost, end), {"text": f"{told} {lost} {end}"}
     told = f"{first} hid the {cup} in the {here}. {second} hid the {ring} in the {there}."
     came = f"{third} came from {rng.choice(w.towns)} to visit them."
     name, thing, room = rng.choice([(first, cup, here), (second, ring, there)])
-    return ("hid", thing, room), {"text": f"{told} {came} {name} went to fetch the {thing} from the {room}"}
+    end = f"{name} went to fetch the {thing} from the {room}"
+    return ("told", told, came, end), {"text": f"{told} {came} {end}"}
 
 
 def record(rng: random.Random) -> Made:
     """Who was meant, told from the other side than in the passage."""
     w = world()
-    names = rng.sample(list(w.guests), 6)
-    pairs = [(names[0], names[1]), (names[2], names[3]), (names[4], names[5])]
+    names = rng.sample(list(w.guests), 4)
+    pairs = [(names[0], names[1]), (names[2], names[3])]
     thing, lent = rng.sample(list(w.things), 2)
     game = rng.choice(w.pastimes)
     told = [
@@ -332,14 +334,14 @@ def record(rng: random.Random) -> Made:
         ),
         (f"{{0}} taught {game} to {{1}}.", (f"@placeholder gave a lesson in {game}", f"@placeholder learned {game}")),
     ]
-    rng.shuffle(told)
-    asked, side = rng.randrange(3), rng.randrange(2)
+    told = rng.sample(told, 2)
+    asked, side = rng.randrange(2), rng.randrange(2)
     sentences = [sentence.format(*pair) for (sentence, _), pair in zip(told, pairs, strict=True)]
     query = told[asked][1][side]
     answer = pairs[asked][side]
-    passage = f"News from {rng.choice(w.towns)}: {' '.join(sentences)}\n@highlight\nThree things were in the news"
+    passage = f"News from {rng.choice(w.towns)}: {' '.join(sentences)}\n@highlight\nTwo things were in the news"
     made = {"passage": passage, "query": f"{query}.", "entities": sorted(names), "answers": [answer]}
-    return ("in the news", query, answer), made
+    return ("told", passage, query), made
 
 
 def sciq(rng: random.Random) -> Made:
@@ -357,7 +359,7 @@ def sciq(rng: random.Random) -> Made:
         "correct_answer": f"in the {rooms[asked]}",
     }
     made |= {f"distractor{i}": other for i, other in enumerate(wrong, 1)}
-    return ("keeps", things[asked], rooms[asked]), made
+    return ("told", made["support"], made["question"]), made
 
 
 def winogrande(rng: random.Random) -> Made:

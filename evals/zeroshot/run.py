@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
 import statistics
 import time
@@ -82,11 +83,12 @@ def evaluate(task: Any, lm: Any, docs: int = 0) -> tuple[dict[str, Any], list[di
         by_doc[instance.doc_id].append(instance)
     items, picked = [], []
     for number, own in by_doc.items():
-        results = [instance.filtered_resps[chosen] for instance in sorted(own, key=lambda instance: instance.idx)]
+        own.sort(key=lambda instance: instance.idx)
+        results = [instance.filtered_resps[chosen] for instance in own]
         scores = task.process_results(own[0].doc, results)
         items.append({"doc": number, **_answers(kind, results), **scores})
         if task.OUTPUT_TYPE == "multiple_choice":
-            picked.append(_picked(task, own[0].doc, len(results)))
+            picked.append(_picked(task, own[0].doc, [instance.args[-1] for instance in own]))
     return _metrics(task, items, picked), items
 
 
@@ -99,19 +101,19 @@ def _answers(kind: str, results: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _picked(task: Any, doc: Any, choices: int) -> list[dict[str, float]]:
-    """What an item gives for each choice that a model could pick, by the task's own rules."""
+def _picked(task: Any, doc: Any, choices: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
+    """Each choice that a model could pick, and what the item gives for it by the task's own rules."""
     return [
-        task.process_results(doc, [(0.0 if i == choice else -1e9, False) for i in range(choices)])
-        for choice in range(choices)
+        (text, task.process_results(doc, [(0.0 if i == choice else -1e9, False) for i in range(len(choices))]))
+        for choice, text in enumerate(choices)
     ]
 
 
 def _metrics(
-    task: Any, items: Sequence[Mapping[str, Any]], picked: Sequence[Sequence[Mapping[str, float]]]
+    task: Any, items: Sequence[Mapping[str, Any]], picked: Sequence[Sequence[tuple[str, Mapping[str, float]]]]
 ) -> dict[str, Any]:
     """Each metric as lm-eval aggregates it, its standard error (for a perplexity by the delta method), its chance
-    (any choice) and what the best fixed choice gives, always the first or always yes.
+    (any choice) and, where answers recur, what the best fixed answer gives, as always yes.
     """
     found: dict[str, Any] = {"docs": len(items)}
     for metric, aggregate in task.aggregation().items():
@@ -122,9 +124,14 @@ def _metrics(
             spread *= found[metric]
         found[f"{metric}_stderr"] = spread
         if picked:
-            found[f"{metric}_chance"] = statistics.fmean(statistics.fmean(p[metric] for p in item) for item in picked)
-            fixed = [sum(item[i][metric] for item in picked if i < len(item)) for i in range(max(map(len, picked)))]
-            found[f"{metric}_fixed"] = max(fixed) / len(picked)
+            found[f"{metric}_chance"] = statistics.fmean(
+                statistics.fmean(s[metric] for _, s in item) for item in picked
+            )
+            if all(len({text for text, _ in item}) == len(item) for item in picked):
+                fixed: dict[str, float] = defaultdict(float)
+                for text, scores in itertools.chain.from_iterable(picked):
+                    fixed[text] += scores[metric]
+                found[f"{metric}_fixed"] = max(fixed.values()) / len(picked)
     return found
 
 
