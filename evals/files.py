@@ -6,13 +6,16 @@ Each function takes the parameter as given and all parameters, and returns what 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from evals import corpus
-from evals.pocket.world import WORLD_FILE
+from evals.pocket import text as pocket
 from rwkv_core.spec import BadInput
+
+POCKET_SAMPLE = 1000  # pieces, and sentences, by which the pocket world's text is known
 
 
 def fingerprint(path: Path) -> str:
@@ -32,13 +35,13 @@ def tokenizer(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
 def text(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """The pocket world's text, or a folder of text files."""
     if given == "pocket":
-        sources = sorted(WORLD_FILE.parent.glob("*.py"))
-        return f"pocket:{_together([WORLD_FILE, *sources])}", "pocket"
-    return f"local:{_together(corpus.files(given))}", str(Path(given).resolve())
+        sample = [*itertools.islice(pocket.pieces(0), POCKET_SAMPLE), next(pocket.chronicles(0, POCKET_SAMPLE))]
+        return f"pocket:{_together(sample)}", "pocket"
+    return f"local:{_together(map(fingerprint, corpus.files(given)))}", str(Path(given).resolve())
 
 
-def _together(paths: Sequence[Path]) -> str:
-    return hashlib.sha256(" ".join(map(fingerprint, paths)).encode()).hexdigest()[:12]
+def _together(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 def place(given: str, params: Mapping[str, Any]) -> tuple[str, str]:

@@ -119,7 +119,7 @@ def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
     frame = pd.DataFrame([*lines, *floors]).fillna("-")
     note = (
         "Percent ± standard error over the items (for a perplexity, which is no percentage, by the delta method). "
-        "chance: what picking any choice gives on these items; best fixed answer: the same words each time, as always yes. "
+        "chance: what picking any choice gives on these items; best fixed answer: the same words each time. "
         "Average: of the twelve tasks of v2 Fig. 1, where all were scored."
     )
     return Table(f"zeroshot-{name}", f"Scores, {mark}", frame, note)

@@ -243,12 +243,8 @@ def boolq(rng: random.Random) -> Made:
         return ("gift", names[0], material, kind), {"passage": passage, "question": question, "label": int(right)}
     asked_of = rng.randrange(3)
     room = asked_of if rng.random() < 0.5 else (asked_of + rng.choice([1, 2])) % 3
-    made = {
-        "passage": " ".join(where),
-        "question": f"is {names[asked_of]} in the {rooms[room]}",
-        "label": int(room == asked_of),
-    }
-    return ("told", made["passage"], made["question"]), made
+    passage, question = " ".join(where), f"is {names[asked_of]} in the {rooms[room]}"
+    return ("told", passage, question), {"passage": passage, "question": question, "label": int(room == asked_of)}
 
 
 def copa(rng: random.Random) -> Made:
