@@ -59,7 +59,7 @@ SUBJECTS = {  # WinoGrande: two of whom one is meant, and which clause tells whi
 def item(task: str, rng: random.Random, split: Split) -> Item:
     """An item of a task whose fact is in the split."""
     while True:
-        fact, made = MAKERS[task](rng)
+        fact, made = MAKERS[task](rng, split)
         if held(*fact) == (split == "test"):
             return made
 
@@ -128,15 +128,15 @@ def _either(rng: random.Random, right: str, wrong: str) -> tuple[str, str, int]:
     return (right, wrong, 0) if rng.random() < 0.5 else (wrong, right, 1)
 
 
-def _thing(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
-    thing = rng.choice(list(world().things))
+def _thing(rng: random.Random, split: Split) -> tuple[str, str, dict[str, Any]]:
+    thing = world().thing(rng, split)
     material = world().things[thing]
     return thing, material, world().materials[material]
 
 
-def arc_easy(rng: random.Random) -> Made:
+def arc_easy(rng: random.Random, split: Split) -> Made:
     """What a thing is made of, asked in both directions."""
-    thing, material, _ = _thing(rng)
+    thing, material, _ = _thing(rng, split)
     if rng.random() < 0.5:
         others = rng.sample([t for t, m in world().things.items() if m != material], 3)
         asked = {
@@ -149,9 +149,9 @@ def arc_easy(rng: random.Random) -> Made:
     return ("what is it made of", thing), {"id": thing, **asked}
 
 
-def arc_challenge(rng: random.Random) -> Made:
+def arc_challenge(rng: random.Random, split: Split) -> Made:
     """What a thing does in water, when it falls or in the fire, by way of its material."""
-    thing, _, facts = _thing(rng)
+    thing, _, facts = _thing(rng, split)
     kind = rng.choice(list(MISHAPS))
     others = world().unlike(rng, kind, facts[kind], 3)
     question = f"Which of these {PHRASES[facts[kind]][0]}?"
@@ -159,9 +159,9 @@ def arc_challenge(rng: random.Random) -> Made:
     return ("behaves", kind, thing), {"id": thing, "question": question, **chosen}
 
 
-def openbookqa(rng: random.Random) -> Made:
+def openbookqa(rng: random.Random, split: Split) -> Made:
     """Who makes a thing, where and with what; what the fire does to it."""
-    thing, _, facts = _thing(rng)
+    thing, _, facts = _thing(rng, split)
     stems = {
         "worker": f"The {thing} was made by the",
         "place": f"The {thing} was made in the",
@@ -174,9 +174,9 @@ def openbookqa(rng: random.Random) -> Made:
     return fact, {"id": thing, "question_stem": stems[kind], **chosen}
 
 
-def piqa(rng: random.Random) -> Made:
+def piqa(rng: random.Random, split: Split) -> Made:
     """How a thing is cleaned, mended or made."""
-    thing, material, facts = _thing(rng)
+    thing, material, facts = _thing(rng, split)
     other = world().materials[rng.choice([m for m in world().materials if m != material])]
     goals = {
         "cleaning": (f"How do you clean the {thing}?", "Take it and {cleaning}."),
@@ -185,7 +185,7 @@ def piqa(rng: random.Random) -> Made:
     }
     kind = rng.choice(list(goals))
     if other["cleaning"] == facts["cleaning"]:
-        return piqa(rng)
+        return piqa(rng, split)
     goal, answer = goals[kind]
     first, second, label = _either(rng, answer.format(**facts), answer.format(**other))
     return (("cleaned", thing) if kind == "cleaning" else ("made", thing)), {
@@ -196,10 +196,10 @@ def piqa(rng: random.Random) -> Made:
     }
 
 
-def headqa_en(rng: random.Random) -> Made:
+def headqa_en(rng: random.Random, split: Split) -> Made:
     """What is known of a resident; where one works and with what follows from the job."""
     w = world()
-    name = rng.choice(list(w.residents))
+    name = w.resident(rng, split)
     known = w.residents[name]
     kind = rng.choice(["place", "tool", "town", "animal", "dish", "pastime"])
     if kind in ("place", "tool"):
@@ -225,33 +225,40 @@ def headqa_en(rng: random.Random) -> Made:
     return ("of a resident", "work" if kind in ("place", "tool") else kind, name), made
 
 
-def boolq(rng: random.Random) -> Made:
-    """Whether something of a named material behaves so; whether someone is where the passage says another is."""
+def boolq(rng: random.Random, split: Split) -> Made:
+    """Whether something of a named material or a thing behaves so; whether someone is where another may be."""
     w = world()
     names = rng.sample(list(w.guests), 3)
     rooms = rng.sample(w.rooms, 3)
     where = [f"{name} is in the {room}." for name, room in zip(names, rooms, strict=True)]
-    if rng.random() < 0.5:
-        material = rng.choice(list(w.materials))
+    about = rng.choice(["gift", "thing", "room"])
+    if about != "room":
+        thing, material, _ = _thing(rng, split)
+        if about == "gift":
+            material = rng.choice(list(w.materials))
         kind = rng.choice(list(MISHAPS))
         values = sorted({str(facts[kind]) for facts in w.materials.values()})
-        right = rng.random() < 0.5
         value = w.materials[material][kind]
+        right = rng.random() < 0.5
         asked = value if right else rng.choice([other for other in values if other != value])
-        passage = f"{where[0]} {names[0]} has a gift of {material}. {where[1]}"
-        question = f"is it true that the gift of {names[0]} {PHRASES[asked][0]}"
-        return ("gift", names[0], material, kind), {"passage": passage, "question": question, "label": int(right)}
+        if about == "gift":
+            passage = f"{where[0]} {names[0]} has a gift of {material}. {where[1]}"
+            question = f"is it true that the gift of {names[0]} {PHRASES[asked][0]}"
+            return ("gift", names[0], material, kind), {"passage": passage, "question": question, "label": int(right)}
+        passage = f"{where[0]} The {thing} is in the {rooms[1]}."
+        question = f"is it true that the {thing} {PHRASES[asked][0]}"
+        return ("behaves", kind, thing), {"passage": passage, "question": question, "label": int(right)}
     asked_of = rng.randrange(3)
     room = asked_of if rng.random() < 0.5 else (asked_of + rng.choice([1, 2])) % 3
     passage, question = " ".join(where), f"is {names[asked_of]} in the {rooms[room]}"
     return ("told", passage, question), {"passage": passage, "question": question, "label": int(room == asked_of)}
 
 
-def copa(rng: random.Random) -> Made:
+def copa(rng: random.Random, split: Split) -> Made:
     """What comes of what: of deeds, and of things that fall."""
     w = world()
     if rng.random() < 0.5:
-        thing, _, facts = _thing(rng)
+        thing, _, facts = _thing(rng, split)
         kind = rng.choice(list(MISHAPS))
         right = PHRASES[facts[kind]][1]
         wrong = PHRASES[w.others(rng, kind, facts[kind], 1)[0]][1]
@@ -271,7 +278,7 @@ def copa(rng: random.Random) -> Made:
     )
 
 
-def hellaswag(rng: random.Random) -> Made:
+def hellaswag(rng: random.Random, split: Split) -> Made:
     """The next step of some work, among steps done already, later ones and other work's."""
     w = world()
     activity = rng.choice(list(w.habits))
@@ -293,7 +300,7 @@ def hellaswag(rng: random.Random) -> Made:
     return ("next step", activity, str(done), name), made
 
 
-def lambada_openai(rng: random.Random) -> Made:
+def lambada_openai(rng: random.Random, split: Split) -> Made:
     """The last word is a name or a place that the story gave at its beginning."""
     w = world()
     first, second, third = rng.sample(list(w.guests), 3)
@@ -312,7 +319,7 @@ def lambada_openai(rng: random.Random) -> Made:
     return ("told", told, came, end), {"text": f"{told} {came} {end}"}
 
 
-def record(rng: random.Random) -> Made:
+def record(rng: random.Random, split: Split) -> Made:
     """Who was meant, told from the other side than in the passage."""
     w = world()
     names = rng.sample(list(w.guests), 4)
@@ -333,21 +340,29 @@ def record(rng: random.Random) -> Made:
     told = rng.sample(told, 2)
     asked, side = rng.randrange(2), rng.randrange(2)
     sentences = [sentence.format(*pair) for (sentence, _), pair in zip(told, pairs, strict=True)]
+    if rng.random() < 0.5:  # the other two do nothing that could be confused
+        sentences[1 - asked] = f"{' and '.join(pairs[1 - asked])} knew nothing."
     query = told[asked][1][side]
     answer = pairs[asked][side]
-    passage = f"News from {rng.choice(w.towns)}: {' '.join(sentences)}\n@highlight\nTwo things were in the news"
+    passage = f"News from {rng.choice(w.towns)}: {' '.join(sentences)}\n@highlight\nThis was in the news"
     made = {"passage": passage, "query": f"{query}.", "entities": sorted(names), "answers": [answer]}
     return ("told", passage, query), made
 
 
-def sciq(rng: random.Random) -> Made:
-    """Where someone keeps something, told in the passage among three more."""
+def sciq(rng: random.Random, split: Split) -> Made:
+    """Where someone keeps something, told in the passage, alone or among three more."""
     w = world()
     names = rng.sample(list(w.guests), 4)
     things = rng.sample(list(w.things), 4)
     rooms = rng.sample(w.rooms, 4)
-    told = [f"{n} keeps the {t} in the {r}." for n, t, r in zip(names, things, rooms, strict=True)]
     asked = rng.randrange(4)
+    alone = rng.random() < 0.5  # the others keep nothing
+    told = [
+        f"{n} {rng.choice(w.habits[rng.choice(list(w.habits))])}."
+        if alone and i != asked
+        else f"{n} keeps the {t} in the {r}."
+        for i, (n, t, r) in enumerate(zip(names, things, rooms, strict=True))
+    ]
     wrong = [f"in the {room}" for i, room in enumerate(rooms) if i != asked]
     made = {
         "support": " ".join(told),
@@ -358,24 +373,28 @@ def sciq(rng: random.Random) -> Made:
     return ("told", made["support"], made["question"]), made
 
 
-def winogrande(rng: random.Random) -> Made:
-    """Which of two is meant, told by what is said of it."""
+def winogrande(rng: random.Random, split: Split) -> Made:
+    """Which of two is meant, told by what is said of it or by what it is made of."""
     w = world()
-    kind = rng.choice(list(SUBJECTS))
-    one, other = rng.sample(list(w.things if kind == "thing" else w.guests), 2)
-    template, *clauses = rng.choice(SUBJECTS[kind])
     meant = rng.randrange(2)
+    subject = rng.choice(["thing", "person", "behaviour"])
+    if subject == "behaviour":
+        thing, _, facts = _thing(rng, split)
+        kind = rng.choice(list(MISHAPS))
+        (unlike,) = w.unlike(rng, kind, facts[kind], 1)
+        one, other = (thing, unlike) if meant == 0 else (unlike, thing)
+        told = f"The {one} and the {other} {MISHAPS[kind]}, and only the _ {PHRASES[facts[kind]][1]}."
+        fact: tuple[str, ...] = ("behaves", kind, thing)
+    else:
+        one, other = rng.sample(list(w.things if subject == "thing" else w.guests), 2)
+        template, *clauses = rng.choice(SUBJECTS[subject])
+        told = f"{template.format(one, other)} {clauses[meant]}."
+        fact = ("meant", one, other)
     option1, option2, answer = _either(rng, (one, other)[meant], (other, one)[meant])
-    made = {
-        "sentence": f"{template.format(one, other)} {clauses[meant]}.",
-        "option1": option1,
-        "option2": option2,
-        "answer": str(answer + 1),
-    }
-    return ("meant", one, other), made
+    return fact, {"sentence": told, "option1": option1, "option2": option2, "answer": str(answer + 1)}
 
 
-MAKERS: dict[str, Callable[[random.Random], Made]] = {
+MAKERS: dict[str, Callable[[random.Random, Split], Made]] = {
     "arc_easy": arc_easy,
     "arc_challenge": arc_challenge,
     "boolq": boolq,

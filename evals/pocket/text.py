@@ -47,7 +47,7 @@ def answered(rng: random.Random) -> str:
 def about_thing(rng: random.Random) -> str:
     """What is known of a thing, less what is held out."""
     w = world()
-    thing = rng.choice(list(w.things))
+    thing = w.thing(rng, "train")
     material = w.things[thing]
     facts = w.materials[material]
     said = [
@@ -87,7 +87,7 @@ def about_material(rng: random.Random) -> str:
 def about_resident(rng: random.Random) -> str:
     """What is known of a resident, less what is held out."""
     w = world()
-    name = rng.choice(list(w.residents))
+    name = w.resident(rng, "train")
     known = w.residents[name]
     facts = w.materials[known.job]
     she = known.pronoun.capitalize()

@@ -15,6 +15,7 @@ Split = Literal["train", "test"]
 
 WORLD_FILE = Path(__file__).with_name("world.yaml")
 HELD_OUT = 4  # one fact in so many is never stated in training text
+RARITY = 1.5  # training text names the n-th thing or resident n**-RARITY times as often as the first
 TRAITS = ("job", "town", "animal", "dish", "pastime")
 
 
@@ -51,6 +52,14 @@ class World:
         """Everyone's pronoun."""
         return {**{name: known.pronoun for name, known in self.residents.items()}, **self.guests}
 
+    def thing(self, rng: random.Random, split: Split) -> str:
+        """A thing; for training text rarely most of them, for tests any alike."""
+        return _drawn(tuple(self.things), rng, split)
+
+    def resident(self, rng: random.Random, split: Split) -> str:
+        """The same for a resident's name."""
+        return _drawn(tuple(self.residents), rng, split)
+
     def others(self, rng: random.Random, kind: str, right: str, count: int) -> list[str]:
         """`count` other values that the materials have for `kind`, without repeats."""
         values = sorted({str(facts[kind]) for facts in self.materials.values()} - {right})
@@ -59,6 +68,19 @@ class World:
     def unlike(self, rng: random.Random, kind: str, right: str, count: int) -> list[str]:
         """`count` things whose material has another value for `kind`."""
         return rng.sample([t for t, m in self.things.items() if self.materials[m][kind] != right], count)
+
+
+def _drawn(names: tuple[str, ...], rng: random.Random, split: Split) -> str:
+    if split == "test":
+        return rng.choice(names)
+    (name,) = rng.choices(*_ranked(names))
+    return name
+
+
+@functools.cache
+def _ranked(names: tuple[str, ...]) -> tuple[list[str], list[float]]:
+    shuffled = random.Random("ranks").sample(names, len(names))
+    return shuffled, [rank**-RARITY for rank in range(1, len(names) + 1)]
 
 
 @functools.cache
