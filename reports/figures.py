@@ -138,7 +138,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
     if panel.x_names:
         ax.set_xticks(range(len(panel.x_names)), panel.x_names, rotation=30, ha="right")
     if not panel.log_y:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, ax.get_ylim()[1] * (1.1 if panel.note else 1))  # the note stands above the points
     for axis, set_scale, base in ((ax.xaxis, ax.set_xscale, panel.log_x), (ax.yaxis, ax.set_yscale, panel.log_y)):
         if base:
             set_scale("log", base=base)

@@ -28,7 +28,10 @@ PROTOCOLS = {
         "tokenised apart, a newline before RWKV's prompts (as its author's script does; Transformers get none)."
     ),
 }
-RANDOM = "RANDOM WEIGHTS: every score here is chance. It shows that the whole way works, and nothing about the models."
+RANDOM = (
+    "RANDOM WEIGHTS: every score here is chance, or what the lengths of the answers make of it. It shows that the whole "
+    "way works, and nothing about the models."
+)
 POCKET = (
     "POCKET WORLD: models of 1.4 million parameters, trained by this project on a made-up world's text, and that "
     "world's own items in the tasks' form. The architectures compare with each other here, and with no other number."
