@@ -29,8 +29,8 @@ PROTOCOLS = {
     ),
 }
 RANDOM = (
-    "RANDOM WEIGHTS: every score here is chance, or what the lengths of the answers make of it. It shows that the whole "
-    "way works, and nothing about the models."
+    "RANDOM WEIGHTS: every score here is chance, or what the lengths of the answers make of it. It shows that the "
+    "whole way works, and nothing about the models."
 )
 POCKET = (
     "POCKET WORLD: models of 1.4 million parameters, trained by this project on a made-up world's text, and that "
