@@ -36,17 +36,26 @@ class Codec:
             lambda tokens: tokenizer.decode(list(tokens)),
         )
 
-    def check(self, texts: Sequence[str], vocabulary: int) -> None:
-        """Raises BadInput where a character of the texts has no tokens, or one beyond the model's vocabulary."""
+    def within(self, vocabulary: int) -> Codec:
+        """The same, raising BadInput for a text with a token that a model of that vocabulary does not have."""
+
+        def encode(text: str) -> list[int]:
+            tokens = self.encode(text)
+            if tokens and max(tokens) >= vocabulary:
+                raise BadInput(
+                    f"the tokenizer gives {self.decode([max(tokens)])!r} the token {max(tokens)}, and the model's "
+                    f"vocabulary ends at {vocabulary - 1}; is it this model's tokenizer?"
+                )
+            return tokens
+
+        return Codec(encode, self.decode)
+
+    def check(self, texts: Sequence[str]) -> None:
+        """Raises BadInput where a character of the texts has no tokens."""
         for character in sorted(set().union(*texts)):
             tokens = self.encode(character)
             if not tokens or (self.decode(tokens) in ("", "\ufffd") and character not in ("", "\ufffd")):
                 raise BadInput(f"the tokenizer has nothing for the character {character!r} (U+{ord(character):04X})")
-            if max(tokens) >= vocabulary:
-                raise BadInput(
-                    f"the tokenizer gives {character!r} the token {max(tokens)}, and the model's vocabulary "
-                    f"ends at {vocabulary - 1}; is it this model's tokenizer?"
-                )
 
 
 class Adapter(TemplateLM):
@@ -56,7 +65,7 @@ class Adapter(TemplateLM):
         super().__init__()
         self.scorer = scorer
         self.spec = scorer.model.spec
-        self.codec = codec
+        self.codec = codec = codec.within(self.spec.vocab_size)
         self.protocol = protocol
         self.max_length = self.spec.context_length
         author = protocol == "v0.3" and self.spec.family == "rwkv4"  # as the RWKV author's script does
@@ -97,7 +106,7 @@ class Adapter(TemplateLM):
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood, greedy) of each request's continuation. Raises BadInput for text without tokens."""
-        self.codec.check([text for instance in requests for text in instance.args], self.spec.vocab_size)
+        self.codec.check([text for instance in requests for text in instance.args])
         return self._answer([self._request(*self.pair(*instance.args)) for instance in requests])
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
@@ -122,5 +131,5 @@ class Adapter(TemplateLM):
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy text after each context, up to the first of its stop strings."""
-        self.codec.check([instance.args[0] for instance in requests], self.spec.vocab_size)
+        self.codec.check([instance.args[0] for instance in requests])
         return generate_until(self, [instance.args for instance in requests])
