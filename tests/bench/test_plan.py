@@ -24,7 +24,7 @@ def one(**more: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in CONFIGS.glob("*.yaml") if p.stem not in ("models", "tasks")], ids=lambda p: p.stem
+    "path", [p for p in CONFIGS.glob("*.yaml") if "\nruns:" in p.read_text()], ids=lambda p: p.stem
 )
 def test_the_matrices_of_the_project_are_valid(path: Path) -> None:
     assert plan.read(path)
