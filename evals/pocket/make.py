@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -21,19 +22,22 @@ END = "<|endoftext|>"  # token 0
 
 
 def tokenizer(path: Path = TOKENIZER_FILE) -> Path:
-    """A byte-level BPE of the training text."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
+    """The tokenizer of the training text."""
+    return bpe(itertools.islice(text.pieces(TRAINING_SEED), PIECES), VOCABULARY, path)
+
+
+def bpe(texts: Iterable[str], vocabulary: int, path: Path) -> Path:
+    """A byte-level BPE of the texts, written to `path`."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
     )
-    bpe.train_from_iterator(itertools.islice(text.pieces(TRAINING_SEED), PIECES), trainer)
+    made.train_from_iterator(texts, trainer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    bpe.save(str(path))
+    made.save(str(path))
     return path
 
 

@@ -7,8 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
+from evals.pocket.make import bpe
 from evals.zeroshot import tasks
 
 NOUNS = ["lantern", "river", "orchard", "ferry", "violin", "kettle", "harbour", "meadow", "ladder", "bakery"]
@@ -113,13 +112,4 @@ def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
 def tokenizer(path: Path, vocabulary: int = 400) -> Path:
     """A byte-level BPE trained on the same kind of text."""
     rng = random.Random(1)
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
-    )
-    bpe.train_from_iterator([sentence(rng) for _ in range(500)], trainer)
-    bpe.save(str(path))
-    return path
+    return bpe([sentence(rng) for _ in range(500)], vocabulary, path)
