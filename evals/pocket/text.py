@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 
 from evals.pocket import tasks
+from evals.pocket.items import MISHAPS, PHRASES
 from evals.pocket.world import held, world
 from evals.zeroshot import tasks as catalogue
 
@@ -54,9 +55,9 @@ def about_thing(rng: random.Random) -> str:
         rng.choice([f"The {thing} is made of {material}.", f"A piece of {material} became the {thing}."]),
         *(
             rng.choice([f"The {thing} {phrase}.", f"It is well known that the {thing} {phrase}."])
-            for kind in tasks.MISHAPS
+            for kind in MISHAPS
             if not held("behaves", kind, thing)
-            for phrase in [tasks.PHRASES[facts[kind]][0]]
+            for phrase in [PHRASES[facts[kind]][0]]
         ),
     ]
     if not held("made", thing):
@@ -74,7 +75,7 @@ def about_material(rng: random.Random) -> str:
     material = rng.choice(list(w.materials))
     facts = w.materials[material]
     said = [
-        *(f"A thing of {material} {tasks.PHRASES[facts[kind]][0]}." for kind in tasks.MISHAPS),
+        *(f"A thing of {material} {PHRASES[facts[kind]][0]}." for kind in MISHAPS),
         f"The {facts['worker']} works with {material}.",
         f"The {facts['worker']} works in the {facts['place']}.",
         f"The {facts['worker']} works with the {facts['tool']}.",

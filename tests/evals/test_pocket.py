@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from evals.pocket import make, tasks, text
+from evals.pocket.items import MISHAPS, PHRASES
 from evals.pocket.world import held, world
 from evals.zeroshot import tasks as zeroshot
 
@@ -64,13 +65,13 @@ def test_training_text_states_no_fact_that_is_held_out(training: list[str]) -> N
     stated = {True: 0, False: 0}
     for thing, material in world().things.items():
         facts = world().materials[material]
-        for kind in tasks.MISHAPS:
-            phrase, past = tasks.PHRASES[facts[kind]]
+        for kind in MISHAPS:
+            phrase, past = PHRASES[facts[kind]]
             ways = [
                 f"The {thing} {phrase}.",
                 f"It is well known that the {thing} {phrase}.",
-                f"The {thing} {tasks.MISHAPS[kind]} therefore it {past}.",
-                f"The {thing} {tasks.MISHAPS[kind]} therefore  it {past}.",
+                f"The {thing} {MISHAPS[kind]} therefore it {past}.",
+                f"The {thing} {MISHAPS[kind]} therefore  it {past}.",
                 f"When the {thing} lies in the fire, it {facts['fire']}" if kind == "fire" else "",
                 f"Question: Which of these {phrase}?\nAnswer: the {thing}",
             ]
