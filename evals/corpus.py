@@ -54,19 +54,18 @@ def stream(text: str, encode: Encode, end: int, tokens: int, *, held_out: bool, 
         count += len(found[-1])
         if count >= tokens:
             break
+    if not found:
+        raise BadInput(f"text {text!r}: one file alone cannot be both trained on and held out; divide it")
     return np.concatenate(found)[:tokens]
 
 
 def segments(text: str, encode: Encode, length: int, count: int) -> np.ndarray:
-    """`count` rows [D, length] of text that is never trained on. A row begins where a long document of the pocket
-    world begins; files are cut into rows one after the other.
+    """`count` rows [D, length] of text that is never trained on, cut one after the other from each document; the
+    pocket world's are made for the length, and give one each.
     """
     found: list[list[int]] = []
     for ids in _encoded(text, encode, held_out=True, long=length):
-        last = len(ids) - length
-        found += [ids[start : start + length] for start in range(0, last + 1, length)][
-            : 1 if text == "pocket" else None
-        ]
+        found += [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
         if len(found) >= count:
             break
     if len(found) < 2:

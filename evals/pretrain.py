@@ -68,6 +68,8 @@ def run(
     check_trainable(model)
     if not model.spec.fresh:
         raise BadInput(f"{model.spec.name}: training starts from fresh weights; write `weights: fresh:SEED`")
+    if batch % processes:
+        raise BadInput(f"a batch of {batch} windows cannot be shared evenly by {processes} processes")
     model = copy.deepcopy(model)  # other cells begin with the same fresh weights
     encode, end = corpus.codec(model, tokenizer)
     tokens = corpus.stream(text, encode, end, steps * batch * window + 1, held_out=False, long=0)
@@ -75,8 +77,6 @@ def run(
         corpus.stream(text, encode, end, HELD_OUT_TOKENS, held_out=True, long=0), window, batch, 0
     )
     seed = model.spec.seed or 0
-    if batch % processes:
-        raise BadInput(f"a batch of {batch} windows cannot be shared evenly by {processes} processes")
     recipe = Recipe(steps, learning_rate, end_rate, seed=seed, autocast=autocast)
     objective = NextToken(model)
     batches = corpus.windows(tokens, window, batch, seed)

@@ -92,8 +92,9 @@ def train(
             started = time.perf_counter()
             torch.manual_seed((recipe.seed << 32) + step)  # dropout, if any: of this step, however it was reached
             tensors = [t[rank::ranks].to(accelerator.device) for t in batch(step)]
+            rate = recipe.rate(step)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.rate(step)
+                group["lr"] = rate
             with torch.autocast(device, torch.bfloat16, enabled=recipe.autocast):
                 loss = model(*tensors)
             accelerator.backward(loss)
@@ -104,7 +105,7 @@ def train(
             if not math.isfinite(value):
                 raise FloatingPointError(f"{label}: the loss is {value} at step {step}; try a smaller learning rate")
             seconds = time.perf_counter() - started
-            entry = {"step": step, "loss": value, "rate": recipe.rate(step), "norm": float(norm), "seconds": seconds}
+            entry = {"step": step, "loss": value, "rate": rate, "norm": float(norm), "seconds": seconds}
             log.append(entry)
             if not shown:
                 continue

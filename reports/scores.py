@@ -14,17 +14,23 @@ from reports.figures import FAMILIES, Panel, Picture, Series
 Tasks = Mapping[str, Mapping[str, Any]]
 
 
+def row(own: pd.DataFrame, task: str, metric: str) -> Any:
+    """The row of a task's metric; None where it was not measured."""
+    found = own[(own.task == task) & (own.metric == metric)]
+    return None if found.empty else found.iloc[-1]
+
+
 def average(own: pd.DataFrame, tasks: Tasks) -> tuple[float, float] | None:
     """Mean and standard error over the twelve tasks of one model, each by its metric; None where one is missing."""
     values, errors = [], []
     for task, entry in tasks.items():
         if not entry.get("twelve"):
             continue
-        row = own[(own.task == task) & (own.metric == entry["metric"])]
-        if row.empty:
+        scored = row(own, task, entry["metric"])
+        if scored is None:
             return None
-        values.append(row.value.iloc[-1])
-        errors.append(row.stderr.iloc[-1])
+        values.append(scored.value)
+        errors.append(scored.stderr)
     return sum(values) / len(values), math.sqrt(sum(error**2 for error in errors)) / len(errors)
 
 
@@ -56,24 +62,20 @@ def by_task(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> Picture
     labels = list(dict.fromkeys(part.label))
     series = []
     for i, label in enumerate(labels):
-        own = [_scored(part[part.label == label], task, entry) for task, entry in shown.items()]
-        x = [place + 0.12 * (i - (len(labels) - 1) / 2) for place, row in enumerate(own) if row is not None]
-        y = [100 * row.value for row in own if row is not None]
-        error = [100 * row.stderr if pd.notna(row.stderr) else 0.0 for row in own if row is not None]
+        own = [row(part[part.label == label], task, entry["metric"]) for task, entry in shown.items()]
+        scored = [(place, one) for place, one in enumerate(own) if one is not None]
+        x = [place + 0.12 * (i - (len(labels) - 1) / 2) for place, _ in scored]
+        y = [100 * one.value for _, one in scored]
+        error = [100 * one.stderr if pd.notna(one.stderr) else 0.0 for _, one in scored]
         low, high = ([v + sign * e for v, e in zip(y, error, strict=True)] for sign in (-1, 1))
         family = part[part.label == label].family.iloc[0]
         series.append(Series(label, family, x, y, low, high, joined=False))
-    levels = [_scored(part, task, entry) for task, entry in shown.items()]
-    chance = [(place, 100 * row.chance) for place, row in enumerate(levels) if row is not None and pd.notna(row.chance)]
+    levels = [row(part, task, entry["metric"]).chance for task, entry in shown.items()]
+    chance = [(place, 100 * level) for place, level in enumerate(levels) if pd.notna(level)]
     series.append(Series("chance", "chance", [p for p, _ in chance], [c for _, c in chance], joined=False))
     names = [f"{entry['label']} {entry['metric']}" for entry in shown.values()]
     panel = Panel("Scores, one standard error", "", "percent", series, x_names=names)
     return Picture(f"zeroshot-tasks-{name}", "Every task, pocket world", [panel], footer)
-
-
-def _scored(own: pd.DataFrame, task: str, entry: Mapping[str, Any]) -> Any:
-    found = own[(own.task == task) & (own.metric == entry["metric"])]
-    return None if found.empty else found.iloc[-1]
 
 
 def _panel(

@@ -128,13 +128,8 @@ def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
     return Table(f"zeroshot-{name}", f"Scores, {mark}", frame, note)
 
 
-def _row(own: pd.DataFrame, task: str, metric: str) -> Any:
-    found = own[(own.task == task) & (own.metric == metric)]
-    return None if found.empty else found.iloc[-1]
-
-
 def _cell(own: pd.DataFrame, task: str, metric: str) -> str:
-    row = _row(own, task, metric)
+    row = scores.row(own, task, metric)
     if row is None:
         return "-"
     return perplexity(row.value, row.stderr) if metric == "perplexity" else percent(row.value, row.stderr)
@@ -161,7 +156,7 @@ def _published(part: pd.DataFrame, name: str, comparable: bool) -> Iterator[Tabl
             line = {"model": model}
             for (task, metric), heading in columns.items():
                 value = theirs[(theirs.task == task) & (theirs.metric == metric)].value
-                row = _row(ours, names.get(task, ""), {"ppl": "perplexity"}.get(metric, metric))
+                row = scores.row(ours, names.get(task, ""), {"ppl": "perplexity"}.get(metric, metric))
                 line[heading] = beside(value.iloc[0] if len(value) else "", row, metric == "ppl", comparable)
             lines.append(line)
         note = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -18,20 +19,18 @@ LATE = 0.35  # of a chronicle's sentences: how many need a fact stated before th
 
 def pieces(seed: int) -> Iterator[str]:
     """Short training texts without end, the same for the same seed."""
-    number = 0
-    while True:
-        rng = random.Random(f"{seed} piece {number}")
-        (kind,) = rng.choices(list(SHARES), list(SHARES.values()))
-        yield PIECES[kind](rng)
-        number += 1
+    return (piece(random.Random(f"{seed} piece {number}")) for number in itertools.count())
 
 
 def chronicles(seed: int, sentences: int) -> Iterator[str]:
     """Documents of so many sentences without end, the same for the same seed."""
-    number = 0
-    while True:
-        yield chronicle(random.Random(f"{seed} chronicle {number}"), sentences)
-        number += 1
+    return (chronicle(random.Random(f"{seed} chronicle {number}"), sentences) for number in itertools.count())
+
+
+def piece(rng: random.Random) -> str:
+    """A short training text of any kind."""
+    (kind,) = rng.choices(list(SHARES), list(SHARES.values()))
+    return PIECES[kind](rng)
 
 
 def answered(rng: random.Random) -> str:

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from bench.memory import Peak
-from evals import context
+from evals import context, corpus
 from evals.pocket.make import TOKENIZER_FILE
+from rwkv_core import tokenizer as tokenizers
 from rwkv_core.load import find, load
-from rwkv_core.spec import ModelSpec
+from rwkv_core.spec import BadInput, ModelSpec
 
 MODELS = ["pocket-rwkv4", "pocket-pythia", "pocket-opt", "pocket-bloom"]
 
@@ -80,3 +81,17 @@ def test_learned_positions_end_the_curve(tmp_path: Any) -> None:
     asked = {"device": "cpu", "text": str(tmp_path), "tokenizer": str(TOKENIZER_FILE)}
     metrics, curve = context.run(model, tokens=4096, documents=2, **asked)  # type: ignore[arg-type]
     assert metrics["tokens"] == curve["context"][-1] == 2048
+
+
+@pytest.mark.parametrize("length", [64, 513, 2049])
+def test_every_row_begins_where_a_long_document_of_the_pocket_world_does(length: int) -> None:
+    tokenizer = tokenizers.read(TOKENIZER_FILE)
+    rows = corpus.segments("pocket", lambda texts: [e.ids for e in tokenizer.encode_batch(texts)], length, 5)
+    assert rows.shape == (5, length)
+    assert all(tokenizer.decode(list(row)).startswith("A chronicle of") for row in rows)
+
+
+def test_one_file_alone_is_not_trained_on(tmp_path: Any) -> None:
+    (tmp_path / "only.txt").write_text("one two three " * 100)
+    with pytest.raises(BadInput, match="one file alone"):
+        corpus.stream(str(tmp_path), lambda texts: [[1, 2, 3] for _ in texts], 0, 10, held_out=False, long=0)
