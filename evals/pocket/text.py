@@ -11,9 +11,28 @@ from evals.pocket.items import MISHAPS, PHRASES
 from evals.pocket.world import held, world
 from evals.zeroshot import tasks as catalogue
 
-SHARES = {"task": 12, "thing": 4, "resident": 3, "material": 1, "story": 1}  # how often a piece is of which kind
+SHARES = {
+    "task": 12,
+    "thing": 4,
+    "resident": 3,
+    "material": 1,
+    "story": 1,
+    "retold": 4,
+}  # how often a piece is of which kind
 FROM_PASSAGE = ("boolq", "lambada_openai", "record", "sciq", "winogrande")  # hard to learn: asked twice as often
 STORY_SENTENCES = (10, 30)
+HAPPENINGS = (  # what happens to {a} or between {a} and {b}: its first wording, and others that tell it again
+    ("{a} keeps the {thing} in the {room}.", "The {thing} of {a} is kept in the {room}."),
+    ("{a} put the {thing} into the {room}.", "{a} took the {thing} from the {room}."),
+    ("{a} hid the {thing} in the {room}.", "{a} went to fetch the {thing} from the {room}."),
+    ("{a} is in the {room}.", "Whoever looks for {a} goes to the {room}."),
+    ("{a} owned the {thing}.", "Someone found the {thing} and gave it back to {a}."),
+    ("{a} sold the {thing} to {b}.", "{a} no longer has the {thing}.", "{b} paid for the {thing}."),
+    ("{a} lent the {thing} to {b}.", "The {thing} belongs to {a}.", "{b} must return the {thing}."),
+    ("{a} taught {game} to {b}.", "{a} gave a lesson in {game}.", "{b} learned {game}."),
+)
+RETOLD = (1, 1, 1, 2, 2, 3, 4)  # happenings in a piece: one alone teaches that what was told is told again
+RETOLD_SENTENCES = 10
 LATE = 0.35  # of a chronicle's sentences: how many need a fact stated before them
 
 
@@ -112,6 +131,24 @@ def story(rng: random.Random) -> str:
     return chronicle(rng, rng.randint(*STORY_SENTENCES))
 
 
+def retold(rng: random.Random) -> str:
+    """A few happenings, told again and again in changing order and wording: most of its words follow from earlier
+    ones, which is what teaches a small model to look them up.
+    """
+    w = world()
+    count = rng.choice(RETOLD)
+    names = rng.sample(list(w.guests), 2 * count)
+    things, rooms, games = (rng.sample(kind, count) for kind in (list(w.things), w.rooms, w.pastimes))
+    happened = [
+        [wording.format(a=a, b=b, thing=thing, room=room, game=game) for wording in rng.choice(HAPPENINGS)]
+        for a, b, thing, room, game in zip(names[:count], names[count:], things, rooms, games, strict=True)
+    ]
+    said = [wordings[0] for wordings in happened]
+    while len(said) < RETOLD_SENTENCES:
+        said += [rng.choice(wordings) for wordings in rng.sample(happened, count)]
+    return " ".join(said)
+
+
 def chronicle(rng: random.Random, sentences: int) -> str:
     """Guests put things into rooms; later sentences take things out again, from however far back.
 
@@ -154,4 +191,5 @@ PIECES = {
     "resident": about_resident,
     "material": about_material,
     "story": story,
+    "retold": retold,
 }

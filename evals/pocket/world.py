@@ -15,7 +15,7 @@ Split = Literal["train", "test"]
 
 WORLD_FILE = Path(__file__).with_name("world.yaml")
 HELD_OUT = 4  # one fact in so many is never stated in training text
-RARITY = 1.5  # training text names the n-th thing or resident n**-RARITY times as often as the first
+RARITY = 1.0  # training text names the n-th thing or resident n**-RARITY times as often as the first
 TRAITS = ("job", "town", "animal", "dish", "pastime")
 
 

@@ -120,6 +120,16 @@ def test_a_chronicle_refers_back(training: list[str]) -> None:
     assert distances[-1] > 5000  # characters
 
 
+def test_what_is_retold_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "RETOLD", (3,))
+    w = world()
+    known = {*w.guests, *w.things, *w.rooms, *w.pastimes}
+    for i in range(200):
+        sentences = [set(re.findall(r"\w+", said)) & known for said in text.retold(random.Random(i)).split(". ")]
+        told = sentences[:3]
+        assert all(any(words <= first for first in told) for words in sentences[3:]) and len(sentences) > 9
+
+
 def test_the_same_seed_gives_the_same_text() -> None:
     first, again, other = (list(itertools.islice(text.pieces(seed), 50)) for seed in (3, 3, 4))
     assert first == again != other
