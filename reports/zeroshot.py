@@ -105,7 +105,7 @@ def percent(value: float, error: float | None) -> str:
 def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
     lines = []
     for label, own in part.groupby("label", sort=False):
-        line = {"model": label, "parameters": f"{own.parameters.iloc[0] / 1e6:,.0f} M"}
+        line = {"model": label, "parameters": f"{own.parameters.iloc[0] / 1e6:,.1f} M"}
         for task, entry in tasks().items():
             for metric in [entry["metric"], entry.get("second_metric")]:
                 if metric and (part.task == task).any():

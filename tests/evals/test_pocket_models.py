@@ -1,0 +1,43 @@
+"""The pocket models that ship: their rates were the sweep's best, and their checkpoints are whole and small."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evals.pocket.make import TOKENIZER_FILE
+from reports.store import Store
+from rwkv_core import load
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINTS = TOKENIZER_FILE.parent
+NAMES = ["pocket-rwkv4", "pocket-pythia", "pocket-opt", "pocket-bloom"]
+
+
+def test_every_model_is_trained_at_the_rate_that_the_sweep_found_best() -> None:
+    records, damaged = Store(ROOT / "reports/gallery/pocket-sweep-cpu/records").read()
+    assert not damaged
+    found: dict[str, dict[float, float]] = defaultdict(dict)
+    for record in records.values():
+        found[record.cell["model"]["name"]][record.cell["params"]["learning_rate"]] = record.metrics["held_out_loss"]
+    trained = {
+        run["model"]: run["learning_rate"]
+        for run in yaml.safe_load((ROOT / "configs/pocket-train.yaml").read_text())["runs"]
+    }
+    for name in NAMES:
+        rates = sorted(found[name])
+        best = min(found[name], key=found[name].__getitem__)
+        assert trained[name] == best and best not in (rates[0], rates[-1])
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(f"{name}-2048" for name in NAMES)])
+def test_a_checkpoint_is_small_and_speaks(name: str) -> None:
+    folder = CHECKPOINTS / name
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 8_000_000
+    model = load.load(name)
+    counted = sum(p.numel() for _, p in model.named_parameters())
+    assert counted == load.find(name).parameters
+    assert counted == pytest.approx(load.find("pocket-rwkv4").parameters, rel=0.05)
+    text = "The anchor is made of iron."
+    assert model.decode(model.encode(text)) == text
