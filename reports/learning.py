@@ -13,6 +13,11 @@ from reports.tables import Table
 from reports.views import View
 
 WHERE = ["text", "machine", "device", "dtype"]
+POCKET_WORLD = "pocket world"
+POCKET = (
+    "The pocket world's documents grow harder as they go on: more and more has been put away that a later sentence may "
+    "ask for. So a curve rises even where a model forgets nothing; compare models at a length, and before with after."
+)
 CONTEXT = (
     "The mean loss of tokens that have between 3/4 n and n tokens before them, over documents that were not trained "
     "on; the band is one standard error over the documents. Every model reads a document from its beginning with its "
@@ -30,7 +35,7 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
         chosen = frame[(frame.experiment == kind) & (frame.metric != "status")]
         for i, (key, part) in enumerate(chosen.groupby(WHERE, sort=False)):
             text, *where = map(str, key)
-            mark = "pocket world" if text == "pocket" else f"{text} text"
+            mark = POCKET_WORLD if text == "pocket" else f"{text} text"
             yield make(part, f"{kind}{f'-{i + 1}' if i else ''}", mark, " · ".join([mark, *where]))
 
 
@@ -70,7 +75,7 @@ def _smooth(own: pd.DataFrame) -> Series:
 def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     panels = [_panel(own, f"Trained with windows of {window:.0f}") for window, own in part.groupby("window")]
     picture = Picture(name, f"Loss against context, {mark}", [*panels, *_published()], footer)
-    return View(name, f"Loss against context length, {mark}", [CONTEXT], [_losses(part, name, mark)], [picture])
+    return View(name, f"Loss against context length, {mark}", _text(mark), [_losses(part, name, mark)], [picture])
 
 
 def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
@@ -78,10 +83,14 @@ def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
         _panel(own, f"{'Before:' if stage == 0 else 'After'} windows of {own.window.iloc[0]:.0f}")
         for stage, own in part.groupby("stage")
     ]
-    text = [CONTEXT, "Each stage goes on from the one before it, with windows of the length in its title."]
+    text = [*_text(mark), "Each stage goes on from the one before it, with windows of the length in its title."]
     picture = Picture(name, f"Progressive context extension, {mark}", [*panels, *_published()], footer)
     tables = [_losses(own, f"{name}-{own.window.iloc[0]:.0f}", mark) for _, own in part.groupby("stage")]
     return View(name, f"Context extension, {mark}", text, tables, [picture])
+
+
+def _text(mark: str) -> list[str]:
+    return [CONTEXT, POCKET] if mark == POCKET_WORLD else [CONTEXT]
 
 
 def _panel(part: pd.DataFrame, title: str) -> Panel:

@@ -4,8 +4,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-import yaml
 
+from bench import plan
 from evals.pocket.make import TOKENIZER_FILE
 from reports.store import Store
 from rwkv_core import load
@@ -16,19 +16,16 @@ NAMES = ["pocket-rwkv4", "pocket-pythia", "pocket-opt", "pocket-bloom"]
 
 
 def test_every_model_is_trained_at_the_rate_that_the_sweep_found_best() -> None:
-    records, damaged = Store(ROOT / "reports/gallery/pocket-sweep-cpu/records").read()
+    records, damaged = Store(ROOT / "reports/gallery/pocket-training-cpu/records").read()
     assert not damaged
     found: dict[str, dict[float, float]] = defaultdict(dict)
-    for record in records.values():
-        found[record.cell["model"]["name"]][record.cell["params"]["learning_rate"]] = record.metrics["held_out_loss"]
-    trained = {
-        run["model"]: run["learning_rate"]
-        for run in yaml.safe_load((ROOT / "configs/pocket-train.yaml").read_text())["runs"]
-    }
-    for name in NAMES:
-        rates = sorted(found[name])
-        best = min(found[name], key=found[name].__getitem__)
-        assert trained[name] == best and best not in (rates[0], rates[-1])
+    for cell in plan.read(ROOT / "configs/pocket-sweep.yaml"):
+        found[cell.model.name][cell.params["learning_rate"]] = records[cell.id].metrics["held_out_loss"]
+    for cell in plan.read(ROOT / "configs/pocket-train.yaml"):
+        assert cell.id in records
+        losses = found[cell.model.name]
+        best = min(losses, key=losses.__getitem__)
+        assert cell.params["learning_rate"] == best and min(losses) < best < max(losses)
 
 
 @pytest.mark.parametrize("name", [*NAMES, *(f"{name}-2048" for name in NAMES)])
