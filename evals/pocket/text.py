@@ -11,14 +11,14 @@ from evals.pocket.items import MISHAPS, PHRASES
 from evals.pocket.world import held, world
 from evals.zeroshot import tasks as catalogue
 
-SHARES = {
+SHARES = {  # how often a piece is of which kind
     "task": 12,
     "thing": 4,
     "resident": 3,
     "material": 1,
     "story": 1,
     "retold": 4,
-}  # how often a piece is of which kind
+}
 FROM_PASSAGE = ("boolq", "lambada_openai", "record", "sciq", "winogrande")  # hard to learn: asked twice as often
 STORY_SENTENCES = (10, 30)
 HAPPENINGS = (  # what happens to {a} or between {a} and {b}: its first wording, and others that tell it again
