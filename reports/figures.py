@@ -121,7 +121,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
         ax.plot(
             series.x,
             series.y,
-            style if series.joined else "",
+            linestyle=style if series.joined else "none",
             color=colour,
             linewidth=1.4,
             marker=marker if series.markers else "",
@@ -147,4 +147,5 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
     ax.text(0.02, 0.97, panel.note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=8, handlelength=2.6)
+    below = -0.34 if panel.x_names else -0.18  # below the slanted names too
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=3, fontsize=8, handlelength=2.6)

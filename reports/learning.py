@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports import paper
 from reports.figures import Panel, Picture, Series
-from reports.rows import Row
+from reports.rows import MEDIAN_STEPS, Row
 from reports.tables import Table
 from reports.views import View
 
@@ -61,15 +61,11 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     table = Table(name, f"Training runs, {mark}", pd.DataFrame(lines), note)
     longest = part[(part.metric == "held_out_loss") & (part.steps == part.steps.max())]
     best = longest.loc[longest.groupby("label", sort=False).value.idxmin()].cell
-    series = [_smooth(part[(part.cell == cell) & (part.metric == "step_loss")]) for cell in best]
-    y_title = "nats a token (running median of 25 steps)"
+    curves = [part[(part.cell == cell) & (part.metric == "step_loss")] for cell in best]
+    series = [Series(own.label.iloc[0], own.family.iloc[0], list(own.tokens), list(own.value)) for own in curves]
+    y_title = f"nats a token (median of {MEDIAN_STEPS} steps)"
     panel = Panel("Training loss, the best of each model's longest runs", "tokens", y_title, series)
     return View(name, f"Training, {mark}", [], [table], [Picture(name, f"Training, {mark}", [panel], footer)])
-
-
-def _smooth(own: pd.DataFrame) -> Series:
-    values = own.value.rolling(25, center=True, min_periods=1).median()
-    return Series(own.label.iloc[0], own.family.iloc[0], list(own.tokens), list(values))
 
 
 def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:

@@ -12,6 +12,8 @@ from rwkv_core.spec import ModelSpec
 
 Row = dict[str, Any]
 
+MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its curve
+
 
 def from_records(records: Iterable[Record]) -> list[Row]:
     """Rows of every record: what was run, and one row for each value; a record without one has its status."""
@@ -134,8 +136,11 @@ def _pretrain(record: Record) -> Iterator[Row]:
     for metric in ("loss", "held_out_loss", "tokens_per_s", "train_s"):
         yield {"metric": metric, "value": metrics[metric], "tokens": metrics["tokens"], **shared}
     each = metrics["tokens"] // params["steps"]
-    for step, loss in enumerate(record.samples["loss"], 1):
-        yield {"metric": "step_loss", "value": loss, "tokens": step * each, **shared}
+    losses = record.samples["loss"]
+    for begin in range(0, len(losses), MEDIAN_STEPS):
+        some = losses[begin : begin + MEDIAN_STEPS]
+        tokens = (begin + len(some) / 2) * each
+        yield {"metric": "step_loss", "value": statistics.median(some), "tokens": tokens, **shared}
 
 
 def _context(record: Record) -> Iterator[Row]:

@@ -234,5 +234,5 @@ def pair(first: Record, second: Record) -> dict[str, str]:
         "only first": str(found.first_only),
         "only second": str(found.second_only),
         "difference": f"{100 * found.difference:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})",
-        "p": f"{found.p:.3f}",
+        "p": f"{found.p:.3f}" if found.p >= 0.0005 else "<0.001",
     }
