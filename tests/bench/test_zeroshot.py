@@ -101,7 +101,7 @@ def test_what_is_wrong_is_said_before_anything_is_measured(tmp_path: Path, text:
 
 def test_data_for_a_matrix_that_reads_none() -> None:
     with pytest.raises(BadInput, match="nothing in this matrix reads data"):
-        plan.read(ROOT / "configs" / "pocket.yaml", {"data": "."})
+        plan.read(ROOT / "configs" / "inference-cpu.yaml", {"data": "."})
 
 
 @pytest.mark.parametrize("name", ["zeroshot", "zeroshot-gpu", "zeroshot-random"])
