@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from rwkv_core.spec import BadInput, LanguageModel
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the pocket world's text
 SENTENCE_TOKENS = 8  # of a chronicle, at least
-CHUNK = 64  # documents that are encoded at a time
+CHUNK = 1 << 18  # characters that are encoded at a time, at least one document
 
 Encode = Callable[[list[str]], list[list[int]]]
 
@@ -96,9 +95,15 @@ def windows(tokens: np.ndarray, window: int, batch: int, seed: int) -> Callable[
 
 
 def _encoded(text: str, encode: Encode, held_out: bool, long: int) -> Iterator[list[int]]:
-    documents = _documents(text, held_out, long)
-    while chunk := list(itertools.islice(documents, CHUNK)):
-        yield from encode(chunk)
+    chunk: list[str] = []
+    characters = 0
+    for document in _documents(text, held_out, long):
+        chunk.append(document)
+        characters += len(document)
+        if characters >= CHUNK:
+            yield from encode(chunk)
+            chunk, characters = [], 0
+    yield from encode(chunk)
 
 
 def _documents(text: str, held_out: bool, long: int) -> Iterator[str]:
