@@ -39,7 +39,9 @@ def run(
     """
     encode, _ = corpus.codec(model, tokenizer)
     reach = min(tokens, model.spec.max_tokens or tokens)
-    rows = corpus.segments(text, encode, reach + 1, documents)
+    rows = corpus.segments(text, encode, tokens + 1, documents)[
+        :, : reach + 1
+    ]  # the same text whatever a model reaches
     curve = against_context(model, rows, batch, device)
     metrics = {"documents": len(rows), "tokens": reach, "trained_tokens": model.spec.context_length}
     return metrics, curve

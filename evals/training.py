@@ -80,7 +80,9 @@ def train(
     plain = objective.to(accelerator.device).train()
     done = _resume(work, plain, optimizer, recipe)
     shown = accelerator.is_main_process
-    log = _kept(work / "log.jsonl", done) if shown else []
+    log = _kept(work / "log.jsonl", done)
+    if shown:
+        _rewrite(work / "log.jsonl", log)
     model, optimizer = accelerator.prepare(plain, optimizer)
     ranks, rank = accelerator.num_processes, accelerator.process_index
     saved = time.monotonic()
@@ -158,11 +160,12 @@ def _resume(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, reci
 
 
 def _kept(path: Path, done: int) -> list[dict[str, float]]:
-    """The log of the steps that are done; what was logged after the last save is cut off the file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text().splitlines()[:done]
+    """The log of the steps that are done."""
+    return [json.loads(line) for line in path.read_text().splitlines()[:done]] if path.is_file() else []
+
+
+def _rewrite(path: Path, log: list[dict[str, float]]) -> None:
+    """The file without what was logged after the last save."""
     unfinished = path.with_suffix(".part")
-    unfinished.write_text("".join(f"{line}\n" for line in lines))
+    unfinished.write_text("".join(f"{json.dumps(entry)}\n" for entry in log))
     unfinished.replace(path)
-    return [json.loads(line) for line in lines]

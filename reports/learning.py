@@ -16,7 +16,8 @@ WHERE = ["text", "machine", "device", "dtype"]
 POCKET_WORLD = "pocket world"
 POCKET = (
     "The pocket world's documents grow harder as they go on: more and more has been put away that a later sentence may "
-    "ask for. So a curve rises even where a model forgets nothing; compare models at a length, and before with after."
+    "ask for. So a curve rises even where a model forgets nothing; compare models at a length. Extension trains on "
+    "such documents alone: a part of what it gains is the kind of text, not the length."
 )
 CONTEXT = (
     "The mean loss of tokens that have between 3/4 n and n tokens before them, over documents that were not trained "
@@ -35,7 +36,8 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
         chosen = frame[(frame.experiment == kind) & (frame.metric != "status")]
         for i, (key, part) in enumerate(chosen.groupby(WHERE, sort=False)):
             text, *where = map(str, key)
-            mark = POCKET_WORLD if text == "pocket" else f"{text} text"
+            source = text.partition(":")[0]
+            mark = POCKET_WORLD if source == "pocket" else f"{source} text"
             yield make(part, f"{kind}{f'-{i + 1}' if i else ''}", mark, " · ".join([mark, *where]))
 
 

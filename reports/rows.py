@@ -45,7 +45,7 @@ def _base(record: Record) -> Row:
         "machine": record.provenance["machine"],
         "threads": record.provenance.get("threads"),
         "attention": record.provenance.get("attention"),
-        "text": str(cell["params"].get("text")).partition(":")[0],
+        "text": str(cell["params"].get("text")),
         **{key: cell["params"].get(key) for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens")},
     }
 

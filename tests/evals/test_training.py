@@ -143,6 +143,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert record.status == "ok", record.traceback
         curves.append(record.samples["loss"])
     assert curves[1] == pytest.approx(curves[0], abs=1e-4)
+    (again,) = launch.together(plan.read(matrix))  # trained, but killed before the record was written
+    assert again.status == "ok" and again.samples["loss"] == curves[1]
 
 
 def test_every_window_once_an_epoch() -> None:
