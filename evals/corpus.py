@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,16 +60,16 @@ def stream(text: str, encode: Encode, end: int, tokens: int, *, held_out: bool, 
 
 
 def segments(text: str, encode: Encode, length: int, count: int) -> np.ndarray:
-    """`count` rows [D, length] of text that is never trained on, cut one after the other from each document; the
-    pocket world's are made for the length, and give one each.
+    """`count` rows [D, length] of text that is never trained on: the first of each document, then the second of each,
+    and so on, so that as many documents as can be have a part. The pocket world's are made for the length, and give one.
     """
-    found: list[list[int]] = []
-    for ids in _encoded(text, encode, held_out=True, long=length):
-        found += [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
-        if len(found) >= count:
-            break
+    documents = [
+        [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
+        for ids in itertools.islice(_encoded(text, encode, held_out=True, long=length), count)
+    ]
+    found = [row for rows in itertools.zip_longest(*documents) for row in rows if row is not None]
     if len(found) < 2:
-        raise BadInput(f"text {text!r}: has no two documents of {length:,} tokens")
+        raise BadInput(f"text {text!r}: has no two pieces of {length:,} tokens")
     return np.array(found[:count], dtype=np.int32)
 
 

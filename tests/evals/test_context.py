@@ -95,3 +95,10 @@ def test_one_file_alone_is_not_trained_on(tmp_path: Any) -> None:
     (tmp_path / "only.txt").write_text("one two three " * 100)
     with pytest.raises(BadInput, match="one file alone"):
         corpus.stream(str(tmp_path), lambda texts: [[1, 2, 3] for _ in texts], 0, 10, held_out=False, long=0)
+
+
+def test_rows_come_from_every_file_that_is_held_out(tmp_path: Any) -> None:
+    for i in range(30):
+        (tmp_path / f"{i:02d}.txt").write_text(str(i))
+    rows = corpus.segments(str(tmp_path), lambda texts: [list(range(int(t), int(t) + 100)) for t in texts], 30, 5)
+    assert [row[0] for row in rows] == [27, 28, 29, 57, 58]
