@@ -61,7 +61,7 @@ def stream(text: str, encode: Encode, end: int, tokens: int, *, held_out: bool, 
 
 def segments(text: str, encode: Encode, length: int, count: int) -> np.ndarray:
     """`count` rows [D, length] of text that is never trained on: the first of each document, then the second of each,
-    and so on, so that as many documents as can be have a part. The pocket world's are made for the length, and give one.
+    and so on, so that as many documents as can be have a part. The pocket world's have the length, and give one.
     """
     documents = [
         [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
