@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from evals import corpus, files
 from rwkv_core.spec import AtLeast, LanguageModel
 
-VERSION = 1
+VERSION = 2
 ALONE = False
 SHAPE_ONLY = False
 GROWS = ()
@@ -35,26 +34,32 @@ def run(
     """Loss given 2, 4, 8, ... up to `tokens` tokens of context, or as many as the model can represent. text: pocket
     (its long documents), or a folder of text files; of either a part that is never trained on.
 
-    Returns metrics and, in samples, `context` (tokens), `loss` (nats a token) and `stderr` (over documents).
+    Returns metrics and, in samples, `context` (tokens), `losses` [documents, lengths] (nats a token) and, for the
+    pocket world, `levels`: the mean losses of readers who look nothing up and who look all up.
     """
     encode, _ = corpus.codec(model, tokenizer)
     reach = min(tokens, model.spec.max_tokens or tokens)
-    rows = corpus.segments(text, encode, tokens + 1, documents)[
-        :, : reach + 1
-    ]  # the same text whatever a model reaches
-    curve = against_context(model, rows, batch, device)
+    rows = corpus.segments(text, encode, tokens + 1, documents)  # the same text whatever a model reaches
+    curve = against_context(model, rows[:, : reach + 1], batch, device)
     metrics = {"documents": len(rows), "tokens": reach, "trained_tokens": model.spec.context_length}
-    return metrics, curve
+    return metrics, {**curve, "levels": levels(text, encode, tokens + 1, documents)}
 
 
-def against_context(model: LanguageModel, rows: np.ndarray, batch: int, device: str) -> dict[str, list[float]]:
-    """The curve over documents [D, T + 1] of token ids: lengths, mean losses, standard errors over the documents."""
+def against_context(model: LanguageModel, rows: np.ndarray, batch: int, device: str) -> dict[str, list[Any]]:
+    """Over documents [D, T + 1] of token ids: the lengths, and each document's losses [D, lengths]."""
     lengths = octaves(rows.shape[1] - 1)
-    losses = np.concatenate(
-        [binned(model, torch.from_numpy(part.astype(np.int64)).to(device), lengths) for part in _parts(rows, batch)]
-    )  # [D, lengths]
-    errors = losses.std(0, ddof=1) / math.sqrt(len(losses))
-    return {"context": list(lengths), "loss": losses.mean(0).tolist(), "stderr": errors.tolist()}
+    parts = [torch.from_numpy(part.astype(np.int64)).to(device) for part in _parts(rows, batch)]
+    losses = np.concatenate([binned(streamed(model, part), lengths) for part in parts])
+    return {"context": lengths, "losses": losses.round(5).tolist()}
+
+
+def levels(text: str, encode: corpus.Encode, length: int, documents: int) -> dict[str, list[float]]:
+    """By name, the mean loss at each length that is known from how the text was made; of the pocket world alone."""
+    if text != corpus.POCKET:
+        return {}
+    known = corpus.levels(encode, length, documents)
+    lengths = octaves(length - 1)
+    return {name: binned([(1, nats[:, 1:])], lengths).mean(0).round(5).tolist() for name, nats in known.items()}
 
 
 def octaves(tokens: int) -> list[int]:
@@ -62,17 +67,15 @@ def octaves(tokens: int) -> list[int]:
     return [2**i for i in range(1, tokens.bit_length())]
 
 
-def binned(model: LanguageModel, tokens: Tensor, lengths: Sequence[int]) -> np.ndarray:
-    """tokens [B, T + 1] -> for each row and each length n the mean loss [B, lengths] of the tokens that have between
-    3/4 n and n tokens before them.
+def binned(losses: Iterable[tuple[int, np.ndarray]], lengths: Sequence[int]) -> np.ndarray:
+    """Losses as `streamed` gives them -> for each row and each length n the mean loss [B, lengths] of the tokens that
+    have between 3/4 n and n tokens before them.
     """
-    sums = np.zeros((len(tokens), len(lengths)))
-    for first, losses in streamed(model, tokens):
-        for i, n in enumerate(lengths):
-            begin, end = max(n - max(1, n // 4) + 1 - first, 0), n + 1 - first
-            if end > 0:
-                sums[:, i] += losses[:, begin:end].sum(1)
-    return sums / np.array([max(1, n // 4) for n in lengths])
+    sums: Any = 0.0
+    for first, chunk in losses:
+        ends = [(max(n - max(1, n // 4) + 1 - first, 0), max(n + 1 - first, 0)) for n in lengths]
+        sums = sums + np.stack([chunk[:, begin:end].sum(1) for begin, end in ends], 1)
+    return np.array(sums / [max(1, n // 4) for n in lengths])
 
 
 @torch.inference_mode()

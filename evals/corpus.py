@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -15,8 +17,10 @@ from evals.pocket import text as pocket
 from rwkv_core import tokenizer as tokenizers
 from rwkv_core.spec import BadInput, LanguageModel
 
+POCKET = "pocket"
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the pocket world's text
 SENTENCE_TOKENS = 8  # of a chronicle, at least
+BYTES = 2 * 4  # of memory a token: once in its document, once in them all
 CHUNK = 1 << 18  # characters that are encoded at a time, at least one document
 
 Encode = Callable[[list[str]], list[list[int]]]
@@ -45,12 +49,15 @@ def files(folder: str) -> list[Path]:
 
 
 def stream(text: str, encode: Encode, end: int, tokens: int, *, held_out: bool, long: int) -> np.ndarray:
-    """The first `tokens` tokens of a text's documents, `end` after each; long: of the pocket world documents of at
-    least so many tokens, 0 for its short ones.
+    """The first `tokens` tokens of a text's documents, `end` after each (of files that are held out, as many of each);
+    long: of the pocket world documents of at least so many tokens, 0 for its short ones.
     """
+    if BYTES * tokens > psutil.virtual_memory().available:
+        raise BadInput(f"text {text!r}: {tokens:,} tokens are asked for, more than fit into memory; ask for fewer")
+    share = -(-tokens // len(_chosen(text, held_out=True))) if held_out and text != POCKET else tokens
     found, count = [], 0
     for ids in _encoded(text, encode, held_out, long):
-        found.append(np.array([*ids, end], dtype=np.int32))
+        found.append(np.array([*ids, end][:share], dtype=np.int32))
         count += len(found[-1])
         if count >= tokens:
             break
@@ -71,6 +78,19 @@ def segments(text: str, encode: Encode, length: int, count: int) -> np.ndarray:
     if len(found) < 2:
         raise BadInput(f"text {text!r}: has no two pieces of {length:,} tokens")
     return np.array(found[:count], dtype=np.int32)
+
+
+def levels(encode: Encode, length: int, count: int) -> dict[str, np.ndarray]:
+    """What those `segments` of the pocket world cost a reader who looks nothing up and one who looks all up: nats of
+    each token [D, length], a sentence's spread over its tokens.
+    """
+    found: dict[str, list[np.ndarray]] = {"no look-up": [], "perfect look-up": []}
+    for document in itertools.islice(_chronicles(held_out=True, long=length), count):
+        spaced = [document[0].sentence, *(f" {told.sentence}" for told in document[1:])]
+        counts = [len(ids) for ids in encode(spaced)]
+        for nats, own in zip(zip(*(told[1:] for told in document), strict=True), found.values(), strict=True):
+            own.append(np.repeat(np.array(nats) / counts, counts)[:length])
+    return {name: np.stack(own) for name, own in found.items()}
 
 
 def windows(tokens: np.ndarray, window: int, batch: int, seed: int) -> Callable[[int], tuple[Tensor]]:
@@ -108,12 +128,24 @@ def _encoded(text: str, encode: Encode, held_out: bool, long: int) -> Iterator[l
 
 
 def _documents(text: str, held_out: bool, long: int) -> Iterator[str]:
-    """held_out: another part of the text, never trained on: for files, those whose name comes last (one in ten, at
-    least one), for the pocket world another seed.
+    """held_out: another part of the text, never trained on."""
+    if text == POCKET:
+        if long:
+            return map(pocket.joined, _chronicles(held_out, long))
+        return pocket.pieces(HELD_OUT_SEED if held_out else TRAINING_SEED)
+    return (path.read_text(errors="replace") for path in _chosen(text, held_out))
+
+
+def _chronicles(held_out: bool, long: int) -> Iterator[list[pocket.Told]]:
+    return pocket.chronicles(HELD_OUT_SEED if held_out else TRAINING_SEED, long // SENTENCE_TOKENS + 1)
+
+
+def _chosen(text: str, held_out: bool) -> list[Path]:
+    """Of a folder's files those whose name comes last (one in ten, at least one) are held out; the others are shuffled,
+    so that a part of them is a sample of all.
     """
-    if text == "pocket":
-        seed = HELD_OUT_SEED if held_out else TRAINING_SEED
-        return pocket.chronicles(seed, long // SENTENCE_TOKENS + 1) if long else pocket.pieces(seed)
     found = files(text)
     last = max(1, len(found) // 10)
-    return (path.read_text(errors="replace") for path in (found[-last:] if held_out else found[:-last]))
+    if held_out:
+        return found[-last:]
+    return random.Random(TRAINING_SEED).sample(found[:-last], len(found) - last)

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import yaml
 
 from evals import corpus, files
-from evals.context import against_context
+from evals.context import against_context, levels
 from evals.pretrain import NextToken, check_trainable, work_folder
 from evals.training import Recipe, train
-from rwkv_core.spec import AtLeast, LanguageModel, OneOf, Unsupported
+from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf, Unsupported
 
-VERSION = 1
+VERSION = 2
 ALONE = False
 SHAPE_ONLY = False
 GROWS = ()
@@ -39,32 +39,37 @@ def run(
     schedule: Annotated[str, OneOf(schedules)],
     tokenizer: str = "own",
     batch_tokens: Annotated[int, AtLeast(1)] = 4096,
+    reach: Annotated[int, AtLeast(0)] = 0,
     documents: Annotated[int, AtLeast(2)] = 64,
     autocast: bool = False,
     work: str = "",
     out: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train on at longer and longer windows. text, tokenizer: see pretrain. schedule: a name of configs/schedules.yaml.
-    batch_tokens: of a batch in every stage, at least one window. documents: how many the losses are measured on, at
-    every length up to the last window. work, out: see pretrain.
+    batch_tokens: of a batch in every stage, at least one window. reach: the losses are measured at every length up to
+    it, and the pocket world's documents are so long; 0 for the last window. documents: how many they are measured on.
+    work, out: see pretrain.
 
     Returns, in samples, `stages`: for each, beginning with the model as it came, its window, the tokens trained on,
-    the seconds, and the curve of the context experiment.
+    the seconds, and the losses of the context experiment; and `levels` as there. Raises BadInput where the text is too
+    short for the schedule.
     """
     stages = schedules()[schedule]
     last = stages[-1]["window"]
-    limit = model.spec.max_tokens or last
-    if limit < last:
-        raise Unsupported(f"{model.spec.name} has {limit} learned positions; {schedule} ends with windows of {last}")
+    reach = reach or last
+    limit = model.spec.max_tokens or reach
+    if limit < max(last, reach):
+        raise Unsupported(f"{model.spec.name} has {limit} learned positions, not {max(last, reach)}")
     check_trainable(model)
     model = copy.deepcopy(model)
     encode, end = corpus.codec(model, tokenizer)
-    rows = corpus.segments(text, encode, last + 1, documents)
-    measure = functools.partial(against_context, model, rows, max(1, batch_tokens // last), device)
+    asked = sum(stage["tokens"] for stage in stages) + 1
+    tokens = corpus.stream(text, encode, end, asked, held_out=False, long=reach + 1)
+    if len(tokens) < asked:
+        raise BadInput(f"text {text!r}: {len(tokens):,} tokens to train on, and {schedule} takes {asked:,}")
+    rows = corpus.segments(text, encode, reach + 1, documents)
+    measure = functools.partial(against_context, model, rows, max(1, batch_tokens // reach), device)
     curves: list[dict[str, Any]] = [{"window": model.spec.context_length, "tokens": 0, "seconds": 0.0, **measure()}]
-    tokens = corpus.stream(
-        text, encode, end, sum(stage["tokens"] for stage in stages) + len(stages), held_out=False, long=last + 1
-    )
     begin = 0
     for number, stage in enumerate(stages, 1):
         window, rate = stage["window"], float(stage["rate"])
@@ -81,7 +86,8 @@ def run(
         model.spec = dataclasses.replace(model.spec, context_length=last)
         model.save(Path(out) / f"{model.spec.name}-{last}")
     trained = sum(curve["tokens"] for curve in curves)
-    return {"documents": len(rows), "tokens": trained, "train_s": sum(c["seconds"] for c in curves)}, {"stages": curves}
+    metrics = {"documents": len(rows), "tokens": trained, "train_s": sum(c["seconds"] for c in curves)}
+    return metrics, {"stages": curves, "levels": levels(text, encode, reach + 1, documents)}
 
 
 FILES = {"text": files.text, "tokenizer": files.tokenizer, "work": files.place, "out": files.place}

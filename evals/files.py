@@ -34,9 +34,10 @@ def tokenizer(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
 
 def text(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """The pocket world's text, or a folder of text files."""
-    if given == "pocket":
-        sample = [*itertools.islice(pocket.pieces(0), POCKET_SAMPLE), next(pocket.chronicles(0, POCKET_SAMPLE))]
-        return f"pocket:{_together(sample)}", "pocket"
+    if given == corpus.POCKET:
+        chronicle = pocket.joined(next(pocket.chronicles(0, POCKET_SAMPLE)))
+        sample = [*itertools.islice(pocket.pieces(0), POCKET_SAMPLE), chronicle]
+        return f"pocket:{_together(sample)}", corpus.POCKET
     return f"local:{_together(map(fingerprint, corpus.files(given)))}", str(Path(given).resolve())
 
 

@@ -20,7 +20,7 @@ from evals.training import Recipe, train
 from rwkv_core import weights
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel
 
-VERSION = 1
+VERSION = 2
 ALONE = False  # its progress is shown; it is no timing of single steps
 SHAPE_ONLY = False
 GROWS = ()
@@ -62,8 +62,9 @@ def run(
     share each batch, one a GPU. work: a folder for what a later run goes on from (results/work). out: a folder that
     takes the trained model, `<out>/<model's name>`, in bfloat16.
 
-    Returns the loss on held-out text (files that were not read, or another sample of the pocket world's text) and the
-    speed; samples: the loss of each step. Raises BadInput for weights that are not fresh or not in float32.
+    Returns the loss on held-out text (files that were not read, or another sample of the pocket world's text), the
+    speed, and how often the text was passed over; samples: the loss of each step. Raises BadInput for weights that are
+    not fresh or not in float32.
     """
     check_trainable(model)
     if not model.spec.fresh:
@@ -73,9 +74,8 @@ def run(
     model = copy.deepcopy(model)  # other cells begin with the same fresh weights
     encode, end = corpus.codec(model, tokenizer)
     tokens = corpus.stream(text, encode, end, steps * batch * window + 1, held_out=False, long=0)
-    held_out = corpus.windows(
-        corpus.stream(text, encode, end, HELD_OUT_TOKENS, held_out=True, long=0), window, batch, 0
-    )
+    held_out = corpus.stream(text, encode, end, HELD_OUT_TOKENS, held_out=True, long=0)
+    unseen = corpus.windows(held_out, window, batch, 0)
     seed = model.spec.seed or 0
     recipe = Recipe(steps, learning_rate, end_rate, seed=seed, autocast=autocast)
     objective = NextToken(model)
@@ -88,8 +88,9 @@ def run(
     metrics = {
         "parameters": sum(p.numel() for p in model.parameters()),  # type: ignore[attr-defined]
         "tokens": steps * batch * window,
+        "passes": steps * batch * window / (len(tokens) - 1),
         "loss": statistics.fmean(losses[-max(1, steps // 20) :]),
-        "held_out_loss": held_out_loss(objective, held_out, HELD_OUT_TOKENS // (window * batch)),
+        "held_out_loss": held_out_loss(objective, unseen, (len(held_out) - 1) // window // batch),
         "tokens_per_s": batch * window / statistics.median(seconds),
         "train_s": sum(seconds),
     }

@@ -21,6 +21,7 @@ FAMILIES = {
     "bloom": ("BLOOM", "#CC79A7", "D"),
     "gpt-neo": ("GPT-Neo", "#E69F00", "v"),
     "mamba": ("Mamba", "#56B4E9", "P"),
+    "rule of thumb": ("rule of thumb", "#000000", "*"),
 }
 STYLE: Any = {
     "font.size": 9,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 
 from reports import paper
@@ -16,9 +19,15 @@ WHERE = ["text", "machine", "device", "dtype"]
 POCKET_WORLD = "pocket world"
 POCKET = (
     "The pocket world's documents grow harder as they go on: more and more has been put away that a later sentence may "
-    "ask for. So a curve rises even where a model forgets nothing; compare models at a length. Extension trains on "
-    "such documents alone: a part of what it gains is the kind of text, not the length."
+    "ask for. The two black lines are computed from how they were made, for readers who know that: one looks every "
+    "earlier sentence up, the other none. What a model gains below the upper one, it has looked up. Extension trains "
+    "on such documents alone: a part of what it gains is the kind of text, not the length."
 )
+PAIRED = (
+    "RWKV-4's loss minus the other's over the same documents, ± one standard error of the differences; below zero "
+    "where RWKV-4 is better."
+)
+LEVELS = {"perfect look-up": "floor", "no look-up": "no look-up"}
 CONTEXT = (
     "The mean loss of tokens that have between 3/4 n and n tokens before them, over documents that were not trained "
     "on; the band is one standard error over the documents. Every model reads a document from its beginning with its "
@@ -34,8 +43,8 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
         return
     for kind, make in (("pretrain", _training), ("context", _context), ("extend", _extension)):
         chosen = frame[(frame.experiment == kind) & (frame.metric != "status")]
-        for i, (key, part) in enumerate(chosen.groupby(WHERE, sort=False)):
-            text, *where = map(str, key)
+        for i, (key, part) in enumerate(chosen.groupby([*WHERE, "schedule"], sort=False, dropna=False)):
+            text, *where, _ = map(str, key)
             source = text.partition(":")[0]
             mark = POCKET_WORLD if source == "pocket" else f"{source} text"
             yield make(part, f"{kind}{f'-{i + 1}' if i else ''}", mark, " · ".join([mark, *where]))
@@ -53,6 +62,7 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
                 "learning rate": f"{first.rate:g}",
                 "steps": f"{first.steps:.0f}",
                 "tokens": f"{first.tokens:,.0f}",
+                "passes over the text": f"{value.passes:.1f}",
                 "training loss": f"{value.loss:.4f}",
                 "held-out loss": f"{value.held_out_loss:.4f}",
                 "tokens/s": f"{value.tokens_per_s:,.0f}",
@@ -71,41 +81,84 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
 
 
 def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
-    panels = [_panel(own, f"Trained with windows of {window:.0f}") for window, own in part.groupby("window")]
+    levels = _levels(part)
+    groups = [(f"{window:.0f}", own) for window, own in part[part.metric == "context_loss"].groupby("window")]
+    panels = [_panel(own, f"Trained with windows of {window}", levels) for window, own in groups]
     picture = Picture(name, f"Loss against context, {mark}", [*panels, *_published()], footer)
-    return View(name, f"Loss against context length, {mark}", _text(mark), [_losses(part, name, mark)], [picture])
+    tables = [_losses(part, name, mark), *itertools.chain(*(_paired(own, f"{name}-{w}", mark) for w, own in groups))]
+    return View(name, f"Loss against context length, {mark}", _text(mark), tables, [picture])
 
 
 def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
+    levels = _levels(part)
+    stages = [(stage, own) for stage, own in part[part.metric == "context_loss"].groupby("stage")]
     panels = [
-        _panel(own, f"{'Before:' if stage == 0 else 'After'} windows of {own.window.iloc[0]:.0f}")
-        for stage, own in part.groupby("stage")
+        _panel(own, f"{f'After stage {i},' if i else 'Before:'} windows of {own.window.iloc[0]:.0f}", levels)
+        for i, (_, own) in enumerate(stages)
     ]
-    text = [*_text(mark), "Each stage goes on from the one before it, with windows of the length in its title."]
-    picture = Picture(name, f"Progressive context extension, {mark}", [*panels, *_published()], footer)
-    tables = [_losses(own, f"{name}-{own.window.iloc[0]:.0f}", mark) for _, own in part.groupby("stage")]
-    return View(name, f"Context extension, {mark}", text, tables, [picture])
+    text = [*_text(mark), "Each stage goes on from the one before it, with windows as named."]
+    title = f"Context extension by the schedule {part.schedule.iloc[0]}, {mark}"
+    picture = Picture(name, title, [*panels, *_published()], footer)
+    tables = [
+        table
+        for stage, own in stages
+        for table in (_losses(own, f"{name}-{stage:.0f}", mark), *_paired(own, f"{name}-{stage:.0f}", mark))
+    ]
+    return View(name, title, text, tables, [picture])
 
 
 def _text(mark: str) -> list[str]:
     return [CONTEXT, POCKET] if mark == POCKET_WORLD else [CONTEXT]
 
 
-def _panel(part: pd.DataFrame, title: str) -> Panel:
+def _levels(part: pd.DataFrame) -> list[Series]:
+    found = part[part.metric == "context_level"]
+    if found.empty:
+        return []
+    found = found.drop_duplicates(["level", "tokens"]).sort_values("tokens")
+    return [
+        Series(
+            str(name), LEVELS[str(name)], list(own.tokens), list(own.value), markers=False, dashed=name == "no look-up"
+        )
+        for name, own in found.groupby("level", sort=False)
+    ]
+
+
+def _panel(part: pd.DataFrame, title: str, levels: list[Series]) -> Panel:
     series = [
         Series(own.label.iloc[0], own.family.iloc[0], list(own.tokens), list(own.value), list(own.low), list(own.high))
         for _, own in part.groupby("cell", sort=False)
     ]
-    return Panel(title, "tokens of context", "nats a token", series, log_x=2)
+    return Panel(title, "tokens of context", "nats a token", [*series, *levels], log_x=2)
 
 
 def _losses(part: pd.DataFrame, name: str, mark: str) -> Table:
     lines = []
-    for _, own in part.groupby("cell", sort=False):
+    for _, own in part[part.metric == "context_loss"].groupby("cell", sort=False):
         cells = {f"{r.tokens:.0f}": f"{r.value:.3f} ± {r.stderr:.3f}" for r in own.itertuples()}
         lines.append({"model": own.label.iloc[0], "trained at": f"{own.window.iloc[0]:.0f}", **cells})
+    for level in _levels(part):
+        cells = {f"{tokens:.0f}": f"{loss:.3f}" for tokens, loss in zip(level.x, level.y, strict=True)}
+        lines.append({"model": level.label, "trained at": "", **cells})
     frame = pd.DataFrame(lines).fillna("-")
     return Table(name, f"Loss given so many tokens, {mark}", frame)
+
+
+def _paired(part: pd.DataFrame, name: str, mark: str) -> Iterator[Table]:
+    rwkv = part[part.family == "rwkv4"].set_index("tokens").samples
+    lines = []
+    for _, own in part[part.family != "rwkv4"].groupby("cell", sort=False):
+        line = {"RWKV-4 minus": own.label.iloc[0]}
+        for tokens, theirs in zip(own.tokens, own.samples, strict=True):
+            if tokens in rwkv.index and len(rwkv[tokens]) == len(theirs):
+                differences = np.subtract(rwkv[tokens], theirs)
+                error = differences.std(ddof=1) / math.sqrt(len(differences))
+                line[f"{tokens:.0f}"] = f"{differences.mean():+.3f} ± {error:.3f}"
+        lines.append(line)
+    if lines and len(rwkv) and rwkv.index.is_unique:
+        yield Table(
+            f"{name}-paired", f"RWKV-4 and the others, document by document, {mark}", pd.DataFrame(lines), PAIRED
+        )
 
 
 def _published() -> list[Panel]:

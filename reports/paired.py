@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,14 +28,18 @@ class Paired:
 def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], metric: str) -> Paired:
     """The items of two records of one task, in the same order, by a metric of 0 and 1 an item.
 
-    The interval is the normal one of the mean paired difference. Raises ValueError where the items are not the same.
+    The interval is the normal one of the mean paired difference, clustered by question. Raises ValueError where the
+    items are not the same.
     """
     if [item["doc"] for item in first] != [item["doc"] for item in second]:
         raise ValueError("not the same items")
     differences = [float(a[metric]) - float(b[metric]) for a, b in zip(first, second, strict=True)]
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     mean = statistics.fmean(differences)
-    spread = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
+    sums: dict[int, float] = defaultdict(float)
+    for item, difference in zip(first, differences, strict=True):
+        sums[item.get("question", item["doc"])] += difference - mean
+    spread = statistics.stdev(sums.values()) * math.sqrt(len(sums)) / len(first) if len(sums) > 1 else math.inf
     reach = statistics.NormalDist().inv_cdf(0.975) * spread
     return Paired(len(differences), wins, losses, mean, mean - reach, mean + reach, mcnemar(wins, losses))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from reports.record import Record
@@ -46,7 +47,10 @@ def _base(record: Record) -> Row:
         "threads": record.provenance.get("threads"),
         "attention": record.provenance.get("attention"),
         "text": str(cell["params"].get("text")),
-        **{key: cell["params"].get(key) for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens")},
+        **{
+            key: cell["params"].get(key)
+            for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens", "schedule")
+        },
     }
 
 
@@ -124,16 +128,17 @@ def _race(record: Record) -> Iterator[Row]:
 
 def _zeroshot(record: Record) -> Iterator[Row]:
     metrics = record.metrics
+    counts = {"docs": metrics["docs"], "questions": metrics.get("questions", metrics["docs"])}
     for metric in (name.removesuffix("_stderr") for name in metrics if name.endswith("_stderr")):
-        floors = {floor: metrics.get(f"{metric}_{floor}") for floor in ("chance", "fixed")}
+        floors = {floor: metrics.get(f"{metric}_{floor}") for floor in ("chance", "named", "fixed")}
         error = metrics[f"{metric}_stderr"]
-        yield {"metric": metric, "value": metrics[metric], "stderr": error, "docs": metrics["docs"], **floors}
+        yield {"metric": metric, "value": metrics[metric], "stderr": error, **counts, **floors}
 
 
 def _pretrain(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {"rate": params["learning_rate"], "steps": params["steps"], "window": params["window"]}
-    for metric in ("loss", "held_out_loss", "tokens_per_s", "train_s"):
+    for metric in ("loss", "held_out_loss", "tokens_per_s", "train_s", "passes"):
         yield {"metric": metric, "value": metrics[metric], "tokens": metrics["tokens"], **shared}
     each = metrics["tokens"] // params["steps"]
     losses = record.samples["loss"]
@@ -146,18 +151,28 @@ def _pretrain(record: Record) -> Iterator[Row]:
 def _context(record: Record) -> Iterator[Row]:
     trained = record.metrics["trained_tokens"]
     yield from ({**point, "window": trained, "stage": 0} for point in _curve(record.samples))
+    yield from _levels(record.samples["levels"], record.samples["context"])
 
 
 def _extend(record: Record) -> Iterator[Row]:
     for number, stage in enumerate(record.samples["stages"]):
         shared = {"window": stage["window"], "stage": number, "trained_tokens": stage["tokens"]}
         yield from ({**point, **shared} for point in _curve(stage))
+    yield from _levels(record.samples["levels"], record.samples["stages"][0]["context"])
 
 
 def _curve(samples: Mapping[str, Any]) -> Iterator[Row]:
-    for context, loss, error in zip(samples["context"], samples["loss"], samples["stderr"], strict=True):
+    for context, losses in zip(samples["context"], zip(*samples["losses"], strict=True), strict=True):
+        loss = statistics.fmean(losses)
+        error = statistics.stdev(losses) / math.sqrt(len(losses))
         point = {"metric": "context_loss", "value": loss, "low": loss - error, "high": loss + error, "stderr": error}
-        yield {**point, "tokens": context}
+        yield {**point, "tokens": context, "samples": losses}
+
+
+def _levels(levels: Mapping[str, Sequence[float]], context: Sequence[int]) -> Iterator[Row]:
+    for name, losses in levels.items():
+        for tokens, loss in zip(context, losses, strict=False):  # a model may reach less far
+            yield {"metric": "context_level", "level": name, "value": loss, "tokens": tokens}
 
 
 _VALUES = {

@@ -11,6 +11,7 @@ import pandas as pd
 from reports import paper
 from reports.figures import FAMILIES, Panel, Picture, Series
 
+CLEAR = 0.01  # a rule that gains less over chance is no floor of its own
 Tasks = Mapping[str, Mapping[str, Any]]
 
 
@@ -18,6 +19,15 @@ def row(own: pd.DataFrame, task: str, metric: str) -> Any:
     """The row of a task's metric; None where it was not measured."""
     found = own[(own.task == task) & (own.metric == metric)]
     return None if found.empty else found.iloc[-1]
+
+
+def floors(found: pd.DataFrame) -> list[float | None]:
+    """Of rows of one task and metric: chance, and what the rules of thumb give (see evals.zeroshot.run) where that is
+    clearly more.
+    """
+    rows = [found[name].astype(float).dropna() for name in ("chance", "named", "fixed")]
+    chance, *rules = [None if values.empty else float(values.iloc[0]) for values in rows]
+    return [chance, *(rule if rule and chance and rule > chance + CLEAR else None for rule in rules)]
 
 
 def average(own: pd.DataFrame, tasks: Tasks) -> tuple[float, float] | None:
@@ -70,9 +80,14 @@ def by_task(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> Picture
         low, high = ([v + sign * e for v, e in zip(y, error, strict=True)] for sign in (-1, 1))
         family = part[part.label == label].family.iloc[0]
         series.append(Series(label, family, x, y, low, high, joined=False))
-    levels = [row(part, task, entry["metric"]).chance for task, entry in shown.items()]
-    chance = [(place, 100 * level) for place, level in enumerate(levels) if pd.notna(level)]
-    series.append(Series("chance", "chance", [p for p, _ in chance], [c for _, c in chance], joined=False))
+    found = [floors(part[(part.task == task) & (part.metric == entry["metric"])]) for task, entry in shown.items()]
+    chance = [(place, 100 * level) for place, (level, *_) in enumerate(found) if level is not None]
+    better = [(place, 100 * rule) for place, (_, *rules) in enumerate(found) for rule in rules if rule is not None]
+    series += [
+        Series(label, label, [place for place, _ in marks], [level for _, level in marks], joined=False)
+        for label, marks in (("chance", chance), ("rule of thumb", better))
+        if marks
+    ]
     names = [f"{entry['label']} {entry['metric']}" for entry in shown.values()]
     panel = Panel("Scores, one standard error", "", "percent", series, x_names=names)
     return Picture(f"zeroshot-tasks-{name}", "Every task, pocket world", [panel], footer)

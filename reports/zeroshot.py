@@ -39,7 +39,8 @@ POCKET = (
 NOTES = {"random": RANDOM, "pocket": POCKET}
 PAIRS = (
     "Items that only one of the two gets right; the difference of the first minus the second in percentage points with "
-    "its 95 % interval; p: McNemar's exact test. Not corrected for the number of comparisons."
+    "its 95 % interval, items of one question taken together; p: McNemar's exact test, which takes every item as "
+    "independent. Not corrected for the number of comparisons."
 )
 PAPER_TABLES = {  # the tables of v1: task as published and metric -> heading
     "Table 3": {
@@ -83,7 +84,10 @@ def views(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
         footer = f"{', '.join(where)} · {protocol} · {mark}"
         own = [r for r in records if r.status == "ok" and r.id in set(part.cell)]
         scored = part.drop_duplicates(["task", "docs"])
-        counts = [f"{tasks()[task]['label']} {docs:.0f}" for task, docs in zip(scored.task, scored.docs, strict=True)]
+        counts = [
+            f"{tasks()[task]['label']} {docs:.0f}" + (f" (of {asked:.0f} questions)" if asked < docs else "")
+            for task, docs, asked in zip(scored.task, scored.docs, scored.questions, strict=True)
+        ]
         text = [
             *([NOTES[weights]] if weights in NOTES else []),
             PROTOCOLS[protocol],
@@ -112,17 +116,20 @@ def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
                     line[f"{entry['label']} {metric}"] = _cell(own, task, metric)
         line["average of twelve"] = _average(own)
         lines.append(line)
-    floors = [{"model": name, "parameters": ""} for name in ("chance", "best fixed answer")]
+    floors = [
+        {"model": name, "parameters": ""} for name in ("chance", "a choice the context names", "best fixed answer")
+    ]
     for task, entry in tasks().items():
         found = part[(part.task == task) & (part.metric == entry["metric"])]
-        fixed = found.fixed[found.fixed > found.chance]  # else answers do not recur, and it is no floor
-        for floor, values in zip(floors, (found.chance, fixed), strict=True):
-            if values.notna().any():
-                floor[f"{entry['label']} {entry['metric']}"] = percent(values.dropna().iloc[0], None)
-    frame = pd.DataFrame([*lines, *floors]).fillna("-")
+        for floor, value in zip(floors, scores.floors(found), strict=True):
+            if value is not None:
+                floor[f"{entry['label']} {entry['metric']}"] = percent(value, None)
+    frame = pd.DataFrame([*lines, *(floor for floor in floors if len(floor) > 2)]).fillna("-")
     note = (
-        "Percent ± standard error over the items (for a perplexity, which is no percentage, by the delta method). "
-        "chance: what picking any choice gives on these items; best fixed answer: the same words each time. "
+        "Percent ± standard error over the items, those of one question taken together (for a perplexity, which is no "
+        "percentage, by the delta method). "
+        "Floors: what picking any choice gives on these items, any of those that the context names, and the best "
+        "answer given each time; the last two where they are above chance. "
         "Average: of the twelve tasks of v2 Fig. 1, where all were scored."
     )
     return Table(f"zeroshot-{name}", f"Scores, {mark}", frame, note)

@@ -27,7 +27,7 @@ def arc_challenge(rng: random.Random, split: Split) -> Made:
     """What a thing does in water, when it falls or in the fire, by way of its material."""
     thing, _, facts = draw_thing(rng, split)
     kind = rng.choice(list(MISHAPS))
-    others = world().unlike(rng, kind, facts[kind], 3)
+    others = world().unlike(rng, split, kind, facts[kind], 3)
     question = f"Which of these {PHRASES[facts[kind]][0]}?"
     chosen = lettered(rng, f"the {thing}", [f"the {o}" for o in others])
     return ("behaves", kind, thing), {"id": thing, "question": question, **chosen}

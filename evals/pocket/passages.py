@@ -135,7 +135,7 @@ def winogrande(rng: random.Random, split: Split) -> Made:
     if subject == "behaviour":
         thing, _, facts = draw_thing(rng, split)
         kind = rng.choice(list(MISHAPS))
-        (unlike,) = w.unlike(rng, kind, facts[kind], 1)
+        (unlike,) = w.unlike(rng, split, kind, facts[kind], 1)
         one, other = (thing, unlike) if meant == 0 else (unlike, thing)
         told = f"The {one} and the {other} {MISHAPS[kind]}, and only the _ {PHRASES[facts[kind]][1]}."
         fact: tuple[str, ...] = ("behaves", kind, thing)

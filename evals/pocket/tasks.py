@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from evals.pocket.items import Item, Made
 from evals.pocket.world import Split, held
 from evals.zeroshot import tasks as catalogue
 
-ITEMS = 400  # a task; some share a fact, so their errors are somewhat larger than the count of items says
+ITEMS = 400  # a task
+PATIENCE = 500  # draws without an item of a new fact, after which a fact is asked for once more
 MAKERS: dict[str, Callable[[random.Random, Split], Made]] = {
     "arc_easy": knowledge.arc_easy,
     "arc_challenge": knowledge.arc_challenge,
@@ -40,21 +42,37 @@ TASKS = list(MAKERS)
 
 def item(task: str, rng: random.Random, split: Split) -> Item:
     """An item of a task whose fact is in the split."""
+    return _drawn(task, rng, split)[1]
+
+
+def _drawn(task: str, rng: random.Random, split: Split) -> Made:
     while True:
         fact, made = MAKERS[task](rng, split)
         if held(*fact) == (split == "test"):
-            return made
+            return fact, made
 
 
 def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
-    """Every task's test items as `<task>/<split>.jsonl` below `folder`, no two of a task alike but for their order."""
+    """Every task's test items as `<task>/<split>.jsonl` below `folder`, no two of a task alike but for their order, and
+    no fact asked for more often than another while there are others.
+    """
     for task in TASKS:
         rng = random.Random(f"{seed} {task} test")
         lines: dict[tuple[str, ...], str] = {}
+        asked: Counter[tuple[str, ...]] = Counter()
+        most, refused = 1, 0
         while len(lines) < items:
-            made = item(task, rng, "test")
+            fact, made = _drawn(task, rng, "test")
             words = re.findall(r'"([^"]{2,})"', json.dumps(made))
-            lines.setdefault((*prompt(task, made), *sorted(words)), json.dumps(made))
+            key = (*prompt(task, made), *sorted(words))
+            if asked[fact] < most and key not in lines:
+                asked[fact] += 1
+                lines[key] = json.dumps(made)
+                refused = 0
+                continue
+            refused += 1
+            if refused > PATIENCE:
+                most, refused = most + 1, 0
         (folder / task).mkdir(parents=True, exist_ok=True)
         (folder / task / f"{catalogue.entry(task)['split']}.jsonl").write_text("\n".join(lines.values()) + "\n")
     return folder

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from evals.pocket import tasks
 from evals.pocket.items import MISHAPS, PHRASES
@@ -33,7 +35,17 @@ HAPPENINGS = (  # what happens to {a} or between {a} and {b}: its first wording,
 )
 RETOLD = (1, 1, 1, 2, 2, 3, 4)  # happenings in a piece: one alone teaches that what was told is told again
 RETOLD_SENTENCES = 10
-LATE = 0.35  # of a chronicle's sentences: how many need a fact stated before them
+TAKEN, PUT = 0.35, 0.45  # shares of a chronicle's sentences: how many need a fact stated before them, and state one
+
+
+class Told(NamedTuple):
+    """A sentence of a chronicle, and its surprise in nats for two readers who know how chronicles are made, their words
+    and the names in this one: who has forgotten all sentences before it, and who looks up every one of them.
+    """
+
+    sentence: str
+    forgetful: float
+    attentive: float
 
 
 def pieces(seed: int) -> Iterator[str]:
@@ -41,7 +53,7 @@ def pieces(seed: int) -> Iterator[str]:
     return (piece(random.Random(f"{seed} piece {number}")) for number in itertools.count())
 
 
-def chronicles(seed: int, sentences: int) -> Iterator[str]:
+def chronicles(seed: int, sentences: int) -> Iterator[list[Told]]:
     """Documents of so many sentences without end, the same for the same seed."""
     return (chronicle(random.Random(f"{seed} chronicle {number}"), sentences) for number in itertools.count())
 
@@ -128,7 +140,7 @@ def _some(rng: random.Random, said: list[str]) -> str:
 
 def story(rng: random.Random) -> str:
     """A short chronicle."""
-    return chronicle(rng, rng.randint(*STORY_SENTENCES))
+    return joined(chronicle(rng, rng.randint(*STORY_SENTENCES)))
 
 
 def retold(rng: random.Random) -> str:
@@ -149,7 +161,12 @@ def retold(rng: random.Random) -> str:
     return " ".join(said)
 
 
-def chronicle(rng: random.Random, sentences: int) -> str:
+def joined(document: list[Told]) -> str:
+    """A chronicle's text."""
+    return " ".join(told.sentence for told in document)
+
+
+def chronicle(rng: random.Random, sentences: int) -> list[Told]:
     """Guests put things into rooms; later sentences take things out again, from however far back.
 
     A thing's room is said once, when it is put there, and is needed once, when it is taken out; so the
@@ -158,31 +175,33 @@ def chronicle(rng: random.Random, sentences: int) -> str:
     w = world()
     names = rng.sample(list(w.guests), min(len(w.guests), 3 + sentences // 30))
     town = rng.choice(w.towns)
-    said = [f"A chronicle of {town}."]
+    surprise = math.log(len(w.towns))
+    said = [Told(f"A chronicle of {town}.", surprise, surprise)]
     free = list(w.things)
     rng.shuffle(free)
     stored: list[tuple[str, str, str]] = []
+    anything = math.log(len(names) * len(w.things) * len(w.rooms))
     for _ in range(sentences):
         name = rng.choice(names)
         chance = rng.random()
-        if stored and (chance < LATE or not free):
+        if stored and (chance < TAKEN or not free):
+            surprise = math.log(2 / TAKEN)
+            attentive = surprise + math.log(len(stored))
             keeper, thing, room = stored.pop(rng.randrange(len(stored)))
-            said.append(
-                rng.choice(
-                    [
-                        f"{keeper} took the {thing} from the {room}.",
-                        f"The {thing} of {keeper} was found in the {room}.",
-                    ]
-                )
-            )
+            took = f"{keeper} took the {thing} from the {room}.", f"The {thing} of {keeper} was found in the {room}."
+            said.append(Told(rng.choice(took), surprise + anything, attentive))
             free.insert(0, thing)
-        elif free and chance < 2 * LATE + 0.1:
+        elif free and chance < TAKEN + PUT:
+            surprise = -math.log(PUT if stored else TAKEN + PUT)
+            attentive = surprise + math.log(len(names) * len(free) * len(w.rooms))
             thing, room = free.pop(), rng.choice(w.rooms)
             stored.append((name, thing, room))
-            said.append(f"{name} put the {thing} into the {room}.")
+            said.append(Told(f"{name} put the {thing} into the {room}.", -math.log(PUT) + anything, attentive))
         else:
-            said.append(f"{name} {rng.choice(rng.choice(list(w.habits.values())))}.")
-    return " ".join(said)
+            steps = rng.choice(list(w.habits.values()))
+            surprise = math.log(len(names) * len(w.habits) * len(steps) / (1 - TAKEN - PUT))
+            said.append(Told(f"{name} {rng.choice(steps)}.", surprise, surprise))
+    return said
 
 
 PIECES = {

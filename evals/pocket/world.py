@@ -65,9 +65,12 @@ class World:
         values = sorted({str(facts[kind]) for facts in self.materials.values()} - {right})
         return rng.sample(values, count)
 
-    def unlike(self, rng: random.Random, kind: str, right: str, count: int) -> list[str]:
-        """`count` things whose material has another value for `kind`."""
-        return rng.sample([t for t, m in self.things.items() if self.materials[m][kind] != right], count)
+    def unlike(self, rng: random.Random, split: Split, kind: str, right: str, count: int) -> list[str]:
+        """`count` things whose material has another value for `kind`; in training text, none of which that is held out,
+        since to say that it is unlike another tells it.
+        """
+        others = [thing for thing, material in self.things.items() if self.materials[material][kind] != right]
+        return rng.sample([t for t in others if split == "test" or not held("behaves", kind, t)], count)
 
 
 def _drawn(names: tuple[str, ...], rng: random.Random, split: Split) -> str:

@@ -6,12 +6,13 @@ import contextlib
 import io
 import itertools
 import math
+import re
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from evals import files
 from evals.zeroshot import tasks
@@ -19,7 +20,7 @@ from evals.zeroshot.score import LIMITS, Scorer
 from rwkv_core import tokenizer as tokenizers
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf
 
-VERSION = 1
+VERSION = 2
 ALONE = False  # scores are not times: the tasks of a model share one process and one loaded model
 SHAPE_ONLY = False  # it needs the weights
 GROWS = ()
@@ -69,7 +70,9 @@ def run(
 
 
 def evaluate(task: Any, lm: Any, docs: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Metrics of a task object of lm-eval with any of its models, and the items they are made of."""
+    """Metrics of a task object of lm-eval with any of its models, and the items they are made of. Items with the same
+    context and right answer share a `question`.
+    """
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for something that takes no time
         task.build_all_requests(limit=docs or None)
     instances = task.instances
@@ -82,13 +85,17 @@ def evaluate(task: Any, lm: Any, docs: int = 0) -> tuple[dict[str, Any], list[di
     for instance in instances:
         by_doc[instance.doc_id].append(instance)
     items, picked = [], []
+    questions: dict[Any, int] = {}
     for number, own in by_doc.items():
         own.sort(key=lambda instance: instance.idx)
         results = [instance.filtered_resps[chosen] for instance in own]
         scores = task.process_results(own[0].doc, results)
-        items.append({"doc": number, **_answers(kind, results), **scores})
+        asked: tuple[Any, ...] = tuple(instance.args[0] for instance in own)
         if task.OUTPUT_TYPE == "multiple_choice":
-            picked.append(_picked(task, own[0].doc, [instance.args[-1] for instance in own]))
+            picked.append(_picked(task, own[0].doc, [instance.args for instance in own]))
+            asked += max(picked[-1], key=lambda choice: sum(choice.scores.values()))[:1]
+        question = questions.setdefault(asked, len(questions))
+        items.append({"doc": number, "question": question, **_answers(kind, results), **scores})
     return _metrics(task, items, picked), items
 
 
@@ -101,36 +108,50 @@ def _answers(kind: str, results: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _picked(task: Any, doc: Any, choices: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
-    """Each choice that a model could pick, and what the item gives for it by the task's own rules."""
-    return [
-        (text, task.process_results(doc, [(0.0 if i == choice else -1e9, False) for i in range(len(choices))]))
-        for choice, text in enumerate(choices)
-    ]
-
-
-def _metrics(
-    task: Any, items: Sequence[Mapping[str, Any]], picked: Sequence[Sequence[tuple[str, Mapping[str, float]]]]
-) -> dict[str, Any]:
-    """Each metric as lm-eval aggregates it, its standard error (for a perplexity by the delta method), its chance
-    (any choice) and, where answers recur, what the best fixed answer gives, as always yes.
+class Choice(NamedTuple):
+    """A choice that a model could pick: its text, what the item gives for it by the task's own rules, and whether its
+    context names it.
     """
-    found: dict[str, Any] = {"docs": len(items)}
+
+    text: str
+    scores: dict[str, float]
+    named: bool
+
+
+def _picked(task: Any, doc: Any, choices: Sequence[tuple[str, str]]) -> list[Choice]:
+    found = []
+    for picked, (context, text) in enumerate(choices):
+        scores = task.process_results(doc, [(0.0 if i == picked else -1e9, False) for i in range(len(choices))])
+        named = re.search(rf"(?<!\w){re.escape(text.strip())}(?!\w)", context, re.IGNORECASE)
+        found.append(Choice(text, scores, named is not None))
+    return found
+
+
+def _metrics(task: Any, items: Sequence[Mapping[str, Any]], picked: Sequence[Sequence[Choice]]) -> dict[str, Any]:
+    """Each metric as lm-eval aggregates it, its standard error (items of one question are not independent: clustered by
+    question; for a perplexity by the delta method), and its floors: chance (any choice), named (any of the choices that
+    the context names, if there are some) and, where answers recur, fixed (the best answer given always, as yes).
+    """
+    found: dict[str, Any] = {"docs": len(items), "questions": len({item["question"] for item in items})}
     for metric, aggregate in task.aggregation().items():
         values = [float(item[metric]) for item in items]
         found[metric] = float(aggregate(values))
-        spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        mean, sums = statistics.fmean(values), [0.0] * found["questions"]
+        for item, value in zip(items, values, strict=True):
+            sums[item["question"]] += value - mean
+        spread = statistics.stdev(sums) * math.sqrt(len(sums)) / len(items) if len(sums) > 1 else None
         if metric == "perplexity" and spread is not None:  # d exp(-x) = exp(-x) dx
             spread *= found[metric]
         found[f"{metric}_stderr"] = spread
         if picked:
-            found[f"{metric}_chance"] = statistics.fmean(
-                statistics.fmean(s[metric] for _, s in item) for item in picked
-            )
-            if all(len({text for text, _ in item}) == len(item) for item in picked):
+            named = [[choice for choice in item if choice.named] or item for item in picked]
+            for floor, chosen in (("chance", picked), ("named", named)):
+                means = [statistics.fmean(choice.scores[metric] for choice in item) for item in chosen]
+                found[f"{metric}_{floor}"] = statistics.fmean(means)
+            if all(len({choice.text for choice in item}) == len(item) for item in picked):
                 fixed: dict[str, float] = defaultdict(float)
-                for text, scores in itertools.chain.from_iterable(picked):
-                    fixed[text] += scores[metric]
+                for choice in itertools.chain.from_iterable(picked):
+                    fixed[choice.text] += choice.scores[metric]
                 found[f"{metric}_fixed"] = max(fixed.values()) / len(picked)
     return found
 

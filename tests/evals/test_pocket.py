@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import math
 import random
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,14 @@ def test_no_item_stands_in_training_text(training: list[str]) -> None:
 def test_training_text_states_no_fact_that_is_held_out(training: list[str]) -> None:
     said = {*training, *(sentence for piece in training for sentence in re.split(r"(?<=[.?])\s", piece))}
     stated = {True: 0, False: 0}
+    others = {
+        thing: {
+            pair: other
+            for other in world().things
+            for pair in (f"The {thing} and the {other}", f"The {other} and the {thing}")
+        }
+        for thing in world().things
+    }
     for thing, material in world().things.items():
         facts = world().materials[material]
         for kind in MISHAPS:
@@ -74,6 +84,13 @@ def test_training_text_states_no_fact_that_is_held_out(training: list[str]) -> N
                 f"The {thing} {MISHAPS[kind]} therefore  it {past}.",
                 f"When the {thing} lies in the fire, it {facts['fire']}" if kind == "fire" else "",
                 f"Question: Which of these {phrase}?\nAnswer: the {thing}",
+                *(f"{pair} {MISHAPS[kind]}, and only the {thing} {past}." for pair in others[thing]),
+                *(
+                    f"{pair} {MISHAPS[kind]}, and only the {other} {PHRASES[value][1]}."
+                    for pair, other in others[thing].items()
+                    for value in [world().materials[world().things[other]][kind]]
+                    if value != facts[kind]
+                ),
             ]
             stated[held("behaves", kind, thing)] += any(way in said for way in ways)
     assert stated[True] == 0 < 100 < stated[False]
@@ -107,8 +124,8 @@ def test_both_splits_have_items(task: str) -> None:
     assert not [row for row in found["test"] if row in found["train"]]
 
 
-def test_a_chronicle_refers_back(training: list[str]) -> None:
-    told = text.chronicle(random.Random(0), 400)
+def test_a_chronicle_refers_back() -> None:
+    told = text.joined(text.chronicle(random.Random(0), 400))
     put = {m[2]: (m.start(), m[1], m[3]) for m in re.finditer(r"(\w+) put the (\w+) into the (\w+)\.", told)}
     taken = list(re.finditer(r"(\w+) took the (\w+) from the (\w+)\.", told))
     assert len(taken) > 50
@@ -118,6 +135,23 @@ def test_a_chronicle_refers_back(training: list[str]) -> None:
             assert (m[1], m[3]) == (keeper, room)
     distances = sorted(m.start() - put[m[2]][0] for m in taken)
     assert distances[-1] > 5000  # characters
+
+
+def test_whoever_looks_up_is_surprised_less_by_what_refers_back_and_by_nothing_more() -> None:
+    w = world()
+    for told in text.chronicle(random.Random(0), 400)[2:]:
+        gain = told.forgetful - told.attentive
+        if re.search(" took | found ", told.sentence):
+            stored = len(w.things) * len(w.rooms)  # of a thing and its room, at the most
+            assert math.log(stored / 120) < gain < math.log(stored * len(w.guests))
+        else:
+            assert (0 <= gain < math.log(len(w.things))) if " put " in told.sentence else gain == 0
+
+
+def test_the_share_of_each_kind_of_sentence_is_what_the_surprise_says() -> None:
+    told = [t.sentence for i in range(20) for t in text.chronicle(random.Random(i), 200)]
+    assert statistics.fmean(" took " in t or " was found " in t for t in told) == pytest.approx(text.TAKEN, abs=0.02)
+    assert statistics.fmean(" put " in t for t in told) == pytest.approx(text.PUT, abs=0.02)
 
 
 def test_what_is_retold_was_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,12 +133,16 @@ def test_the_interpreted_triton_kernel_trains_alike(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    run = "{{experiment: pretrain, model: pocket-rwkv4, weights: 'fresh:1', text: pocket, tokenizer: {tokenizer}, "
+    text = tmp_path / "text"
+    text.mkdir()
+    for i in range(2):
+        (text / f"{i}.txt").write_text("one two three four five " * 100)
+    run = "{{experiment: pretrain, model: pocket-rwkv4, weights: 'fresh:1', text: {text}, tokenizer: {tokenizer}, "
     run += "steps: 3, learning_rate: 1.0e-3, end_rate: 1.0e-4, window: 16, batch: 4, processes: {n}, work: {work}}}"
     curves = []
     for n, launched in ((1, launch.here), (2, launch.together)):
         matrix = tmp_path / "matrix.yaml"
-        matrix.write_text(f"runs: [{run.format(tokenizer=TOKENIZER_FILE, n=n, work=tmp_path / str(n))}]")
+        matrix.write_text(f"runs: [{run.format(text=text, tokenizer=TOKENIZER_FILE, n=n, work=tmp_path / str(n))}]")
         (record,) = launched(plan.read(matrix))
         assert record.status == "ok", record.traceback
         curves.append(record.samples["loss"])

@@ -1,5 +1,6 @@
 """Views of training and of loss against context, and the pocket world's scores."""
 
+import math
 from typing import Any
 
 import pytest
@@ -27,7 +28,10 @@ def record(experiment: str, model: str, metrics: dict[str, Any], samples: dict[s
 
 
 def curve(first: float) -> dict[str, list[float]]:
-    return {"context": [2, 4, 8], "loss": [first, first - 1, first - 2], "stderr": [0.1, 0.2, 0.3]}
+    return {"context": [2, 4, 8], "losses": [[first - i + n * (1 + i) / 10 for i in range(3)] for n in (-1, 0, 1)]}
+
+
+LEVELS = {"no look-up": [4.0, 3.5, 3.0], "perfect look-up": [4.0, 3.0, 2.0]}
 
 
 def test_training_runs_have_their_losses_and_the_figure_the_best_rate_of_the_longest() -> None:
@@ -42,6 +46,7 @@ def test_training_runs_have_their_losses_and_the_figure_the_best_rate_of_the_lon
                 "held_out_loss": held_out,
                 "tokens_per_s": 9000.0,
                 "train_s": 90.0,
+                "passes": 2.25,
             },
             {"loss": [5.0 - rate * i for i in range(steps)]},
             weights="fresh:1",
@@ -55,31 +60,40 @@ def test_training_runs_have_their_losses_and_the_figure_the_best_rate_of_the_lon
     frame = view.tables[0].frame
     assert list(frame["learning rate"]) == ["0.001", "0.002", "0.004"]
     assert list(frame["held-out loss"]) == ["2.0000", "2.5000", "2.2500"] and set(frame["minutes"]) == {"1.5"}
+    assert set(frame["passes over the text"]) == {"2.2"}
     (line,) = view.pictures[0].panels[0].series
     assert list(line.x) == [18.0] and line.y[0] == pytest.approx(5.0 - 0.004 * 4)  # the median, of the better run
 
 
 def test_loss_against_context_stands_beside_the_published_curve() -> None:
     found = [
-        record("context", model, {"trained_tokens": 256, "documents": 4, "tokens": 8}, curve(loss))
+        record(
+            "context", model, {"trained_tokens": 256, "documents": 3, "tokens": 8}, {**curve(loss), "levels": LEVELS}
+        )
         for model, loss in (("pocket-rwkv4", 5.0), ("pocket-opt", 6.0))
     ]
     (view,) = learning.views(rows.from_records(found))
-    assert view.tables[0].frame.loc[1, "4"] == "5.000 ± 0.200"
+    frame = view.tables[0].frame.set_index("model")
+    assert frame.loc["pocket OPT", "4"] == f"5.000 ± {0.2 / math.sqrt(3):.3f}"
+    assert frame.loc["perfect look-up", "8"] == "2.000" and frame.loc["no look-up", "8"] == "3.000"
+    (paired,) = view.tables[1].frame.to_dict("records")
+    assert paired == {"RWKV-4 minus": "pocket OPT", **dict.fromkeys(("2", "4", "8"), "-1.000 ± 0.000")}
     ours, published = view.pictures[0].panels
-    assert [series.label for series in ours.series] == ["pocket RWKV-4", "pocket OPT"]
-    assert list(ours.series[0].low or []) == pytest.approx([4.9, 3.8, 2.7])
+    names = ["pocket RWKV-4", "pocket OPT", "no look-up", "perfect look-up"]
+    assert [series.label for series in ours.series] == names
+    assert list(ours.series[0].low or []) == pytest.approx([5 - i - 0.1 * (i + 1) / math.sqrt(3) for i in range(3)])
     assert {series.family for series in published.series} == {"rwkv4"} and published.series[0].hollow
 
 
 def test_an_extension_has_a_panel_a_stage() -> None:
     stages = [{"window": 256, "tokens": 0, "seconds": 0.0, **curve(5.0)}, {"window": 512, "tokens": 9, "seconds": 1.0}]
     stages[1] |= curve(4.0)
-    found = [record("extend", "pocket-rwkv4", {"documents": 4}, {"stages": stages}, schedule="pocket")]
+    samples = {"stages": stages, "levels": {}}  # as with any text but the pocket world's
+    found = [record("extend", "pocket-rwkv4", {"documents": 3}, samples, schedule="pocket")]
     (view,) = learning.views(rows.from_records(found))
     titles = [panel.title for panel in view.pictures[0].panels]
-    assert titles[:2] == ["Before: windows of 256", "After windows of 512"]
-    assert view.tables[1].frame.loc[0, "2"] == "4.000 ± 0.100"
+    assert titles[:2] == ["Before: windows of 256", "After stage 1, windows of 512"]
+    assert view.tables[1].frame.loc[0, "2"] == f"4.000 ± {0.1 / math.sqrt(3):.3f}"
 
 
 def test_nothing_learned_no_section() -> None:

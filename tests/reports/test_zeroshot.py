@@ -41,7 +41,7 @@ def record(model: str, task: str, score: float, weights: str = "pretrained", **c
     if task == "lambada_openai":
         metrics |= {"perplexity": 40.0, "perplexity_stderr": 2.0}
     rng = random.Random(f"{model} {task}")
-    items = [{"doc": i, metric: float(rng.random() < score)} for i in range(100)]
+    items = [{"doc": i, "question": i, metric: float(rng.random() < score)} for i in range(100)]
     return Record(cell, "ok", metrics, {"items": items}, provenance=PROVENANCE)
 
 
@@ -110,6 +110,20 @@ def test_pairs_count_what_only_one_gets_right() -> None:
     assert paired.mcnemar(0, 0) == 1.0 and paired.mcnemar(5, 5) == 1.0
     with pytest.raises(ValueError, match="not the same items"):
         paired.compare(first, second[1:], "acc")
+
+
+def test_items_of_one_question_widen_the_interval() -> None:
+    rng = random.Random(0)
+    first, second = ([{"doc": i, "question": i // 10, "acc": acc} for i in range(100)] for acc in (1.0, 0.0))
+    right = [rng.random() < 0.5 for _ in range(10)]
+    for item in second:
+        item["acc"] = float(right[item["question"]])
+    apart = [[{**item, "question": item["doc"]} for item in items] for items in (first, second)]
+    together, alone = paired.compare(first, second, "acc"), paired.compare(*apart, "acc")
+    few = paired.compare(first[::10], second[::10], "acc")
+    assert together.difference == alone.difference == few.difference
+    assert together.high - together.low == pytest.approx(few.high - few.low)
+    assert together.high - together.low > 3 * (alone.high - alone.low)
 
 
 def test_only_the_same_items_are_compared(records: list[Record]) -> None:
