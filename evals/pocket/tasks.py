@@ -22,7 +22,7 @@ from evals.pocket.world import Split, held
 from evals.zeroshot import tasks as catalogue
 
 ITEMS = 400  # a task
-PATIENCE = 500  # draws without an item of a new fact, after which a fact is asked for once more
+PATIENCE = 500  # draws without an item of a new fact of a kind, after which facts of it are asked for once more
 MAKERS: dict[str, Callable[[random.Random, Split], Made]] = {
     "arc_easy": knowledge.arc_easy,
     "arc_challenge": knowledge.arc_challenge,
@@ -54,25 +54,26 @@ def _drawn(task: str, rng: random.Random, split: Split) -> Made:
 
 def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
     """Every task's test items as `<task>/<split>.jsonl` below `folder`, no two of a task alike but for their order, and
-    no fact asked for more often than another while there are others.
+    no fact asked for more often than others of its kind, in the kinds' shares that the makers draw.
     """
     for task in TASKS:
         rng = random.Random(f"{seed} {task} test")
         lines: dict[tuple[str, ...], str] = {}
         asked: Counter[tuple[str, ...]] = Counter()
-        most, refused = 1, 0
+        rounds: Counter[str] = Counter()
+        kind, refused = None, 0
         while len(lines) < items:
             fact, made = _drawn(task, rng, "test")
+            kind = kind or fact[0]
             words = re.findall(r'"([^"]{2,})"', json.dumps(made))
             key = (*prompt(task, made), *sorted(words))
-            if asked[fact] < most and key not in lines:
+            if fact[0] == kind and asked[fact] <= rounds[kind] and key not in lines:
                 asked[fact] += 1
                 lines[key] = json.dumps(made)
+                kind, refused = None, 0
+            elif (refused := refused + 1) > PATIENCE:
+                rounds[kind] += 1
                 refused = 0
-                continue
-            refused += 1
-            if refused > PATIENCE:
-                most, refused = most + 1, 0
         (folder / task).mkdir(parents=True, exist_ok=True)
         (folder / task / f"{catalogue.entry(task)['split']}.jsonl").write_text("\n".join(lines.values()) + "\n")
     return folder
