@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ ALONE = False
 SHAPE_ONLY = False
 GROWS = ()
 
+FEW_SENTENCES = 64  # tokens
 CHUNK = 256  # tokens fed at a time: memory does not grow with the text where the state does not
 
 
@@ -41,8 +43,13 @@ def run(
     reach = min(tokens, model.spec.max_tokens or tokens)
     rows = corpus.segments(text, encode, tokens + 1, documents)  # the same text whatever a model reaches
     curve = against_context(model, rows[:, : reach + 1], batch, device)
-    metrics = {"documents": len(rows), "tokens": reach, "trained_tokens": model.spec.context_length}
+    metrics = {**identified(rows), "tokens": reach, "trained_tokens": model.spec.context_length}
     return metrics, {**curve, "levels": levels(text, encode, tokens + 1, documents)}
+
+
+def identified(rows: np.ndarray) -> dict[str, Any]:
+    """How many documents, and what stands for their tokens: losses are compared over the same ones alone."""
+    return {"documents": len(rows), "documents_fingerprint": hashlib.sha256(rows.tobytes()).hexdigest()[:16]}
 
 
 def against_context(model: LanguageModel, rows: np.ndarray, batch: int, device: str) -> dict[str, list[Any]]:
@@ -53,13 +60,18 @@ def against_context(model: LanguageModel, rows: np.ndarray, batch: int, device: 
     return {"context": lengths, "losses": losses.round(5).tolist()}
 
 
-def levels(text: str, encode: corpus.Encode, length: int, documents: int) -> dict[str, list[float]]:
-    """By name, the mean loss at each length that is known from how the text was made; of the pocket world alone."""
+def levels(text: str, encode: corpus.Encode, length: int, documents: int) -> dict[str, dict[int, float]]:
+    """By name, what is known of the loss from how the text was made: length -> nats. Of the pocket world alone, and of
+    lengths that end in no particular sentence, since what a sentence costs is not spread evenly over its tokens.
+    """
     if text != corpus.POCKET:
         return {}
     known = corpus.levels(encode, length, documents)
-    lengths = octaves(length - 1)
-    return {name: binned([(1, nats[:, 1:])], lengths).mean(0).round(5).tolist() for name, nats in known.items()}
+    lengths = [n for n in octaves(length - 1) if n >= FEW_SENTENCES]
+    return {
+        name: dict(zip(lengths, binned([(1, nats[:, 1:])], lengths).mean(0).round(5).tolist(), strict=True))
+        for name, nats in known.items()
+    }
 
 
 def octaves(tokens: int) -> list[int]:

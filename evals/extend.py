@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import yaml
 
 from evals import corpus, files
-from evals.context import against_context, levels
+from evals.context import against_context, identified, levels
 from evals.pretrain import NextToken, check_trainable, work_folder
 from evals.training import Recipe, train
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf, Unsupported
@@ -86,7 +86,7 @@ def run(
         model.spec = dataclasses.replace(model.spec, context_length=last)
         model.save(Path(out) / f"{model.spec.name}-{last}")
     trained = sum(curve["tokens"] for curve in curves)
-    metrics = {"documents": len(rows), "tokens": trained, "train_s": sum(c["seconds"] for c in curves)}
+    metrics = {**identified(rows), "tokens": trained, "train_s": sum(c["seconds"] for c in curves)}
     return metrics, {"stages": curves, "levels": levels(text, encode, reach + 1, documents)}
 
 

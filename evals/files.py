@@ -18,9 +18,10 @@ from rwkv_core.spec import BadInput
 POCKET_SAMPLE = 1000  # pieces, and sentences, by which the pocket world's text is known
 
 
-def fingerprint(path: Path) -> str:
-    """Of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+def fingerprint(path: Path, *beside: Path) -> str:
+    """Of a file's bytes, and of those beside it that are there."""
+    content = b"".join(p.read_bytes() for p in (path, *beside) if p is path or p.is_file())
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def tokenizer(given: str, params: Mapping[str, Any]) -> tuple[str, str]:

@@ -115,7 +115,8 @@ def _levels(part: pd.DataFrame) -> list[Series]:
     found = part[part.metric == "context_level"]
     if found.empty:
         return []
-    found = found.drop_duplicates(["level", "tokens"]).sort_values("tokens")
+    most = found[found.documents == found.documents.mode()[0]]  # of the documents that most were measured on
+    found = most.drop_duplicates(["level", "tokens"]).sort_values("tokens")
     return [
         Series(
             str(name), LEVELS[str(name)], list(own.tokens), list(own.value), markers=False, dashed=name == "no look-up"
@@ -145,17 +146,20 @@ def _losses(part: pd.DataFrame, name: str, mark: str) -> Table:
 
 
 def _paired(part: pd.DataFrame, name: str, mark: str) -> Iterator[Table]:
-    rwkv = part[part.family == "rwkv4"].set_index("tokens").samples
     lines = []
-    for _, own in part[part.family != "rwkv4"].groupby("cell", sort=False):
-        line = {"RWKV-4 minus": own.label.iloc[0]}
-        for tokens, theirs in zip(own.tokens, own.samples, strict=True):
-            if tokens in rwkv.index and len(rwkv[tokens]) == len(theirs):
-                differences = np.subtract(rwkv[tokens], theirs)
-                error = differences.std(ddof=1) / math.sqrt(len(differences))
-                line[f"{tokens:.0f}"] = f"{differences.mean():+.3f} ± {error:.3f}"
-        lines.append(line)
-    if lines and len(rwkv) and rwkv.index.is_unique:
+    for (_, ours), (_, theirs) in itertools.product(
+        part[part.family == "rwkv4"].groupby("cell", sort=False),
+        part[part.family != "rwkv4"].groupby("cell", sort=False),
+    ):
+        both = ours.merge(theirs, on=["tokens", "documents"])  # the same documents alone
+        line = {"RWKV-4": ours.label.iloc[0], "minus": theirs.label.iloc[0]}
+        for tokens, own, other in zip(both.tokens, both.samples_x, both.samples_y, strict=True):
+            differences = np.subtract(own, other)
+            error = differences.std(ddof=1) / math.sqrt(len(differences))
+            line[f"{tokens:.0f}"] = f"{differences.mean():+.3f} ± {error:.3f}"
+        if len(both):
+            lines.append(line)
+    if lines:
         yield Table(
             f"{name}-paired", f"RWKV-4 and the others, document by document, {mark}", pd.DataFrame(lines), PAIRED
         )

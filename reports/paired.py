@@ -13,7 +13,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Paired:
     """first_only: items that only the first model gets right. difference: first minus second, of the metric's mean;
-    low, high: its 95 % interval; p: McNemar's exact test of equal error rates, two-sided.
+    low, high: its 95 % interval; p: McNemar's exact test of equal error rates, two-sided, over questions: each counts
+    for the model that gets more of its items right.
     """
 
     items: int
@@ -36,12 +37,15 @@ def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, An
     differences = [float(a[metric]) - float(b[metric]) for a, b in zip(first, second, strict=True)]
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     mean = statistics.fmean(differences)
-    sums: dict[int, float] = defaultdict(float)
+    by_question: dict[int, list[float]] = defaultdict(list)
     for item, difference in zip(first, differences, strict=True):
-        sums[item.get("question", item["doc"])] += difference - mean
-    spread = statistics.stdev(sums.values()) * math.sqrt(len(sums)) / len(first) if len(sums) > 1 else math.inf
+        by_question[item.get("question", item["doc"])].append(difference)
+    sums = [sum(own) - mean * len(own) for own in by_question.values()]
+    spread = statistics.stdev(sums) * math.sqrt(len(sums)) / len(first) if len(sums) > 1 else math.inf
+    signs = [sum(own) for own in by_question.values()]
+    p = mcnemar(sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs))
     reach = statistics.NormalDist().inv_cdf(0.975) * spread
-    return Paired(len(differences), wins, losses, mean, mean - reach, mean + reach, mcnemar(wins, losses))
+    return Paired(len(differences), wins, losses, mean, mean - reach, mean + reach, p)
 
 
 def mcnemar(wins: int, losses: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from reports.record import Record
@@ -13,6 +13,8 @@ from rwkv_core.spec import ModelSpec
 
 Row = dict[str, Any]
 
+OLDEST = {"pretrain": 2, "context": 2, "extend": 2}  # versions of experiments that are read
+OUTDATED = "measured by an older version of this experiment, which kept less; `rwkv-bench run` measures it again"
 MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its curve
 
 
@@ -23,6 +25,9 @@ def from_records(records: Iterable[Record]) -> list[Row]:
         base = _base(record)
         if record.status != "ok":
             rows.append({**base, "metric": "status", "error": record.error})
+            continue
+        if record.cell["version"] < OLDEST.get(record.cell["experiment"], 1):
+            rows.append({**base, "metric": "status", "status": "outdated", "error": OUTDATED})
             continue
         rows += [{**base, **value} for value in _VALUES[record.cell["experiment"]](record)]
     return rows
@@ -149,16 +154,17 @@ def _pretrain(record: Record) -> Iterator[Row]:
 
 
 def _context(record: Record) -> Iterator[Row]:
-    trained = record.metrics["trained_tokens"]
-    yield from ({**point, "window": trained, "stage": 0} for point in _curve(record.samples))
-    yield from _levels(record.samples["levels"], record.samples["context"])
+    shared = {"window": record.metrics["trained_tokens"], "stage": 0}
+    for point in [*_curve(record.samples), *_levels(record.samples["levels"])]:
+        yield {**point, **shared, "documents": record.metrics["documents_fingerprint"]}
 
 
 def _extend(record: Record) -> Iterator[Row]:
     for number, stage in enumerate(record.samples["stages"]):
         shared = {"window": stage["window"], "stage": number, "trained_tokens": stage["tokens"]}
-        yield from ({**point, **shared} for point in _curve(stage))
-    yield from _levels(record.samples["levels"], record.samples["stages"][0]["context"])
+        shared["documents"] = record.metrics["documents_fingerprint"]
+        for point in [*_curve(stage), *_levels(record.samples["levels"])]:
+            yield {**point, **shared}
 
 
 def _curve(samples: Mapping[str, Any]) -> Iterator[Row]:
@@ -169,10 +175,10 @@ def _curve(samples: Mapping[str, Any]) -> Iterator[Row]:
         yield {**point, "tokens": context, "samples": losses}
 
 
-def _levels(levels: Mapping[str, Sequence[float]], context: Sequence[int]) -> Iterator[Row]:
+def _levels(levels: Mapping[str, Mapping[str, float]]) -> Iterator[Row]:
     for name, losses in levels.items():
-        for tokens, loss in zip(context, losses, strict=False):  # a model may reach less far
-            yield {"metric": "context_level", "level": name, "value": loss, "tokens": tokens}
+        for tokens, loss in losses.items():
+            yield {"metric": "context_level", "level": name, "value": loss, "tokens": int(tokens)}
 
 
 _VALUES = {

@@ -39,8 +39,8 @@ POCKET = (
 NOTES = {"random": RANDOM, "pocket": POCKET}
 PAIRS = (
     "Items that only one of the two gets right; the difference of the first minus the second in percentage points with "
-    "its 95 % interval, items of one question taken together; p: McNemar's exact test, which takes every item as "
-    "independent. Not corrected for the number of comparisons."
+    "its 95 % interval, items of one question taken together; p: McNemar's exact test over the questions. "
+    "Not corrected for the number of comparisons."
 )
 PAPER_TABLES = {  # the tables of v1: task as published and metric -> heading
     "Table 3": {

@@ -40,6 +40,18 @@ MAKERS: dict[str, Callable[[random.Random, Split], Made]] = {
 TASKS = list(MAKERS)
 
 
+def question(fact: tuple[str, ...], made: Item, number: int) -> str:
+    """What an item asks, whoever it asks it of: items of one question are not independent. Where a passage tells the
+    answer, every item is a question of its own.
+    """
+    if fact[0] in ("told", "gift"):
+        return str(number)
+    if fact[0] == "meant":  # which of two, by which clause
+        return str(made["sentence"]).replace(fact[1], "one").replace(fact[2], "other")
+    names = {"came of": 1, "next step": 1}.get(fact[0], 0)  # a name ends these
+    return " ".join((*fact[: len(fact) - names], str(made.get("question", "")) if names else "")).strip()
+
+
 def item(task: str, rng: random.Random, split: Split) -> Item:
     """An item of a task whose fact is in the split."""
     return _drawn(task, rng, split)[1]
@@ -54,12 +66,14 @@ def _drawn(task: str, rng: random.Random, split: Split) -> Made:
 
 def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
     """Every task's test items as `<task>/<split>.jsonl` below `folder`, no two of a task alike but for their order, and
-    no fact asked for more often than others of its kind, in the kinds' shares that the makers draw.
+    no fact asked for more often than others of its kind, in the kinds' shares that the makers draw. Beside them
+    questions.json, the question of each.
     """
     for task in TASKS:
         rng = random.Random(f"{seed} {task} test")
         lines: dict[tuple[str, ...], str] = {}
         asked: Counter[tuple[str, ...]] = Counter()
+        questions: list[str] = []
         rounds: Counter[str] = Counter()
         kind, refused = None, 0
         while len(lines) < items:
@@ -69,12 +83,14 @@ def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
             key = (*prompt(task, made), *sorted(words))
             if fact[0] == kind and asked[fact] <= rounds[kind] and key not in lines:
                 asked[fact] += 1
+                questions.append(question(fact, made, len(lines)))
                 lines[key] = json.dumps(made)
                 kind, refused = None, 0
             elif (refused := refused + 1) > PATIENCE:
                 rounds[kind] += 1
                 refused = 0
         (folder / task).mkdir(parents=True, exist_ok=True)
+        (folder / task / catalogue.QUESTIONS).write_text(json.dumps(questions, indent=0) + "\n")
         (folder / task / f"{catalogue.entry(task)['split']}.jsonl").write_text("\n".join(lines.values()) + "\n")
     return folder
 

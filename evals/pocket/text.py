@@ -39,8 +39,8 @@ TAKEN, PUT = 0.35, 0.45  # shares of a chronicle's sentences: how many need a fa
 
 
 class Told(NamedTuple):
-    """A sentence of a chronicle, and its surprise in nats for two readers who know how chronicles are made, their words
-    and the names in this one: who has forgotten all sentences before it, and who looks up every one of them.
+    """A sentence of a chronicle, and what it costs two readers in nats. Both know the rules by which chronicles are
+    made and the names in this one; the forgetful remembers no earlier sentence, the attentive every one.
     """
 
     sentence: str
@@ -177,7 +177,7 @@ def chronicle(rng: random.Random, sentences: int) -> list[Told]:
     town = rng.choice(w.towns)
     surprise = math.log(len(w.towns))
     said = [Told(f"A chronicle of {town}.", surprise, surprise)]
-    free = list(w.things)
+    free, fresh = list(w.things), len(w.things)
     rng.shuffle(free)
     stored: list[tuple[str, str, str]] = []
     anything = math.log(len(names) * len(w.things) * len(w.rooms))
@@ -185,15 +185,16 @@ def chronicle(rng: random.Random, sentences: int) -> list[Told]:
         name = rng.choice(names)
         chance = rng.random()
         if stored and (chance < TAKEN or not free):
-            surprise = math.log(2 / TAKEN)
-            attentive = surprise + math.log(len(stored))
+            surprise = math.log(2 / TAKEN)  # of two wordings
+            attentive = math.log(2 * len(stored) / (TAKEN if free else 1))
             keeper, thing, room = stored.pop(rng.randrange(len(stored)))
             took = f"{keeper} took the {thing} from the {room}.", f"The {thing} of {keeper} was found in the {room}."
             said.append(Told(rng.choice(took), surprise + anything, attentive))
             free.insert(0, thing)
         elif free and chance < TAKEN + PUT:
-            surprise = -math.log(PUT if stored else TAKEN + PUT)
-            attentive = surprise + math.log(len(names) * len(free) * len(w.rooms))
+            chosen = len(names) * max(1, fresh) * len(w.rooms)  # things used before come in the order of their return
+            attentive = math.log(chosen / (PUT if stored else TAKEN + PUT))
+            fresh -= 1
             thing, room = free.pop(), rng.choice(w.rooms)
             stored.append((name, thing, room))
             said.append(Told(f"{name} put the {thing} into the {room}.", -math.log(PUT) + anything, attentive))

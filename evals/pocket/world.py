@@ -66,8 +66,8 @@ class World:
         return rng.sample(values, count)
 
     def unlike(self, rng: random.Random, split: Split, kind: str, right: str, count: int) -> list[str]:
-        """`count` things whose material has another value for `kind`; in training text, none of which that is held out,
-        since to say that it is unlike another tells it.
+        """`count` things whose material has another value for `kind`. In training text only things whose own value is
+        told there: that a thing is unlike another would give away one that is held out.
         """
         others = [thing for thing, material in self.things.items() if self.materials[material][kind] != right]
         return rng.sample([t for t in others if split == "test" or not held("behaves", kind, t)], count)

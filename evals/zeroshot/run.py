@@ -56,7 +56,9 @@ def run(
     scorer = Scorer(model, device, share=share, limits=limits, label=f"{task} {model.spec.label}")
     adapter = Adapter(scorer, codec, protocol)
     started = time.perf_counter()
-    metrics, items = evaluate(loaded, adapter, docs)
+    count = len(list(tasks.items(loaded, docs)))
+    questions = tasks.questions(tasks.local_folder(data, task), count)
+    metrics, items = evaluate(loaded, adapter, docs, questions)
     metrics |= {
         **dict(adapter.counts),
         "score_s": time.perf_counter() - started,
@@ -69,9 +71,11 @@ def run(
     return metrics, {"items": items}
 
 
-def evaluate(task: Any, lm: Any, docs: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Metrics of a task object of lm-eval with any of its models, and the items they are made of. Items with the same
-    context and right answer share a `question`.
+def evaluate(
+    task: Any, lm: Any, docs: int = 0, questions: Sequence[str] | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Metrics of a task object of lm-eval with any of its models, and the items they are made of. questions: what each
+    item asks; unless given, items with the same context and right answer ask the same.
     """
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for something that takes no time
         task.build_all_requests(limit=docs or None)
@@ -85,16 +89,18 @@ def evaluate(task: Any, lm: Any, docs: int = 0) -> tuple[dict[str, Any], list[di
     for instance in instances:
         by_doc[instance.doc_id].append(instance)
     items, picked = [], []
-    questions: dict[Any, int] = {}
+    seen: dict[Any, int] = {}
     for number, own in by_doc.items():
         own.sort(key=lambda instance: instance.idx)
         results = [instance.filtered_resps[chosen] for instance in own]
         scores = task.process_results(own[0].doc, results)
-        asked: tuple[Any, ...] = tuple(instance.args[0] for instance in own)
+        asked: Any = tuple(instance.args[0] for instance in own)
         if task.OUTPUT_TYPE == "multiple_choice":
             picked.append(_picked(task, own[0].doc, [instance.args for instance in own]))
             asked += max(picked[-1], key=lambda choice: sum(choice.scores.values()))[:1]
-        question = questions.setdefault(asked, len(questions))
+        if questions:
+            asked = questions[number]
+        question = seen.setdefault(asked, len(seen))
         items.append({"doc": number, "question": question, **_answers(kind, results), **scores})
     return _metrics(task, items, picked), items
 
@@ -160,13 +166,14 @@ def identify_data(data: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """What stands for the data in a cell's name, since a folder's content may change; and where they are."""
     folder = tasks.local_folder(data, params["task"])
     if data == "pocket" and folder:
-        return f"pocket:{files.fingerprint(tasks.local_file(folder))}", "pocket"
+        return f"pocket:{files.fingerprint(tasks.local_file(folder), folder / tasks.QUESTIONS)}", "pocket"
     if folder is None:
         if data != "hub" and not Path(data).is_dir():
             raise BadInput(f"data {data!r}: no such folder; give one with <task>/<split>.jsonl, pocket, or hub")
         return "hub", "hub"
     try:
-        return f"local:{files.fingerprint(tasks.local_file(folder))}", str(Path(data).resolve())
+        found = files.fingerprint(tasks.local_file(folder), folder / tasks.QUESTIONS)
+        return f"local:{found}", str(Path(data).resolve())
     except BadInput:  # said again, and whole, when the cell is measured
         return "local:incomplete", str(Path(data).resolve())
 

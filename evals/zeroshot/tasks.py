@@ -23,6 +23,7 @@ from rwkv_core.spec import BadInput, near
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS_FILE = ROOT / "configs" / "tasks.yaml"
+QUESTIONS = "questions.json"  # beside a task's items, if some ask the same: for each item, what stands for its question
 POCKET = ROOT / "evals" / "pocket" / "data"  # the pocket world's items
 
 Protocol = Literal["v0.4", "v0.3"]
@@ -58,6 +59,20 @@ def local_file(folder: Path) -> Path:
         others = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
         raise BadInput(f"{path}: this split is what the task scores, and it is missing; the folder holds {others}")
     return path
+
+
+def questions(folder: Path | None, count: int) -> list[str] | None:
+    """What each of the first `count` items asks, where the folder says so. Raises BadInput for a broken list."""
+    path = folder / QUESTIONS if folder else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise BadInput(f"{path}: broken JSON ({error}); a list with a string for each item is needed") from error
+    if not isinstance(found, list) or len(found) < count or not all(isinstance(one, str) for one in found):
+        raise BadInput(f"{path}: a list with a string for each of {count} items is needed; or remove the file")
+    return found[:count]
 
 
 def load(name: str, data: str, protocol: Protocol, docs: int = 0) -> Any:

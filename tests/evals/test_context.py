@@ -70,7 +70,8 @@ def test_the_pocket_worlds_levels_are_of_the_same_documents() -> None:
         changes = [0, *(np.flatnonzero(np.diff(nats)) + 1)]
         assert set(changes) <= set(begins) and said.startswith("A chronicle of")
     curve = context.levels("pocket", lambda texts: [e.ids for e in tokenizer.encode_batch(texts)], 2049, 8)
-    assert curve["perfect look-up"][-1] < curve["no look-up"][-1] - 0.1 and len(curve["no look-up"]) == 11
+    assert list(curve["no look-up"]) == list(curve["perfect look-up"]) == [64, 128, 256, 512, 1024, 2048]
+    assert curve["perfect look-up"][2048] < curve["no look-up"][2048] - 0.1
     assert context.levels("elsewhere", lambda _: [], 9, 8) == {}
 
 

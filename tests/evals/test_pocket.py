@@ -47,7 +47,7 @@ def test_prompts_are_what_lm_eval_sends(task: str) -> None:
 
 def test_the_shipped_files_are_what_the_generator_writes(tmp_path: Path) -> None:
     made = tasks.write(tmp_path)
-    for path in made.rglob("*.jsonl"):
+    for path in made.rglob("*.json*"):
         assert path.read_text() == (zeroshot.POCKET / path.relative_to(made)).read_text()
     assert make.tokenizer(tmp_path / "tokenizer.json").read_text() == make.TOKENIZER_FILE.read_text()
 
@@ -119,6 +119,17 @@ def test_held_out_facts_are_one_in_four() -> None:
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
+def test_the_question_of_an_item_names_nobody_and_all_its_items_ask_it(task: str) -> None:
+    questions = json.loads((zeroshot.POCKET / task / zeroshot.QUESTIONS).read_text())
+    assert len(questions) == tasks.ITEMS
+    if task in ("copa", "hellaswag", "winogrande"):
+        assert not any(set(re.findall(r"\w+", asked)) & world().people.keys() for asked in questions)
+        assert len(set(questions)) < 150
+    if task in ("lambada_openai", "record", "sciq"):
+        assert len(set(questions)) == tasks.ITEMS
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
 def test_both_splits_have_items(task: str) -> None:
     found = {split: [tasks.item(task, random.Random(i), split) for i in range(20)] for split in ("train", "test")}  # type: ignore[arg-type]
     assert not [row for row in found["test"] if row in found["train"]]
@@ -137,15 +148,33 @@ def test_a_chronicle_refers_back() -> None:
     assert distances[-1] > 5000  # characters
 
 
-def test_whoever_looks_up_is_surprised_less_by_what_refers_back_and_by_nothing_more() -> None:
+@pytest.mark.parametrize("sentences", [30, 2500])  # 2500: in time every thing has been used, and all are away at once
+def test_the_surprise_of_two_readers_is_the_log_of_what_they_cannot_tell_apart(sentences: int) -> None:
     w = world()
-    for told in text.chronicle(random.Random(0), 400)[2:]:
-        gain = told.forgetful - told.attentive
-        if re.search(" took | found ", told.sentence):
-            stored = len(w.things) * len(w.rooms)  # of a thing and its room, at the most
-            assert math.log(stored / 120) < gain < math.log(stored * len(w.guests))
-        else:
-            assert (0 <= gain < math.log(len(w.things))) if " put " in told.sentence else gain == 0
+    document = text.chronicle(random.Random(4), sentences)
+    cast = min(len(w.guests), 3 + sentences // 30)
+    stored: set[str] = set()
+    seen: set[str] = set()
+    exhausted = False
+    for told in document[1:]:
+        put = re.fullmatch(r"\w+ put the (\w+) into the \w+\.", told.sentence)
+        took = re.fullmatch(r"\w+ took the (\w+) from the \w+\.|The (\w+) of \w+ was found in .*", told.sentence)
+        if not put and not took:
+            assert told.forgetful == told.attentive == pytest.approx(math.log(cast * 10 * 5 / 0.2), abs=1.2)
+        elif put:
+            share = text.PUT + (0 if stored else text.TAKEN)
+            unused = max(1, len(w.things) - len(seen))
+            assert math.exp(told.attentive) == pytest.approx(cast * unused * len(w.rooms) / share)
+            assert math.exp(told.forgetful) == pytest.approx(cast * 120 * 20 / text.PUT)
+            stored.add(put[1])
+            seen.add(put[1])
+        elif took:
+            share = 1 if len(stored) == len(w.things) else text.TAKEN
+            exhausted |= share == 1
+            assert math.exp(told.attentive) == pytest.approx(2 * len(stored) / share)
+            assert math.exp(told.forgetful) == pytest.approx(2 * cast * 120 * 20 / text.TAKEN)
+            stored.remove(took[1] or took[2])
+    assert exhausted == (sentences > 1000)
 
 
 def test_the_share_of_each_kind_of_sentence_is_what_the_surprise_says() -> None:

@@ -145,6 +145,20 @@ def test_items_of_one_question_count_as_one(tmp_path: Path) -> None:
     assert errors[1] == pytest.approx(errors[0])
 
 
+def test_a_folder_may_say_which_items_ask_the_same(tmp_path: Path, tokenizer: Path) -> None:
+    data = world.write(tmp_path / "data")
+    asked = {"device": "cpu", "task": "copa", "data": str(data), "tokenizer": str(tokenizer)}
+    path = data / "copa" / tasks.QUESTIONS
+    path.write_text(json.dumps([str(i // 4) for i in range(world.ITEMS)]))
+    metrics, samples = run(model(), **asked)  # type: ignore[arg-type]
+    assert metrics["questions"] == world.ITEMS // 4
+    assert [item["question"] for item in samples["items"]] == [i // 4 for i in range(world.ITEMS)]
+    for broken in ("[", '["0"]', str(list(range(world.ITEMS)))):
+        path.write_text(broken)
+        with pytest.raises(BadInput, match=r"questions\.json"):
+            run(model(), **asked)  # type: ignore[arg-type]
+
+
 def test_the_named_floor_is_a_guess_among_the_choices_that_the_context_names(tmp_path: Path) -> None:
     supports = ["Salt and chalk, never chalky iron.", "Only SALT.", "Salty water."]
     row = {

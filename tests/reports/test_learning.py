@@ -18,7 +18,7 @@ def record(experiment: str, model: str, metrics: dict[str, Any], samples: dict[s
     cell = {
         "id": f"{experiment}-{model}-{params}",
         "experiment": experiment,
-        "version": 1,
+        "version": 2,
         "model": {**vars(spec), "architecture": dict(spec.architecture)},
         "device": "cpu",
         "dtype": "float32",
@@ -31,7 +31,7 @@ def curve(first: float) -> dict[str, list[float]]:
     return {"context": [2, 4, 8], "losses": [[first - i + n * (1 + i) / 10 for i in range(3)] for n in (-1, 0, 1)]}
 
 
-LEVELS = {"no look-up": [4.0, 3.5, 3.0], "perfect look-up": [4.0, 3.0, 2.0]}
+LEVELS = {"no look-up": {"4": 3.5, "8": 3.0}, "perfect look-up": {"4": 3.0, "8": 2.0}}  # as JSON keeps them
 
 
 def test_training_runs_have_their_losses_and_the_figure_the_best_rate_of_the_longest() -> None:
@@ -68,7 +68,10 @@ def test_training_runs_have_their_losses_and_the_figure_the_best_rate_of_the_lon
 def test_loss_against_context_stands_beside_the_published_curve() -> None:
     found = [
         record(
-            "context", model, {"trained_tokens": 256, "documents": 3, "tokens": 8}, {**curve(loss), "levels": LEVELS}
+            "context",
+            model,
+            {"trained_tokens": 256, "documents": 3, "documents_fingerprint": "same", "tokens": 8},
+            {**curve(loss), "levels": LEVELS},
         )
         for model, loss in (("pocket-rwkv4", 5.0), ("pocket-opt", 6.0))
     ]
@@ -77,7 +80,11 @@ def test_loss_against_context_stands_beside_the_published_curve() -> None:
     assert frame.loc["pocket OPT", "4"] == f"5.000 ± {0.2 / math.sqrt(3):.3f}"
     assert frame.loc["perfect look-up", "8"] == "2.000" and frame.loc["no look-up", "8"] == "3.000"
     (paired,) = view.tables[1].frame.to_dict("records")
-    assert paired == {"RWKV-4 minus": "pocket OPT", **dict.fromkeys(("2", "4", "8"), "-1.000 ± 0.000")}
+    assert paired == {
+        "RWKV-4": "pocket RWKV-4",
+        "minus": "pocket OPT",
+        **dict.fromkeys(("2", "4", "8"), "-1.000 ± 0.000"),
+    }
     ours, published = view.pictures[0].panels
     names = ["pocket RWKV-4", "pocket OPT", "no look-up", "perfect look-up"]
     assert [series.label for series in ours.series] == names
@@ -85,11 +92,33 @@ def test_loss_against_context_stands_beside_the_published_curve() -> None:
     assert {series.family for series in published.series} == {"rwkv4"} and published.series[0].hollow
 
 
+def test_other_documents_are_not_compared_and_older_records_are_named() -> None:
+    found = [
+        record(
+            "context",
+            model,
+            {"trained_tokens": 256, "documents": 3, "documents_fingerprint": model, "tokens": 8},
+            {**curve(5.0), "levels": {}},
+        )
+        for model in ("pocket-rwkv4", "pocket-opt")
+    ]
+    (view,) = learning.views(rows.from_records(found))
+    assert [table.name for table in view.tables] == ["context"]
+    found[0].cell["version"] = 1
+    found[0].samples.clear()
+    measured = rows.from_records(found)
+    (line,) = [row for row in measured if row["metric"] == "status"]
+    assert line["status"] == "outdated" and "measures it again" in line["error"]
+    (view,) = learning.views(measured)
+    assert list(view.tables[0].frame.model) == ["pocket OPT"]
+
+
 def test_an_extension_has_a_panel_a_stage() -> None:
     stages = [{"window": 256, "tokens": 0, "seconds": 0.0, **curve(5.0)}, {"window": 512, "tokens": 9, "seconds": 1.0}]
     stages[1] |= curve(4.0)
     samples = {"stages": stages, "levels": {}}  # as with any text but the pocket world's
-    found = [record("extend", "pocket-rwkv4", {"documents": 3}, samples, schedule="pocket")]
+    metrics = {"documents": 3, "documents_fingerprint": "same"}
+    found = [record("extend", "pocket-rwkv4", metrics, samples, schedule="pocket")]
     (view,) = learning.views(rows.from_records(found))
     titles = [panel.title for panel in view.pictures[0].panels]
     assert titles[:2] == ["Before: windows of 256", "After stage 1, windows of 512"]

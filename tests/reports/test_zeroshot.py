@@ -124,6 +124,7 @@ def test_items_of_one_question_widen_the_interval() -> None:
     assert together.difference == alone.difference == few.difference
     assert together.high - together.low == pytest.approx(few.high - few.low)
     assert together.high - together.low > 3 * (alone.high - alone.low)
+    assert (together.first_only, together.p) == (alone.first_only, few.p) and alone.p < together.p
 
 
 def test_only_the_same_items_are_compared(records: list[Record]) -> None:
