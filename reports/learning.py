@@ -18,10 +18,11 @@ from reports.views import View
 WHERE = ["text", "machine", "device", "dtype"]
 POCKET_WORLD = "pocket world"
 POCKET = (
-    "The pocket world's documents grow harder as they go on: more and more has been put away that a later sentence may "
-    "ask for. The two black lines are computed from how they were made, for readers who know that: one looks every "
-    "earlier sentence up, the other none. What a model gains below the upper one, it has looked up. Extension trains "
-    "on such documents alone: a part of what it gains is the kind of text, not the length."
+    "The two black lines are computed from how the pocket world's documents were made, for readers who know that: one "
+    "looks every earlier sentence up, the other none. Only a model below the upper line has looked something up; one "
+    "above it has not yet learned how such documents are made. Extension trains on such documents alone: a part of "
+    "what it gains is the kind of text, not the length; the schedule pocket-short, the same tokens in short windows, "
+    "shows that part."
 )
 PAIRED = (
     "RWKV-4's loss minus the other's over the same documents, ± one standard error of the differences; below zero "
