@@ -18,6 +18,8 @@ import yaml
 
 from bench import inference, kernels, peers
 from evals import context, extend, pretrain
+from evals.prompts import run as prompts
+from evals.recall import run as recall
 from evals.zeroshot import run as zeroshot
 from rwkv_core import load
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf, near
@@ -27,9 +29,11 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "kernels": kernels,
     "peers": peers,
     "zeroshot": zeroshot,
+    "prompts": prompts,
     "pretrain": pretrain,
     "context": context,
     "extend": extend,
+    "recall": recall,
 }
 
 DEVICES = ("cpu", "cuda")

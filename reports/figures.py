@@ -69,6 +69,7 @@ class Panel:
     log_x: int = 0
     log_y: int = 0
     note: str = ""
+    signed: bool = False  # values may be below zero
     x_names: Sequence[str] = ()  # of the places 0, 1, 2, ... where x is no quantity
 
 
@@ -138,7 +139,9 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
                 ax.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
     if panel.x_names:
         ax.set_xticks(range(len(panel.x_names)), panel.x_names, rotation=30, ha="right")
-    if not panel.log_y:
+    if panel.signed:
+        ax.axhline(0, color="#555555", linewidth=0.8)
+    elif not panel.log_y:
         ax.set_ylim(0, ax.get_ylim()[1] * (1.1 if panel.note else 1))  # the note stands above the points
     for axis, set_scale, base in ((ax.xaxis, ax.set_xscale, panel.log_x), (ax.yaxis, ax.set_yscale, panel.log_y)):
         if base:

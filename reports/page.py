@@ -13,7 +13,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from reports import inference, learning, paper, races, rows, views, zeroshot
+from reports import inference, learning, paper, prompts, races, recall, rows, views, zeroshot
 from reports.figures import Picture
 from reports.record import Record
 from reports.store import Store, write_atomically
@@ -87,6 +87,8 @@ def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table |
     yield from inference.views(measured)
     yield from races.views(measured)
     yield from zeroshot.views(measured, records)
+    yield from prompts.views(measured, records)
+    yield from recall.views(measured)
     yield from learning.views(measured)
     yield views.not_measured(measured)
     yield views.architectures()

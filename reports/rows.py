@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from reports import orders
 from reports.record import Record
 from rwkv_core.spec import ModelSpec
 
@@ -140,6 +141,16 @@ def _zeroshot(record: Record) -> Iterator[Row]:
         yield {"metric": metric, "value": metrics[metric], "stderr": error, **counts, **floors}
 
 
+def _prompts(record: Record) -> Iterator[Row]:
+    params, metrics = record.cell["params"], record.metrics
+    shared = {"order": params["order"], "way": params["way"], "docs": metrics["docs"]}
+    shared["data"] = metrics["data_fingerprint"]
+    yield {"metric": "unparsed", "value": metrics["unparsed"], **shared}
+    if isinstance(items := record.samples["items"], list):
+        for metric in orders.METRICS:
+            yield {"metric": metric, **orders.score(items, metrics["labels"], metric)._asdict(), **shared}
+
+
 def _pretrain(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {"rate": params["learning_rate"], "steps": params["steps"], "window": params["window"]}
@@ -181,12 +192,31 @@ def _levels(levels: Mapping[str, Mapping[str, float]]) -> Iterator[Row]:
             yield {"metric": "context_level", "level": name, "value": loss, "tokens": int(tokens)}
 
 
+def _recall(record: Record) -> Iterator[Row]:
+    params, metrics = record.cell["params"], record.metrics
+    shared = {
+        "size": params["size"],
+        "rate": params["learning_rate"],
+        "shift": params["token_shift"],
+        "shuffled": params["shuffled"],
+        "steps": params["steps"],
+        "tokens": metrics["tokens"],
+        "seed": record.cell["model"]["weights"].partition(":")[2],
+    }
+    floors = {floor: metrics[floor] for floor in ("chance", "majority", "rule")}
+    yield {"metric": "accuracy", "value": metrics["accuracy"], "docs": metrics["docs"], **floors, **shared}
+    yield {"metric": "loss", "value": metrics["loss"], **shared}
+    yield {"metric": "state_bytes", "value": metrics["state_bytes"], **shared}
+
+
 _VALUES = {
     "inference": _inference,
     "kernels": _race,
     "peers": _race,
     "zeroshot": _zeroshot,
+    "prompts": _prompts,
     "pretrain": _pretrain,
     "context": _context,
     "extend": _extend,
+    "recall": _recall,
 }

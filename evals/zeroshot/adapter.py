@@ -6,16 +6,18 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lm_eval.api.model import TemplateLM
 
 from evals.zeroshot.generate import generate_until
-from evals.zeroshot.score import Scorer
+from evals.zeroshot.score import LIMITS, Scorer
 from evals.zeroshot.sharing import Request
 from evals.zeroshot.tasks import Protocol
-from rwkv_core.spec import BadInput
+from rwkv_core import tokenizer as tokenizers
+from rwkv_core.spec import BadInput, LanguageModel
 from rwkv_core.tokenizer import Tokenizer
 
 ROLLING = "no task of configs/tasks.yaml is scored by rolling log-likelihood"
@@ -56,6 +58,25 @@ class Codec:
             tokens = self.encode(character)
             if not tokens or (self.decode(tokens) in ("", "\ufffd") and character not in ("", "\ufffd")):
                 raise BadInput(f"the tokenizer has nothing for the character {character!r} (U+{ord(character):04X})")
+
+
+def adapter(
+    model: LanguageModel,
+    device: str,
+    tokenizer: str,
+    protocol: Protocol,
+    *,
+    share: bool = True,
+    batch_tokens: int = 0,
+    label: str = "",
+) -> Adapter:
+    """A model for lm-eval. tokenizer: a tokenizer.json, or own; batch_tokens: 0 for the device's default."""
+    found = tokenizers.read(Path(tokenizer)) if tokenizer != "own" else None
+    codec = Codec.of(found) if found else Codec(model.encode, model.decode)
+    limits = LIMITS[device]
+    if batch_tokens:
+        limits = limits._replace(tokens=batch_tokens)
+    return Adapter(Scorer(model, device, share=share, limits=limits, label=label), codec, protocol)
 
 
 class Adapter(TemplateLM):

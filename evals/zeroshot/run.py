@@ -16,8 +16,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from evals import files
 from evals.zeroshot import tasks
-from evals.zeroshot.score import LIMITS, Scorer
-from rwkv_core import tokenizer as tokenizers
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf
 
 VERSION = 2
@@ -46,15 +44,10 @@ def run(
     Returns metrics (each with its standard error and chance) and `items`, what was found for each item.
     """
     loaded = tasks.load(task, data, protocol, docs)  # first: it says where lm-eval is missing
-    from evals.zeroshot.adapter import Adapter, Codec  # here, because it imports lm-eval
+    from evals.zeroshot import adapter as adapters  # here, because it imports lm-eval
 
-    found = tokenizers.read(Path(tokenizer)) if tokenizer != "own" else None
-    codec = Codec.of(found) if found else Codec(model.encode, model.decode)
-    limits = LIMITS[device]
-    if batch_tokens:
-        limits = limits._replace(tokens=batch_tokens)
-    scorer = Scorer(model, device, share=share, limits=limits, label=f"{task} {model.spec.label}")
-    adapter = Adapter(scorer, codec, protocol)
+    label = f"{task} {model.spec.label}"
+    adapter = adapters.adapter(model, device, tokenizer, protocol, share=share, batch_tokens=batch_tokens, label=label)
     started = time.perf_counter()
     count = len(list(tasks.items(loaded, docs)))
     questions = tasks.questions(tasks.local_folder(data, task), count)

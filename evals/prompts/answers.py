@@ -1,0 +1,53 @@
+"""What label a generated text gives: one that it names, or none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+MARKER = "answer:"
+NEGATED = r"\b(?:not|no|non|never)(?: \w+){0,2} $"  # before a label's words, nothing but words between
+
+
+def parse(text: str, answers: Mapping[str, Sequence[str]], reasoning: bool = False) -> str | None:
+    """The label whose words stand in the text; None where none does or those of several do.
+
+    Words count as a whole, in either case, a space, hyphen or underscore alike, and longer ones first: "not entailment"
+    is not entailment. A label that is negated ("not an entailment") says the other of two, and nothing among more.
+    Where the text says "Answer:", only what follows the last one counts. Where the words are single letters (MathQA's
+    options), the letter must be said to be the answer; without `reasoning` it may also begin the text. "a" counts only
+    where no word follows it, since it is a word of English too.
+    """
+    plain = _plain(text)
+    said = {_plain(word): label for label, words in answers.items() for word in words}
+    if all(len(word) == 1 for word in said):
+        return said.get(_letter(plain, "".join(said), reasoning))
+    after = plain[plain.rfind(MARKER) + len(MARKER) :] if MARKER in plain else plain
+    found = set()
+    for match in re.finditer("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in _longest(said)), after):
+        label = said[match[0]]
+        if re.search(NEGATED, after[: match.start()]):
+            others = [other for other in answers if other != label]
+            label = others[0] if len(others) == 1 else ""
+        found.add(label)
+    return found.pop() or None if len(found) == 1 else None
+
+
+def _plain(text: str) -> str:
+    """Lower case, one space between words, n't written out."""
+    spaced = re.sub(r"[\s_-]+", " ", text.lower())
+    return re.sub(r"n['\u2019]t\b", " not", spaced)
+
+
+def _longest(words: Mapping[str, str]) -> list[str]:
+    return sorted(words, key=len, reverse=True)
+
+
+def _letter(plain: str, letters: str, reasoning: bool) -> str:
+    """The last letter that is said to be the answer; else the first word of the text, if that may be one."""
+    own = rf"([{letters}])(?!\w)(?<!\ba(?= \w))"
+    said = re.findall(rf"\b(?:answer|option|choice)(?: is)?[^\w]*{own}", plain)
+    if said:
+        return str(said[-1])
+    first = None if reasoning else re.match(rf"\W*{own}", plain)
+    return first[1] if first else ""

@@ -1,0 +1,114 @@
+"""The prompts experiment: one model, one task, one order of question and text, answered in one way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+
+from evals import files
+from evals.prompts import answers, readers, tasks
+from evals.zeroshot.tasks import POCKET
+from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf, Unsupported
+
+if TYPE_CHECKING:
+    from evals.zeroshot.adapter import Adapter
+
+VERSION = 1
+ALONE = False  # scores are not times
+SHAPE_ONLY = False
+GROWS = ()
+
+UNTIL = ["\n\n"]  # a generated answer ends there, unless it reasons
+
+
+class Request(NamedTuple):
+    """As lm-eval hands them over."""
+
+    args: tuple[Any, ...]
+
+
+def run(
+    model: LanguageModel,
+    *,
+    device: str,
+    task: Annotated[str, OneOf(tasks.catalogue)],
+    order: str,
+    way: Literal["score", "generate"] = "score",
+    data: str = "hub",
+    tokenizer: str = "own",
+    docs: Annotated[int, AtLeast(0)] = 0,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ask a task's items in one order. order: a name in configs/prompts/<task>.yaml. way: score after the
+    prompt the probability of each label's words, all wordings together, or generate a text greedily and find a label in
+    it (answers.parse). data: a folder with the task's
+    files, pocket (the embedded world's), or hub. docs: the first so many items, 0 for all.
+
+    Returns the metrics and floors, and `items`: for each its right labels and the one that was answered, None where a
+    generated text names none or several. Raises Unsupported for reasoning that cannot be scored and for missing data.
+    """
+    from evals.zeroshot.adapter import adapter  # here, because it imports lm-eval
+
+    entry = tasks.catalogue()[task]
+    wording = tasks.order(entry, order)
+    if wording.reasoning and way == "score":
+        raise BadInput(f"{task}, {order}: reasoning can only be generated; write `way: generate`")
+    found = tasks.items(entry, data, docs)
+    asker = adapter(model, device, tokenizer, "v0.4", label=f"{task} {order} {model.spec.label}")
+    prompts = [tasks.prompt(entry, wording, item) for item in found]
+    started = time.perf_counter()
+    items = _scored(asker, entry, prompts) if way == "score" else _generated(asker, entry, wording, prompts)
+    items = [{"doc": i, "gold": list(item.gold), **own} for i, (item, own) in enumerate(zip(found, items, strict=True))]
+    metrics = {
+        "docs": len(items),
+        "labels": len(entry.labels),
+        "unparsed": sum(item["answer"] is None for item in items),
+        **dict(asker.counts),
+        "score_s": time.perf_counter() - started,
+        "data_fingerprint": tasks.fingerprint(found),
+        "parameters": sum(p.numel() for _, p in model.named_parameters()),
+    }
+    return metrics, {"items": items}
+
+
+def _scored(asker: Adapter, task: tasks.Task, prompts: Sequence[str]) -> list[dict[str, Any]]:
+    words = [(number, f" {word}") for number, label in enumerate(task.labels) for word in task.answers[label]]
+    found = iter(asker.loglikelihood([Request((prompt, word)) for prompt in prompts for _, word in words]))
+    items = []
+    for _ in prompts:
+        row = np.full(len(task.labels), -np.inf)
+        for (number, _), (loglikelihood, _) in zip(words, found, strict=False):
+            row[number] = np.logaddexp(row[number], loglikelihood)
+        items.append({"answer": int(row.argmax()), "loglikelihoods": row.round(5).tolist()})
+    return items
+
+
+def _generated(asker: Adapter, task: tasks.Task, wording: tasks.Order, prompts: Sequence[str]) -> list[dict[str, Any]]:
+    if task.new_tokens >= asker.max_length:
+        raise Unsupported(
+            f"{asker.spec.name}: a window of {asker.max_length} has no room for {task.new_tokens} new tokens"
+        )
+    options = {"until": [] if wording.reasoning else UNTIL, "max_gen_toks": task.new_tokens}
+    texts = asker.generate_until([Request((prompt, options)) for prompt in prompts])
+    labels = [answers.parse(text, task.answers, wording.reasoning) for text in texts]
+    return [
+        {"answer": None if label is None else task.labels.index(label), "text": text}
+        for label, text in zip(labels, texts, strict=True)
+    ]
+
+
+def identify_data(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
+    """The task's files by their content."""
+    if given == "hub":
+        return "hub", "hub"
+    folder, kind = (POCKET, "pocket") if given == "pocket" else (Path(given), "local")
+    if not folder.is_dir():
+        raise BadInput(f"data {given!r}: no such folder; give one with the files of configs/prompts, pocket, or hub")
+    path, *beside = readers.paths(tasks.catalogue()[params["task"]], folder)
+    return f"{kind}:{files.fingerprint(path, *beside) if path.is_file() else 'nothing'}", str(folder.resolve())
+
+
+FILES = {"data": identify_data, "tokenizer": files.tokenizer}

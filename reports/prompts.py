@@ -1,0 +1,171 @@
+"""Views of the prompt study: scores in each order, the paper's tables with ours beside, what the order does."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from reports import orders, paper
+from reports.figures import Panel, Picture, Series
+from reports.record import Record
+from reports.rows import Row
+from reports.tables import Table
+from reports.views import View
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs" / "prompts"
+WHERE = ["weights", "machine", "device", "dtype"]
+WAYS = {
+    "score": "the label whose words are likeliest after the prompt (their probability, whatever their length)",
+    "generate": "a label found in a greedily generated text",
+}
+TEXT = (
+    "Each item is asked with the question after the text, and before it (paper v2, App. L). Where the question comes "
+    "last, a model with a state has read the text without knowing what will be asked; a Transformer can look back in "
+    "either order. The paper prints a prompt for RTE and MathQA alone; the others are this project's. A generated text "
+    "that names no label or several counts as wrong, and is counted."
+)
+RANDOM = "RANDOM WEIGHTS: every number of theirs is a guess; it shows that the way works, and nothing about the models."
+EFFECT = (
+    "The second order minus the first in percentage points, with its 95 % interval over resampled items; items that "
+    "one order alone gets right; p: McNemar's exact test of these. Not corrected for the number of comparisons."
+)
+
+
+@functools.cache
+def tasks() -> dict[str, dict[str, Any]]:
+    """The files of configs/prompts by task."""
+    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def views(measured: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
+    """One section for each kind of weights and machine; nothing where nothing was asked."""
+    frame = pd.DataFrame([row for row in measured if row["experiment"] == "prompts" and row["metric"] != "status"])
+    if frame.empty:
+        return
+    by_id = {record.id: record for record in records}
+    for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
+        weights, *where = map(str, key)
+        name = f"prompts{f'-{i + 1}' if i else ''}"
+        mark = "pocket world" if weights == "pocket" else f"{weights} weights"
+        effects = list(_effects(part, by_id))
+        notes = [tasks()[task]["note"] for task in dict.fromkeys(part.task) if "note" in tasks()[task]]
+        text = [TEXT, *([RANDOM] if weights == "random" else []), *notes, f"Measured on {', '.join(where)}."]
+        pictures = [_picture(effects, name, f"{', '.join(where)} · {mark}")] if effects else []
+        tables = [_scores(part, name, mark), *([_effect_table(effects, name)] if effects else [])]
+        tables += [] if weights == "pocket" else list(_published(part, name))
+        yield View(name, f"Order of the prompt, {mark}", text, tables, pictures)
+
+
+def _scores(frame: pd.DataFrame, name: str, mark: str) -> Table:
+    lines = []
+    for key, part in frame.groupby(["task", "order", "way"], sort=False):
+        task, order, way = map(str, key)
+        for _, own in part.groupby("cell", sort=False):
+            value = own.set_index("metric")
+            first = own.iloc[0]
+            lines.append(
+                {
+                    "task": tasks()[task]["label"],
+                    "order": order,
+                    "answer": way,
+                    "model": first.label,
+                    "items": f"{first.docs:.0f}",
+                    **{
+                        metric: f"{100 * value.value[metric]:.1f} ± {100 * value.stderr[metric]:.1f} "
+                        f"({100 * value.chance[metric]:.1f}, {100 * value.fixed[metric]:.1f})"
+                        for metric in orders.METRICS
+                    },
+                    "unreadable": f"{value.value.unparsed:.0f}",
+                }
+            )
+    ways = "; ".join(f"{way}: {what}" for way, what in WAYS.items())
+    note = (
+        f"Percent ± standard error (what a guess gives, what always the best one label gives). {ways}. macro_f1: "
+        "the mean of the labels' F1."
+    )
+    return Table(name, f"Scores by order, {mark}", pd.DataFrame(lines), note)
+
+
+def _effects(frame: pd.DataFrame, records: dict[str, Record]) -> Iterator[dict[str, Any]]:
+    for key, part in frame.groupby(["task", "way", "label", "data"], sort=False):
+        task, way, *_ = map(str, key)
+        cells = part.drop_duplicates("order").set_index("order")
+        for first, second in tasks()[task]["effects"]:
+            if first in cells.index and second in cells.index:
+                one, other = (records[cells.cell[order]].samples["items"] for order in (first, second))
+                found = orders.effect(one, other, len(tasks()[task]["labels"]), tasks()[task]["metric"])
+                yield {"task": task, "way": way, "orders": (first, second), "row": cells.loc[first], "effect": found}
+
+
+def _effect_table(effects: Sequence[dict[str, Any]], name: str) -> Table:
+    lines = []
+    for own in effects:
+        entry, found = tasks()[own["task"]], own["effect"]
+        lines.append(
+            {
+                "task": entry["label"],
+                "metric": entry["metric"],
+                "answer": own["way"],
+                "model": own["row"].label,
+                "orders": f"{own['orders'][1]} minus {own['orders'][0]}",
+                "difference": f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})",
+                "only first": found.first_only,
+                "only second": found.second_only,
+                "p": f"{found.p:.3f}" if found.p >= 0.0005 else "<0.001",
+            }
+        )
+    return Table(f"{name}-effects", "What the order does", pd.DataFrame(lines), EFFECT)
+
+
+def _picture(effects: Sequence[dict[str, Any]], name: str, footer: str) -> Picture:
+    """A panel a way of answering: for each task and pair of orders a point a model."""
+    panels = []
+    for way, group in itertools.groupby(sorted(effects, key=lambda own: own["way"]), key=lambda own: own["way"]):
+        own = list(group)
+        places = list(dict.fromkeys((e["task"], e["orders"]) for e in own))
+        labels = list(dict.fromkeys(e["row"].label for e in own))
+        series = []
+        for i, label in enumerate(labels):
+            points = [e for e in own if e["row"].label == label]
+            shift = 0.12 * (i - (len(labels) - 1) / 2)
+            x = [places.index((e["task"], e["orders"])) + shift for e in points]
+            y, low, high = ([100 * getattr(e["effect"], k) for e in points] for k in ("difference", "low", "high"))
+            series.append(Series(label, points[0]["row"].family, x, y, low, high, joined=False))
+        names = [_place(task, pair) for task, pair in places]
+        panels.append(Panel(f"Answered by: {WAYS[way]}", "", "percentage points", series, x_names=names, signed=True))
+    return Picture(f"{name}-effects", "Question first minus text first, 95 % intervals", panels, footer)
+
+
+def _place(task: str, pair: tuple[str, str]) -> str:
+    more = pair[0].partition(", ")[2]
+    return f"{tasks()[task]['label']} {tasks()[task]['metric']}" + (f"\n{more}" if more else "")
+
+
+def _published(frame: pd.DataFrame, name: str) -> Iterator[Table]:
+    """The paper's two tables, both versions, with a column a model of ours for each order of its prompt."""
+    published = paper.table("prompts")
+    names = {entry["published"]: (task, entry) for task, entry in tasks().items() if "published" in entry}
+    for source, rows in published.groupby("source", sort=False):
+        lines = []
+        for asked, theirs in rows.groupby("task", sort=False):
+            task, entry = names[asked]
+            line = {"task": asked, "metric": theirs.metric.iloc[0]}
+            for row in theirs.to_dict("records"):
+                line[f"{row['system']}, {row['prompt_style'].partition(' (')[0]}"] = row["value"]
+            ours = frame[(frame.task == task) & (frame.metric == entry["metric"])]
+            for row in ours.to_dict("records"):
+                score = f"{100 * row['value']:.1f} ± {100 * row['stderr']:.1f}"
+                line[f"{row['label']}, {row['order']}, {row['way']}"] = score
+            lines.append(line)
+        number = str(source).replace("arXiv:2305.13048", "the paper's ")
+        note = "Percent; ours with their standard error, on the items and the weights named above."
+        slug = "".join(c for c in str(source).partition("13048")[2].lower() if c.isalnum())
+        yield Table(
+            f"{name}-{slug}", f"{number[0].upper()}{number[1:]}, ours beside it", pd.DataFrame(lines).fillna("-"), note
+        )

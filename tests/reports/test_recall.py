@@ -1,0 +1,68 @@
+"""Recall's views: the rate is chosen by the loss and not by the accuracy; floors and bytes stand beside."""
+
+from typing import Any
+
+import pytest
+
+from reports import recall, rows
+from reports.record import Record
+from rwkv_core import load
+from tests.reports.test_page import PROVENANCE
+
+
+def record(
+    model: str, task: str, size: int, rate: float, seed: int, accuracy: float, loss: float, **more: Any
+) -> Record:
+    spec = load.find(model, weights=f"fresh:{seed}")
+    params = {"task": task, "size": size, "learning_rate": rate, "token_shift": False, "shuffled": False, "steps": 9}
+    cell = {
+        "id": f"recall-{model}-{task}-{size}-{rate}-{seed}-{more}",
+        "experiment": "recall",
+        "version": 1,
+        "model": {**vars(spec), "architecture": dict(spec.architecture)},
+        "device": "cpu",
+        "dtype": "float32",
+        "params": {**params, **more},
+    }
+    metrics = {"loss": loss, "accuracy": accuracy, "chance": 0.01, "majority": 0.02, "rule": 1 / size, "docs": 10}
+    metrics |= {"tokens": 2 * size + 3, "state_bytes": 640, "parameters": 43840}
+    return Record(cell, "ok", metrics, {"loss": [], "right": []}, provenance=PROVENANCE)
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    found = []
+    for task, scores in (("query_first", (0.9, 0.7)), ("query_last", (0.2, 0.4))):
+        for seed, score in enumerate(scores):
+            found.append(record("recall-rwkv4", task, 16, 0.01, seed, score, 0.5))
+            found.append(record("recall-rwkv4", task, 16, 0.03, seed, 1.0, 0.9))  # right by luck, by a larger loss
+            found.append(record("recall-attention", task, 16, 0.01, seed, 0.95, 0.1, token_shift=True))
+    return found
+
+
+def test_the_rate_of_the_lowest_loss_is_shown_with_mean_range_and_floors(records: list[Record]) -> None:
+    (view,) = recall.views(rows.from_records(records))
+    tables = {table.name: table.frame for table in view.tables}
+    line = tables["recall"].set_index(["task", "model"]).loc[("query_first", "RWKV-4, 2 layers")]
+    assert (line["accuracy"], line["least and largest"], line["seeds"], line["rate"]) == (
+        "80.0",
+        "70.0-90.0",
+        2,
+        "0.01 (edge)",
+    )
+    assert (line["rule of thumb"], line["state or cache, bytes"]) == ("6.2", "640")
+    orders = tables["recall-orders"].set_index("model")
+    assert orders.loc["RWKV-4, 2 layers", "what the order gives"] == "+50.0"
+    assert orders.loc["attention, 2 layers + token shift", "what the order gives"] == "+0.0"
+    assert tables["recall-sweep"].set_index(["task", "mixer"]).loc[("query_last", "RWKV-4, 2 layers"), "rate 0.03"] == (
+        "0.900, 100.0"
+    )
+    first, last = view.pictures[0].panels
+    series = {line.label: line for line in first.series}
+    assert series["RWKV-4, 2 layers"].y == pytest.approx([80.0]) and series["rule of thumb"].y == pytest.approx([6.25])
+    assert last.title.startswith("Pairs, then key")
+    view.pictures[0].draw()
+
+
+def test_nothing_trained_no_section() -> None:
+    assert list(recall.views([])) == []
