@@ -24,6 +24,7 @@ WAYS = {
     "score": "the label whose words are likeliest after the prompt (their probability, whatever their length)",
     "generate": "a label found in a greedily generated text",
 }
+HOW = {"score": "The labels' words scored", "generate": "A text generated, a label found in it"}
 TEXT = (
     "Each item is asked with the question after the text, and before it (paper v2, App. L). Where the question comes "
     "last, a model with a state has read the text without knowing what will be asked; a Transformer can look back in "
@@ -138,7 +139,7 @@ def _picture(effects: Sequence[dict[str, Any]], name: str, footer: str) -> Pictu
             y, low, high = ([100 * getattr(e["effect"], k) for e in points] for k in ("difference", "low", "high"))
             series.append(Series(label, points[0]["row"].family, x, y, low, high, joined=False))
         names = [_place(task, pair) for task, pair in places]
-        panels.append(Panel(f"Answered by: {WAYS[way]}", "", "percentage points", series, x_names=names, signed=True))
+        panels.append(Panel(HOW[way], "", "percentage points", series, x_names=names, signed=True))
     return Picture(f"{name}-effects", "Question first minus text first, 95 % intervals", panels, footer)
 
 
