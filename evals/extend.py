@@ -57,9 +57,9 @@ def run(
     stages = schedules()[schedule]
     last = stages[-1]["window"]
     reach = reach or last
-    limit = model.spec.max_tokens or reach
-    if limit < max(last, reach):
-        raise Unsupported(f"{model.spec.name} has {limit} learned positions, not {max(last, reach)}")
+    limit, longest = model.spec.max_tokens, max(last, reach)
+    if limit is not None and limit < longest:
+        raise Unsupported(f"{model.spec.name} has {limit} learned positions, not {longest}")
     check_trainable(model)
     model = copy.deepcopy(model)
     encode, end = corpus.codec(model, tokenizer)

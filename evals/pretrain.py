@@ -66,9 +66,7 @@ def run(
     speed, and how often the text was passed over; samples: the loss of each step. Raises BadInput for weights that are
     not fresh or not in float32.
     """
-    check_trainable(model)
-    if not model.spec.fresh:
-        raise BadInput(f"{model.spec.name}: training starts from fresh weights; write `weights: fresh:SEED`")
+    check_fresh(model)
     if batch % processes:
         raise BadInput(f"a batch of {batch} windows cannot be shared evenly by {processes} processes")
     model = copy.deepcopy(model)  # other cells begin with the same fresh weights
@@ -95,6 +93,13 @@ def run(
         "train_s": sum(seconds),
     }
     return metrics, {"loss": [round(loss, 6) for loss in losses]}
+
+
+def check_fresh(model: LanguageModel) -> None:
+    """Raises BadInput for weights that are not as training begins, or not trainable."""
+    check_trainable(model)
+    if not model.spec.fresh:
+        raise BadInput(f"{model.spec.name}: training starts from fresh weights; write `weights: fresh:SEED`")
 
 
 def check_trainable(model: LanguageModel) -> None:

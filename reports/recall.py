@@ -11,7 +11,16 @@ from reports.rows import Row
 from reports.tables import Table
 from reports.views import View
 
-RUN = ["mixer", "task", "size", "tokens", "steps", "machine", "device"]  # what seeds and rates are compared within
+RUN = [
+    "mixer",
+    "task",
+    "size",
+    "alphabet",
+    "tokens",
+    "steps",
+    "machine",
+    "device",
+]  # what seeds and rates are compared within
 TITLES = {
     "mqar": "Every key again: its value (MQAR)",
     "query_first": "Key, then pairs: its value",

@@ -196,6 +196,7 @@ def _recall(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {
         "size": params["size"],
+        "alphabet": params["alphabet"],
         "rate": params["learning_rate"],
         "shift": params["token_shift"],
         "shuffled": params["shuffled"],

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals import files
-from evals.pretrain import check_trainable, work_folder
+from evals.pretrain import check_fresh, work_folder
 from evals.recall.sequences import MARKS, NEEDS, TASKS, Sequences
 from evals.training import Recipe, train
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf
@@ -73,17 +73,15 @@ def run(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train on new sequences at every step, and score others. task, size: see evals/recall/sequences.py. length: of
     mqar's sequences, 0 for four tokens a pair. alphabet: how many keys and how many values there are to pair, 0 for
-    half the vocabulary each. token_shift: before every sublayer of a Pythia-shaped model, as RWKV-4
-    has it. test: sequences that are scored. shuffled: train on other sequences' answers, as a control that
-    must score chance. work: see pretrain.
+    half the vocabulary each. token_shift: before every sublayer of a Pythia-shaped model, as RWKV-4 has it. test:
+    sequences that are scored. shuffled: train on other sequences' answers, as a control that must score chance. work:
+    see pretrain.
 
     Returns the loss at the end (over the last twentieth of the steps, whose sequences were new), the accuracy over all
     asked-for tokens of others, the floors, and the state's bytes; samples: the loss of each step, and of each test
     sequence the share that was `right`. Raises BadInput where the vocabulary or the length is too small.
     """
-    check_trainable(model)
-    if not model.spec.fresh:
-        raise BadInput(f"{model.spec.name}: training starts from fresh weights; write `weights: fresh:SEED`")
+    check_fresh(model)
     vocabulary = model.spec.vocab_size
     length = length or 4 * size
     _check(model, task, size, length, alphabet)

@@ -32,9 +32,8 @@ class Sequences:
     @property
     def majority(self) -> float:
         """Of always the most frequent right token."""
-        return float(
-            np.unique(self.targets[self.targets >= 0], return_counts=True)[1].max() / (self.targets >= 0).sum()
-        )
+        asked = self.targets[self.targets >= 0]
+        return float(np.unique(asked, return_counts=True)[1].max() / len(asked))
 
 
 def mqar(rng: np.random.Generator, count: int, size: int, length: int, vocabulary: int, alphabet: int) -> Sequences:

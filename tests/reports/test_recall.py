@@ -14,7 +14,15 @@ def record(
     model: str, task: str, size: int, rate: float, seed: int, accuracy: float, loss: float, **more: Any
 ) -> Record:
     spec = load.find(model, weights=f"fresh:{seed}")
-    params = {"task": task, "size": size, "learning_rate": rate, "token_shift": False, "shuffled": False, "steps": 9}
+    params = {
+        "task": task,
+        "size": size,
+        "learning_rate": rate,
+        "token_shift": False,
+        "shuffled": False,
+        "steps": 9,
+        "alphabet": 0,
+    }
     cell = {
         "id": f"recall-{model}-{task}-{size}-{rate}-{seed}-{more}",
         "experiment": "recall",
