@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same a second time.
@@ -90,7 +91,8 @@ class Picture:
         height = rows * (PANEL_INCHES[1] + 0.22 * legend_lines) + 0.7
         with matplotlib.rc_context(STYLE):
             width = columns * PANEL_INCHES[0] if columns > 1 else LONE_INCHES
-            figure = Figure(figsize=(width, height), layout="constrained")
+            layout = ConstrainedLayoutEngine(w_pad=0.12)  # inches; ticks may widen once laid out
+            figure = Figure(figsize=(width, height), layout=layout)
             FigureCanvasAgg(figure)
             figure.suptitle(self.title, fontsize=12, fontweight="bold", x=0.01, ha="left")
             axes = figure.subplots(rows, columns, squeeze=False).flatten()
@@ -139,6 +141,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
                 ax.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
     if panel.x_names:
         ax.set_xticks(range(len(panel.x_names)), panel.x_names, rotation=30, ha="right")
+        ax.set_xlim(-0.6, len(panel.x_names) - 0.4)  # so that few names are not spread over all the width
     if panel.signed:
         ax.axhline(0, color="#555555", linewidth=0.8)
     elif not panel.log_y:
