@@ -19,6 +19,7 @@ import yaml
 from bench import inference, kernels, peers
 from evals import context, extend, pretrain
 from evals.prompts import run as prompts
+from evals.recall import needles
 from evals.recall import run as recall
 from evals.zeroshot import run as zeroshot
 from rwkv_core import load
@@ -34,6 +35,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "context": context,
     "extend": extend,
     "recall": recall,
+    "needles": needles,
 }
 
 DEVICES = ("cpu", "cuda")

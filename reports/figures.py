@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,6 +38,7 @@ STYLE: Any = {
     "svg.hashsalt": "rwkv-bench",  # the same data, the same file
 }
 PANEL_INCHES = (5.6, 3.6)
+GRID_INCHES = 2.7  # the height of a heat map, which has no legend
 LONE_INCHES = 8.4  # the width of a figure with a single panel
 
 
@@ -75,20 +77,34 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class HeatMap:
+    """Percentages [y][x] on a grid of named places, drawn with their numbers; None where there is none."""
+
+    title: str
+    x_title: str
+    y_title: str
+    x_names: Sequence[str]
+    y_names: Sequence[str]
+    percent: Sequence[Sequence[float | None]]
+
+
+@dataclass(frozen=True)
 class Picture:
     """A figure of the report: file name, title, panels, and the line that says what it was measured on."""
 
     name: str
     title: str
-    panels: list[Panel]
+    panels: Sequence[Panel | HeatMap]
     footer: str
+    columns: int = 0  # 0: two panels a row, three where there are many
 
     def draw(self) -> Figure:
-        """Panels side by side, two a row (three where many); each legend below its panel, where it hides nothing."""
-        columns = 3 if len(self.panels) > 6 else min(2, len(self.panels))
+        """Panels side by side; each legend below its panel, where it hides nothing."""
+        columns = self.columns or (3 if len(self.panels) > 6 else min(2, len(self.panels)))
         rows = -(-len(self.panels) // columns)
-        legend_lines = max(-(-len(panel.series) // 3) for panel in self.panels)
-        height = rows * (PANEL_INCHES[1] + 0.22 * legend_lines) + 0.7
+        legend_lines = max(-(-len(panel.series) // 3) if isinstance(panel, Panel) else 0 for panel in self.panels)
+        grids = all(isinstance(panel, HeatMap) for panel in self.panels)
+        height = rows * (GRID_INCHES if grids else PANEL_INCHES[1] + 0.22 * legend_lines) + 0.7
         with matplotlib.rc_context(STYLE):
             width = columns * PANEL_INCHES[0] if columns > 1 else LONE_INCHES
             layout = ConstrainedLayoutEngine(w_pad=0.12)  # inches; ticks may widen once laid out
@@ -97,7 +113,10 @@ class Picture:
             figure.suptitle(self.title, fontsize=12, fontweight="bold", x=0.01, ha="left")
             axes = figure.subplots(rows, columns, squeeze=False).flatten()
             for ax, panel in zip(axes, self.panels, strict=False):
-                _draw_panel(ax, panel)
+                ax.set_title(panel.title, loc="left")
+                ax.set_xlabel(panel.x_title)
+                ax.set_ylabel(panel.y_title)
+                _draw_lines(ax, panel) if isinstance(panel, Panel) else _draw_grid(ax, panel)
             for ax in axes[len(self.panels) :]:
                 ax.set_visible(False)
             figure.supxlabel(self.footer, fontsize=7.5, color="#555555", x=0.01, ha="left")
@@ -112,10 +131,18 @@ def _span_a_decade(axis: Axis) -> None:
         axis.set_view_interval(low / missing**0.5, high * missing**0.5, ignore=True)
 
 
-def _draw_panel(ax: Axes, panel: Panel) -> None:
-    ax.set_title(panel.title, loc="left")
-    ax.set_xlabel(panel.x_title)
-    ax.set_ylabel(panel.y_title)
+def _draw_grid(ax: Axes, panel: HeatMap) -> None:
+    values = np.array(panel.percent, dtype=float)
+    ax.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    ax.grid(False)
+    ax.set_xticks(range(len(panel.x_names)), panel.x_names)
+    ax.set_yticks(range(len(panel.y_names)), panel.y_names)
+    for (y, x), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            ax.text(x, y, f"{value:.0f}", ha="center", va="center", color="black" if value > 50 else "white")
+
+
+def _draw_lines(ax: Axes, panel: Panel) -> None:
     seen: dict[str, int] = {}
     for i, series in enumerate(panel.series):
         _, colour, marker = FAMILIES.get(series.family, (series.family, "#000000", "x"))

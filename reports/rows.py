@@ -16,6 +16,7 @@ Row = dict[str, Any]
 
 OLDEST = {"pretrain": 2, "context": 2, "extend": 2}  # versions of experiments that are read
 OUTDATED = "measured by an older version of this experiment, which kept less; `rwkv-bench run` measures it again"
+DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
 MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its curve
 
 
@@ -210,6 +211,20 @@ def _recall(record: Record) -> Iterator[Row]:
     yield {"metric": "state_bytes", "value": metrics["state_bytes"], **shared}
 
 
+def _needles(record: Record) -> Iterator[Row]:
+    metrics = record.metrics
+    shared = {"length": record.cell["params"]["length"], "window": metrics["trained_tokens"]}
+    shares: dict[float | None, list[float]] = {None: [item["share"] for item in record.samples["items"]]}
+    for item in record.samples["items"]:
+        if item["depth"] is not None:
+            shares.setdefault(round(item["depth"] * (DEPTHS - 1)) / (DEPTHS - 1), []).append(item["share"])
+    for depth, own in shares.items():
+        error = statistics.stdev(own) / math.sqrt(len(own)) if len(own) > 1 else None
+        value = {"metric": "needle", "value": statistics.fmean(own), "stderr": error, "depth": depth, "docs": len(own)}
+        yield {**value, "chance": metrics["chance"], "named": metrics["named"], **shared}
+    yield {"metric": "state_bytes", "value": metrics["state_bytes"], **shared}
+
+
 _VALUES = {
     "inference": _inference,
     "kernels": _race,
@@ -220,4 +235,5 @@ _VALUES = {
     "context": _context,
     "extend": _extend,
     "recall": _recall,
+    "needles": _needles,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -23,12 +23,6 @@ SHAPE_ONLY = False
 GROWS = ()
 
 UNTIL = ["\n\n"]  # a generated answer ends there, unless it reasons
-
-
-class Request(NamedTuple):
-    """As lm-eval hands them over."""
-
-    args: tuple[Any, ...]
 
 
 def run(
@@ -76,7 +70,7 @@ def run(
 
 def _scored(asker: Adapter, task: tasks.Task, prompts: Sequence[str]) -> list[dict[str, Any]]:
     words = [(number, f" {word}") for number, label in enumerate(task.labels) for word in task.answers[label]]
-    found = iter(asker.loglikelihood([Request((prompt, word)) for prompt in prompts for _, word in words]))
+    found = iter(asker.score([(prompt, word) for prompt in prompts for _, word in words]))
     items = []
     for _ in prompts:
         row = np.full(len(task.labels), -np.inf)
@@ -92,7 +86,7 @@ def _generated(asker: Adapter, task: tasks.Task, wording: tasks.Order, prompts: 
             f"{asker.spec.name}: a window of {asker.max_length} has no room for {task.new_tokens} new tokens"
         )
     options = {"until": [] if wording.reasoning else UNTIL, "max_gen_toks": task.new_tokens}
-    texts = asker.generate_until([Request((prompt, options)) for prompt in prompts])
+    texts = asker.generate([(prompt, options) for prompt in prompts])
     labels = [answers.parse(text, task.answers, wording.reasoning) for text in texts]
     return [
         {"answer": None if label is None else task.labels.index(label), "text": text}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,12 @@ class Adapter(TemplateLM):
         return [*self.prefix, *before], after
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood, greedy) of each request's continuation. Raises BadInput for text without tokens."""
-        self.codec.check([text for instance in requests for text in instance.args])
-        return self._answer([self._request(*self.pair(*instance.args)) for instance in requests])
+        return self.score([instance.args for instance in requests])
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """(log-likelihood, greedy) of each context's continuation. Raises BadInput for text without tokens."""
+        self.codec.check([text for pair in pairs for text in pair])
+        return self._answer([self._request(*self.pair(*pair)) for pair in pairs])
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         return self._answer([self._request(context, continuation) for _, context, continuation in requests])
@@ -151,6 +154,9 @@ class Adapter(TemplateLM):
         raise BadInput(ROLLING)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Greedy text after each context, up to the first of its stop strings."""
-        self.codec.check([instance.args[0] for instance in requests])
-        return generate_until(self, [instance.args for instance in requests])
+        return self.generate([instance.args for instance in requests])
+
+    def generate(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+        """Greedy text after each context, by lm-eval's generation arguments. Raises BadInput as `score` does."""
+        self.codec.check([context for context, _ in requests])
+        return generate_until(self, requests)

@@ -134,10 +134,10 @@ def test_a_key_is_always_right_and_both_ways_keep_every_item(
     from evals.zeroshot.adapter import Adapter
 
     def score(self: Any, requests: Any) -> list[tuple[float, bool]]:
-        return [(float(word.strip() == right(prompt)) - 2, False) for prompt, word in (r.args for r in requests)]
+        return [(float(word.strip() == right(prompt)) - 2, False) for prompt, word in requests]
 
-    monkeypatch.setattr(Adapter, "loglikelihood", score)
-    monkeypatch.setattr(Adapter, "generate_until", lambda self, rs: [f"It is {right(r.args[0])}." for r in rs])
+    monkeypatch.setattr(Adapter, "score", score)
+    monkeypatch.setattr(Adapter, "generate", lambda self, asked: [f"It is {right(prompt)}." for prompt, _ in asked])
     asked = {"device": "cpu", "task": "rte", "order": "question first", "data": folder(tmp_path, rows)}
     metrics, samples = run.run(model(), way=way, tokenizer=str(tokenizer), **asked)  # type: ignore[arg-type]
     assert metrics["docs"] == 12 and metrics["unparsed"] == 0
@@ -149,7 +149,7 @@ def test_what_cannot_be_read_is_kept_and_counted(
 ) -> None:
     from evals.zeroshot.adapter import Adapter
 
-    monkeypatch.setattr(Adapter, "generate_until", lambda self, rs: ["", "yes and no", "entailment"])
+    monkeypatch.setattr(Adapter, "generate", lambda self, rs: ["", "yes and no", "entailment"])
     found = {"device": "cpu", "task": "rte", "order": "text first", "data": folder(tmp_path, [RTE] * 3)}
     metrics, samples = run.run(model(), way="generate", tokenizer=str(tokenizer), **found)  # type: ignore[arg-type]
     assert metrics["unparsed"] == 2 and [item["answer"] for item in samples["items"]] == [None, None, 0]

@@ -1,0 +1,91 @@
+"""The needles experiment: a fact somewhere in a long text, asked for at its end, of models that are trained."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+
+from evals import files
+from evals.recall.haystacks import TASKS, Needle
+from rwkv_core.spec import AtLeast, LanguageModel, OneOf, Unsupported
+
+if TYPE_CHECKING:
+    from evals.zeroshot.adapter import Adapter
+
+VERSION = 1
+ALONE = False  # scores are not times
+SHAPE_ONLY = False
+GROWS = ()
+
+CONTROL = re.compile(r"[\x00-\x1f]")
+
+
+def run(
+    model: LanguageModel,
+    *,
+    device: str,
+    task: Annotated[str, OneOf(lambda: TASKS)],
+    length: Annotated[int, AtLeast(32)],
+    docs: Annotated[int, AtLeast(2)] = 100,
+    tokenizer: str = "own",
+    seed: Annotated[int, AtLeast(0)] = 0,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Hide a fact in texts of at most `length` tokens, the question and room for the answer included (RULER counts
+    without the first words of the answer, which it gives). task: see evals/recall/haystacks.py. The model reads on
+    beyond the window it was trained on, where its architecture can: nothing is cut.
+
+    Returns the accuracy, the floors, and the bytes of the state or cache at that length; samples: `items`, each with
+    its depth (0 to 1, None where the answer stands in no one place), the share of its answers that was given, and the
+    answer. Raises Unsupported where the architecture or the task ends before that length.
+    """
+    from evals.zeroshot.adapter import adapter  # here, because it imports lm-eval
+
+    asker = adapter(model, device, tokenizer, "v0.4", label=f"{task} {length} {model.spec.label}")
+    needles = TASKS[task](asker.codec.encode, length, docs, seed)
+    tokens = max(len(asker.codec.encode(needle.prompt)) for needle in needles)
+    asker.max_length = max(length, tokens + needles[0].new_tokens)  # RULER counts without the answer's first words
+    if model.spec.max_tokens and asker.max_length > model.spec.max_tokens:
+        raise Unsupported(f"{model.spec.name} has {model.spec.max_tokens} positions, and {asker.max_length} are needed")
+    items = _scored(asker, needles) if needles[0].choices else _generated(asker, needles)
+    itemsize = next(p for _, p in model.named_parameters()).itemsize
+    metrics = {
+        "docs": len(needles),
+        "accuracy": statistics.fmean(item["share"] for item in items),
+        "chance": statistics.fmean(needle.chance for needle in needles),
+        "named": statistics.fmean(needle.named for needle in needles),
+        "tokens": tokens,
+        "trained_tokens": model.spec.context_length,
+        "state_bytes": model.spec.state_bytes(length, itemsize),
+        **dict(asker.counts),
+        "parameters": sum(p.numel() for _, p in model.named_parameters()),
+    }
+    return metrics, {"items": items}
+
+
+def _scored(asker: Adapter, needles: Sequence[Needle]) -> list[dict[str, Any]]:
+    """The likeliest of the choices after the prompt."""
+    answers = iter(asker.score([(needle.prompt, choice) for needle in needles for choice in needle.choices]))
+    items = []
+    for needle in needles:
+        likely = [next(answers)[0] for _ in needle.choices]
+        chosen = needle.choices[int(np.argmax(likely))]
+        items.append({"depth": needle.depth, "share": float(chosen in needle.answers), "answer": chosen})
+    return items
+
+
+def _generated(asker: Adapter, needles: Sequence[Needle]) -> list[dict[str, Any]]:
+    """RULER's rule: the share of the answers that the text holds, whatever else it says."""
+    asked = [(needle.prompt, {"until": [], "max_gen_toks": needle.new_tokens}) for needle in needles]
+    items = []
+    for needle, text in zip(needles, asker.generate(asked), strict=True):
+        said = CONTROL.sub("\n", text).lower()
+        share = statistics.fmean(answer.lower() in said for answer in needle.answers)
+        items.append({"depth": needle.depth, "share": share, "answer": text})
+    return items
+
+
+FILES = {"tokenizer": files.tokenizer}

@@ -1,0 +1,92 @@
+"""Views of the needles: how often a fact is found, by the text's length and the fact's depth, bytes beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from reports.figures import FAMILIES, HeatMap, Picture
+from reports.rows import Row
+from reports.tables import Table, mebibytes
+from reports.views import View
+
+WHERE = ["weights", "machine", "device", "dtype"]
+TITLES = {
+    "pocket_passkey": "One thing put into one room, nothing else put anywhere (pocket world)",
+    "pocket_needle": "One thing put into a room, among many others (pocket world)",
+    "niah_single_1": "One number among sentences that repeat (RULER niah_single_1)",
+    "niah_multikey_2": "One number among many under other keys (RULER niah_multikey_2)",
+    "niah_multikey_3": "The same with identifiers (RULER niah_multikey_3)",
+    "fwe": "The three most frequent words (RULER fwe)",
+}
+TEXT = (
+    "A fact stands once in a long text, at the depth shown (0 %: at its start, 100 %: just before the question), and "
+    "is asked for at the end. A cache keeps every token and grows with the text; a state must have kept the fact "
+    "without knowing that it will be asked for, in the bytes shown. RULER's tasks are lm-eval's, with the model's own "
+    "tokenizer: of a generated text counts the share of the answers that it holds. The pocket world's question is "
+    "scored over all its rooms. Models read on beyond the window they were trained on, as far as their positions go."
+)
+RANDOM = "RANDOM WEIGHTS: nothing can be found; it shows that the way works, and nothing about the models."
+
+
+def views(measured: Sequence[Row]) -> Iterator[View]:
+    """One section for each kind of weights and machine; nothing where nothing was hidden."""
+    frame = pd.DataFrame([row for row in measured if row["experiment"] == "needles" and row["metric"] != "status"])
+    if frame.empty:
+        return
+    frame["family"] = pd.Categorical(frame.family, list(dict.fromkeys([*FAMILIES, *frame.family])))
+    frame = frame.sort_values(["family", "window", "length"], kind="stable")
+    for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
+        weights, *where = map(str, key)
+        name = f"needles{f'-{i + 1}' if i else ''}"
+        text = [TEXT, *([RANDOM] if weights == "random" else []), f"Measured on {', '.join(where)}."]
+        tasks = [task for task in TITLES if (part[part.depth.notna()].task == task).any()]
+        footer = f"{', '.join(where)} · {weights} weights"
+        pictures = [_picture(part[part.task == task], task, f"{name}-{task}", footer) for task in tasks]
+        yield View(name, f"A fact in a long text, {weights} weights", text, [_table(part, name)], pictures)
+
+
+def _picture(frame: pd.DataFrame, task: str, name: str, footer: str) -> Picture:
+    panels = []
+    for label, own in frame.groupby("label", sort=False):
+        grid = own[own.depth.notna()].pivot_table("value", "depth", "length")
+        held = own[own.metric == "state_bytes"].set_index("length").value
+        trained = f"trained on windows of {own.window.iloc[0]:.0f}"
+        panels.append(
+            HeatMap(
+                f"{label}, {trained}",
+                "tokens, and the bytes of the state or cache",
+                "depth",
+                [f"{length:.0f}\n{mebibytes(held[length])}" for length in grid.columns],
+                [f"{100 * depth:.0f} %" for depth in grid.index],
+                [[None if pd.isna(v) else 100 * v for v in row] for row in grid.to_numpy()],
+            )
+        )
+    return Picture(name, TITLES[task], panels, footer, columns=min(2, len(panels)))
+
+
+def _table(frame: pd.DataFrame, name: str) -> Table:
+    lines = []
+    for key, own in frame.groupby(["task", "label", "length"], sort=False):
+        task, label, length = key
+        (whole,) = own[(own.metric == "needle") & own.depth.isna()].to_dict("records")
+        (held,) = own[own.metric == "state_bytes"].value
+        lines.append(
+            {
+                "task": task,
+                "model": label,
+                "trained on": f"{whole['window']:.0f}",
+                "tokens": length,
+                "found": f"{100 * whole['value']:.1f} ± {100 * whole['stderr']:.1f}",
+                "texts": f"{whole['docs']:.0f}",
+                "chance": f"{100 * whole['chance']:.1f}",
+                "any named": f"{100 * whole['named']:.1f}",
+                "state or cache": mebibytes(held),
+            }
+        )
+    note = (
+        "Percent ± standard error, over all depths. any named: a guess among the answers that the text names. trained "
+        "on: the tokens of a window in training."
+    )
+    return Table(name, "Facts found in long texts", pd.DataFrame(lines), note)

@@ -1,0 +1,146 @@
+"""Needles: the fact stands where it is said to stand, RULER's texts are lm-eval's, and its rule of scoring too."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from evals.recall import haystacks, needles
+from evals.recall.haystacks import DEPTHS, Needle
+from rwkv_core import tokenizer as tokenizers
+from rwkv_core.load import find, load
+from rwkv_core.spec import BadInput, ModelSpec, Unsupported
+from tests.evals.test_tasks import SHAPE
+
+PUT = re.compile(r"(\w+) put the ([\w ]+) into the (\w+)\.")
+ASKED = re.compile(r"The ([\w ]+) of (\w+) was found in the$")
+
+
+def encode(text: str) -> list[int]:
+    return [len(word) for word in re.findall(r" ?\w+|\W", text)]
+
+
+@pytest.mark.parametrize("length", [64, 300])
+@pytest.mark.parametrize("task", ["pocket_passkey", "pocket_needle"])
+def test_a_pocket_text_says_once_what_it_asks_for(task: str, length: int) -> None:
+    made = haystacks.TASKS[task](encode, length, 40, 0)
+    assert made == haystacks.TASKS[task](encode, length, 40, 0) != haystacks.TASKS[task](encode, length, 40, 1)
+    for number, needle in enumerate(made):
+        asked = ASKED.search(needle.prompt)
+        assert asked
+        told = {at.groups()[:2]: at for at in PUT.finditer(needle.prompt)}
+        found = told[asked[2], asked[1]]
+        room, start = found[3], found.start()
+        assert needle.answers == [f" {room}"] and needle.answers[0] in needle.choices
+        assert needle.prompt[: asked.start()].count(f" {asked[1]} ") == 1  # nothing else is said of that thing
+        assert needle.depth == number % DEPTHS / (DEPTHS - 1)
+        place = start / (asked.start() - len(f"{asked[2]} put the {asked[1]} into the {room}. "))
+        assert place == pytest.approx(needle.depth, abs=0.3 if length == 64 else 0.12)
+        longest = max(len(encode(needle.prompt + choice)) for choice in needle.choices)
+        assert 0.7 * length < longest <= length
+        named = {r.strip() for r in needle.choices if f"{r}." in needle.prompt}
+        assert needle.named == 1 / len(named)
+        if task == "pocket_passkey":
+            assert named == {room} and len(told) == 1
+
+
+def test_texts_among_many_hold_many() -> None:
+    (needle,) = haystacks.TASKS["pocket_needle"](encode, 500, 1, 0)
+    assert len(PUT.findall(needle.prompt)) > 15
+
+
+class Asker:
+    """Answers as it is told."""
+
+    def __init__(self, right: list[Needle], wrong: bool) -> None:
+        self.known = {needle.prompt: needle.answers for needle in right}
+        self.wrong = wrong
+
+    def score(self, pairs: list[tuple[str, str]]) -> list[tuple[float, bool]]:
+        return [(float((choice in self.known[prompt]) != self.wrong), False) for prompt, choice in pairs]
+
+
+def test_an_oracle_scores_all_and_a_liar_nothing() -> None:
+    made = haystacks.TASKS["pocket_needle"](encode, 100, 10, 0)
+    for wrong in (False, True):
+        items = needles._scored(Asker(made, wrong), made)  # type: ignore[arg-type]
+        assert [item["share"] for item in items] == [float(not wrong)] * 10
+        assert [item["depth"] for item in items] == [needle.depth for needle in made]
+
+
+@pytest.fixture(scope="module")
+def encoded(tokenizer: Path) -> Iterator[haystacks.Encode]:
+    """A tokenizer, put in place of any from the hub in lm-eval's own tasks."""
+    pytest.importorskip("wonderwords")
+    ours = tokenizers.read(tokenizer)
+    with pytest.MonkeyPatch.context() as patch:
+        named = haystacks._tokenizer(lambda text: ours.encode(text).ids)
+        patch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: named)
+        yield lambda text: ours.encode(text).ids
+
+
+@pytest.mark.parametrize("task", [*haystacks.RULER, "fwe"])
+def test_ruler_is_lm_evals(task: str, encoded: haystacks.Encode) -> None:
+    from lm_eval.tasks import TaskManager
+
+    length = 1024
+    made = haystacks.TASKS[task](encoded, length, 20, 7)
+    asked = {"tokenizer": "ours", "max_seq_lengths": [length - (haystacks.FREQUENT_TOKENS if task == "fwe" else 0)]}
+    with haystacks._seeded(7):
+        (theirs,) = TaskManager(metadata=asked).load(["ruler_fwe" if task == "fwe" else task])["tasks"].values()
+    theirs.build_all_requests(limit=20, rank=0, world_size=1)
+    for needle, instance in zip(made, theirs.instances, strict=True):
+        assert (needle.prompt, needle.new_tokens) == (instance.args[0], instance.args[1]["max_gen_toks"])
+        assert list(needle.answers) == instance.doc["outputs"]
+
+
+@pytest.mark.parametrize("task", haystacks.RULER)
+def test_a_depth_is_the_place_of_the_answers_line(task: str, encoded: haystacks.Encode) -> None:
+    for needle in haystacks.TASKS[task](encoded, 1024, 10, 0):
+        _, *lines, _ = needle.prompt.split("\n")
+        assert needle.depth is not None
+        assert f": {needle.answers[0]}." in lines[round(needle.depth * (len(lines) - 1))]
+        assert needle.named == (1 if task == "niah_single_1" else 1 / len(lines))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4\x01 2", "it is 42.", "ABC then 42", "42 abc", "abc", "4 2", " aBc\n", "abcd", "none of them"]
+)
+def test_a_text_scores_as_in_lm_eval(text: str) -> None:
+    pytest.importorskip("wonderwords")
+    (common,) = haystacks._modules("common_utils")
+    needle = Needle("?", ["42", "Abc"], 0.5, 0.0, 0.0, new_tokens=4)
+    asker = SimpleNamespace(generate=lambda asked: [text for _ in asked])
+    (item,) = needles._generated(asker, [needle])  # type: ignore[arg-type]
+    theirs = common.process_results({"outputs": list(needle.answers), "max_length": 4096}, [text])
+    assert item["share"] == theirs["4096"]
+
+
+def test_models_read_beyond_their_window_and_nothing_is_cut() -> None:
+    own = load(find("pocket-rwkv4"))
+    metrics, samples = needles.run(own, device="cpu", task="pocket_needle", length=300, docs=10)
+    assert own.spec.context_length == 256 < metrics["tokens"] <= 300 and metrics["truncated"] == 0
+    assert metrics["accuracy"] == pytest.approx(sum(item["share"] for item in samples["items"]) / 10)
+    assert metrics["chance"] == 1 / 20 and metrics["state_bytes"] == own.spec.state_bytes(300)
+
+
+def test_what_cannot_be_read_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unsupported, match="2048 positions, and 4096 are needed"):
+        needles.run(load(find("pocket-opt")), device="cpu", task="pocket_passkey", length=4096, docs=5)
+    with pytest.raises(Unsupported, match=r"niah_single_1: .*at max_seq_length=150"):
+        haystacks.TASKS["niah_single_1"](encode, 150, 2, 0)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks.ruler.prepare_niah", None)
+    with pytest.raises(BadInput, match=r"pip install 'rwkv-bench\[ruler\]'"):
+        haystacks.TASKS["niah_single_1"](encode, 512, 2, 0)
+
+
+def test_generated_answers_of_a_model_are_scored(encoded: haystacks.Encode, tokenizer: Path) -> None:
+    spec = ModelSpec("small", "rwkv4", SHAPE, weights="random:0", context_length=64)  # type: ignore[arg-type]
+    metrics, samples = needles.run(
+        load(spec), device="cpu", task="niah_multikey_2", length=700, docs=3, tokenizer=str(tokenizer)
+    )
+    assert (metrics["accuracy"], metrics["truncated"], metrics["docs"]) == (0.0, 0, 3)
+    assert all(0 <= item["depth"] <= 1 for item in samples["items"])
