@@ -57,6 +57,10 @@ def run(
     data_dir: DataDir = None,
     tokenizer: TokenizerFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure at most this many cells now.")] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(min=1, help="So many cells side by side, sharing the cores or the GPU; what is timed runs alone."),
+    ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured, and stop.")] = False,
 ) -> None:
     """Measure what a matrix asks for and the store does not hold yet.
@@ -75,7 +79,7 @@ def run(
         return
     try:
         with chosen.store.locked():
-            outcome = matrices.execute(chosen, limit)
+            outcome = matrices.execute(chosen, limit, jobs)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; what was measured is in {chosen.store.folder}: the same command goes on", err=True)
         raise typer.Exit(130) from None

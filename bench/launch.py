@@ -1,4 +1,4 @@
-"""Where cells run: here, each alone in a fresh process, or each in several processes together. One signature.
+"""Where cells run: here, side by side, each alone in a fresh process, or each in several processes together.
 
 `python -m bench.launch CELL.json RECORD.json` is the fresh process.
 """
@@ -8,18 +8,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+
+import torch
 
 from bench import run
 from bench.plan import Cell
 from reports.record import Record
 from reports.store import write_atomically
+from rwkv_core.spec import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -45,6 +51,35 @@ def together(cells: Sequence[Cell]) -> Iterator[Record]:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", count, "-m", "bench.launch"]
         with tempfile.TemporaryDirectory(prefix="rwkv-bench-") as folder:
             yield _alone(cell, Path(folder), command)
+
+
+def beside(cells: Sequence[Cell], jobs: int) -> Iterator[Record]:
+    """Cells in `jobs` processes side by side, each with its share of the cores and a model loaded for each cell; the
+    records as they end. Raises BadInput where a process is killed.
+    """
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _enter_pool, (threads,)) as pool:
+        try:
+            for answered in as_completed([pool.submit(_measure, cell) for cell in cells]):
+                yield answered.result()
+        except BrokenProcessPool as error:
+            raise BadInput(
+                f"one of {jobs} processes was killed, perhaps for memory; the same command goes on, with fewer --jobs"
+            ) from error
+        finally:  # nothing to do after an ordinary end
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _enter_pool(threads: int) -> None:
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this one
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # one progress bar is enough; errors are in the records
+    torch.set_num_threads(threads)
+
+
+def _measure(cell: Cell) -> Record:
+    (record,) = run.measure([cell])
+    return record
 
 
 def _alone(cell: Cell, folder: Path, command: Sequence[str]) -> Record:
@@ -92,8 +127,7 @@ def _child(asked: Path, answered: Path) -> None:
     _die_with_parent()
     if os.getppid() == 1:
         sys.exit("the run that started this measurement has ended")
-    cell = Cell.from_dict(json.loads(asked.read_text()))
-    (record,) = run.measure([cell])
+    record = _measure(Cell.from_dict(json.loads(asked.read_text())))
     rank = os.environ.get("RANK")  # torchrun's number of this process among several
     if rank in (None, "0"):
         write_atomically(answered, record.to_json())

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from tqdm import tqdm
@@ -59,8 +60,9 @@ def choose(path: Path, folder: Path | None, only: str, instead: Mapping[str, str
     return Chosen(kept, store, records, damaged)
 
 
-def execute(chosen: Chosen, limit: int | None = None) -> Outcome:
-    """Measure what is pending, smaller cells of a model first, and store each as it ends.
+def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
+    """Measure what is pending, smaller cells of a model first, and store each as it ends. jobs: so many side by side,
+    of those that are not timed.
 
     A cell larger than one of the same model that ran out of memory or failed is not run: it gets
     that status, and the reason. limit: at most so many cells. Raises BadInput where the
@@ -76,25 +78,34 @@ def execute(chosen: Chosen, limit: int | None = None) -> Outcome:
         tqdm.write(f"{path}: kept as {chosen.store.set_aside(path)}", file=sys.stderr)
     tqdm.monitor_interval = 0  # no thread of ours wakes up while something is timed
     with tqdm(total=len(cells), unit="cell", dynamic_ncols=True) as bar:
-        for (_, experiment), group in itertools.groupby(cells, key=lambda cell: (cell.group, cell.experiment)):
-            ordered = sorted(group, key=_size)
-            bar.set_description(f"{experiment} {ordered[0].model.label}")
-            for record in _records(ordered, unfit):
-                chosen.store.write(record)
-                counts[record.status] += 1
-                if record.status in ("oom", "failed"):
-                    unfit.append(record)
-                if record.status == "failed":
-                    failed.append(record)
-                if record.status != "ok":
-                    bar.write(f"{record.status}: {record.id}: {record.error}")
-                bar.update()
+        for record in _measured(cells, jobs, unfit, bar):
+            chosen.store.write(record)
+            counts[record.status] += 1
+            if record.status in ("oom", "failed"):
+                unfit.append(record)
+            if record.status == "failed":
+                failed.append(record)
+            if record.status != "ok":
+                bar.write(f"{record.status}: {record.id}: {record.error}")
+            bar.update()
     return Outcome(counts, failed)
+
+
+def _measured(cells: Sequence[Cell], jobs: int, unfit: Sequence[Record], bar: tqdm[NoReturn]) -> Iterator[Record]:
+    sociable = [cell for cell in cells if jobs > 1 and not EXPERIMENTS[cell.experiment].ALONE and not _divided(cell)]
+    if sociable:
+        bar.set_description(f"{jobs} side by side")
+        yield from launch.beside(sociable, jobs)
+    others = [cell for cell in cells if cell not in sociable]
+    for (_, experiment), group in itertools.groupby(others, key=lambda cell: (cell.group, cell.experiment)):
+        ordered = sorted(group, key=_size)
+        bar.set_description(f"{experiment} {ordered[0].model.label}")
+        yield from _records(ordered, unfit)
 
 
 def _records(cells: Sequence[Cell], unfit: Sequence[Record]) -> Iterator[Record]:
     if not EXPERIMENTS[cells[0].experiment].ALONE:
-        for several, group in itertools.groupby(cells, key=lambda cell: cell.params.get("processes", 1) > 1):
+        for several, group in itertools.groupby(cells, key=_divided):
             yield from (launch.together if several else launch.here)(list(group))
         return
     for cell in cells:
@@ -103,6 +114,11 @@ def _records(cells: Sequence[Cell], unfit: Sequence[Record]) -> Iterator[Record]
             yield run.without_result(cell, smaller.status, f"not run: {smaller.status} already at {smaller.id}")
         else:
             yield from launch.alone([cell])
+
+
+def _divided(cell: Cell) -> bool:
+    """Whether several processes share the work of this cell."""
+    return int(cell.params.get("processes", 1)) > 1
 
 
 def _size(cell: Cell) -> int:

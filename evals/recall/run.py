@@ -25,6 +25,7 @@ ALONE = False  # scores are not times
 SHAPE_ONLY = False
 GROWS = ()
 
+EMBEDDING = 1.0  # standard deviation of attention's fresh embeddings, as of torch's own
 TEST_SEED = 2**32 - 1  # no step has it
 TEST_BATCH = 256
 
@@ -87,6 +88,7 @@ def run(
     _check(model, task, size, length, alphabet)
     seed = model.spec.seed or 0
     model = copy.deepcopy(model)
+    widen_embedding(model)
     shifted = 0
     if token_shift:
         add_token_shift(model)
@@ -115,6 +117,16 @@ def run(
     }
     shares = right.sum(1) / (unseen.targets >= 0).sum(1)
     return metrics, {"loss": [round(entry["loss"], 6) for entry in log], "right": shares.round(5).tolist()}
+
+
+def widen_embedding(model: LanguageModel) -> None:
+    """Give a GPT-NeoX model's fresh embeddings the size with which it learns best here, in place; RWKV-4 normalises
+    its own before the first block.
+    """
+    if model.spec.architecture["model_type"] == "gpt_neox":
+        with torch.no_grad():
+            embedding = model.causal.get_input_embeddings()  # type: ignore[attr-defined]
+            embedding.weight.mul_(EMBEDDING / model.spec.architecture["initializer_range"])
 
 
 def add_token_shift(model: LanguageModel) -> None:

@@ -1,15 +1,18 @@
 """The rig: resume after kills, statuses, skipping; real processes on the smallest model."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -223,3 +226,48 @@ def test_the_code_runs_from_its_root_without_being_installed(path: Path, tmp_pat
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and json.loads(done.stdout)["parameters"] == 14067712, done.stderr
+
+
+RECALL = """
+runs:
+  - {experiment: recall, model: recall-rwkv4, task: query_last, size: [1, 2], learning_rate: 1.0e-2, weights: "fresh:0",
+     steps: STEPS, batch: 16, test: 16}
+"""
+
+
+def test_side_by_side_measures_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(RECALL.replace("STEPS", "10"))
+    chosen = matrix.choose(path, tmp_path / "store", "")
+    outcome = matrix.execute(chosen, jobs=2)
+    assert outcome.counts == {"ok": 2}
+    beside, _ = chosen.store.read()
+    for record in launch.here(chosen.cells):
+        assert beside[record.id].samples["loss"] == pytest.approx(record.samples["loss"], abs=1e-4)
+
+
+def test_what_is_timed_is_never_measured_beside_another(
+    monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
+) -> None:
+    asked = fake(monkeypatch, {})
+    monkeypatch.setattr(launch, "beside", None)  # would be called in vain
+    assert matrix.execute(matrix.choose(path, tmp_path / "store", ""), jobs=2).counts == {"ok": 4}
+    assert len(asked) == 4
+
+
+def test_a_killed_process_among_several_ends_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(RECALL.replace("STEPS", "100000"))
+
+    def kill() -> None:
+        while not (
+            busy := [c for c in multiprocessing.active_children() if psutil.Process(c.pid).cpu_times().user > 3]
+        ):
+            time.sleep(0.1)
+        busy[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(BadInput, match="the same command goes on, with fewer --jobs"):
+        matrix.execute(matrix.choose(path, tmp_path / "store", ""), jobs=2)
+    killer.join()
