@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from reports.figures import FAMILIES, HeatMap, Picture
-from reports.rows import Row
+from reports.rows import Row, mark
 from reports.tables import Table, mebibytes
 from reports.views import View
 
@@ -36,15 +36,15 @@ def views(measured: Sequence[Row]) -> Iterator[View]:
     if frame.empty:
         return
     frame["family"] = pd.Categorical(frame.family, list(dict.fromkeys([*FAMILIES, *frame.family])))
-    frame = frame.sort_values(["family", "window", "length"], kind="stable")
+    frame = frame.sort_values(["task", "family", "window", "length"], kind="stable")
     for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
         weights, *where = map(str, key)
         name = f"needles{f'-{i + 1}' if i else ''}"
         text = [TEXT, *([RANDOM] if weights == "random" else []), f"Measured on {', '.join(where)}."]
         tasks = [task for task in TITLES if (part[part.depth.notna()].task == task).any()]
-        footer = f"{', '.join(where)} · {weights} weights"
+        footer = f"{', '.join(where)} · {mark(weights)}"
         pictures = [_picture(part[part.task == task], task, f"{name}-{task}", footer) for task in tasks]
-        yield View(name, f"A fact in a long text, {weights} weights", text, [_table(part, name)], pictures)
+        yield View(name, f"A fact in a long text, {mark(weights)}", text, [_table(part, name)], pictures)
 
 
 def _picture(frame: pd.DataFrame, task: str, name: str, footer: str) -> Picture:

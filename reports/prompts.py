@@ -14,7 +14,7 @@ import yaml
 from reports import orders, paper
 from reports.figures import Panel, Picture, Series
 from reports.record import Record
-from reports.rows import Row
+from reports.rows import Row, mark
 from reports.tables import Table
 from reports.views import View
 
@@ -31,10 +31,17 @@ TEXT = (
     "either order. The paper prints a prompt for RTE and MathQA alone; the others are this project's. A generated text "
     "that names no label or several counts as wrong, and is counted."
 )
-RANDOM = "RANDOM WEIGHTS: every number of theirs is a guess; it shows that the way works, and nothing about the models."
+NOTES = {
+    "random": "RANDOM WEIGHTS: every number of theirs is a guess; it shows that the way works, and nothing about the "
+    "models.",
+    "pocket-trained": "These models were trained on the pocket world's text alone and have never read such as is asked "
+    "here: they guess, and what the order does to them is what it does to a guess.",
+}
 EFFECT = (
-    "The second order minus the first in percentage points, with its 95 % interval over resampled items; items that "
-    "one order alone gets right; p: McNemar's exact test of these. Not corrected for the number of comparisons."
+    "The second order minus the first in percentage points, with its 95 % interval over resampled items; accuracy: the "
+    "difference in it; items that one order alone gets right; p: McNemar's exact test of these. Not corrected for the "
+    "number of comparisons. Macro-F1 also rises where a model that guesses stops giving every item the same label: a "
+    "difference in F1 without one in accuracy says no more than that."
 )
 
 
@@ -53,14 +60,14 @@ def views(measured: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
     for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
         weights, *where = map(str, key)
         name = f"prompts{f'-{i + 1}' if i else ''}"
-        mark = "pocket world" if weights == "pocket" else f"{weights} weights"
+        marked = mark(weights)
         effects = list(_effects(part, by_id))
         notes = [tasks()[task]["note"] for task in dict.fromkeys(part.task) if "note" in tasks()[task]]
-        text = [TEXT, *([RANDOM] if weights == "random" else []), *notes, f"Measured on {', '.join(where)}."]
-        pictures = [_picture(effects, name, f"{', '.join(where)} · {mark}")] if effects else []
-        tables = [_scores(part, name, mark), *([_effect_table(effects, name)] if effects else [])]
+        text = [TEXT, *([NOTES[weights]] if weights in NOTES else []), *notes, f"Measured on {', '.join(where)}."]
+        pictures = [_picture(effects, name, f"{', '.join(where)} · {marked}")] if effects else []
+        tables = [_scores(part, name, marked), *([_effect_table(effects, name)] if effects else [])]
         tables += [] if weights == "pocket" else list(_published(part, name))
-        yield View(name, f"Order of the prompt, {mark}", text, tables, pictures)
+        yield View(name, f"Order of the prompt, {marked}", text, tables, pictures)
 
 
 def _scores(frame: pd.DataFrame, name: str, mark: str) -> Table:
@@ -116,6 +123,7 @@ def _effect_table(effects: Sequence[dict[str, Any]], name: str) -> Table:
                 "model": own["row"].label,
                 "orders": f"{own['orders'][1]} minus {own['orders'][0]}",
                 "difference": f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})",
+                "accuracy": f"{100 * (found.second_only - found.first_only) / own['row'].docs:+.1f}",
                 "only first": found.first_only,
                 "only second": found.second_only,
                 "p": f"{found.p:.3f}" if found.p >= 0.0005 else "<0.001",

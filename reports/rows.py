@@ -62,11 +62,21 @@ def _base(record: Record) -> Row:
 
 
 def _weights(cell: Mapping[str, Any]) -> str:
-    """random, fresh (the training is the measurement), pocket (scored on the pocket world), or trained."""
+    """random, fresh (the training is the measurement), pocket (trained and scored on the pocket world), pocket-trained
+    (scored elsewhere), or trained.
+    """
     kind = str(cell["model"]["weights"]).partition(":")[0]
     if kind in ("random", "fresh"):
         return kind
-    return "pocket" if str(cell["params"].get("data")).startswith("pocket:") else "trained"
+    data = cell["params"].get("data") or cell["params"].get("text") or cell["params"].get("task")
+    if str(data).startswith("pocket"):
+        return "pocket"
+    return "pocket-trained" if cell["model"]["repo"].startswith("package:evals/pocket") else "trained"
+
+
+def mark(weights: str) -> str:
+    """What a heading says of the kind of weights."""
+    return "pocket world" if weights == "pocket" else f"{weights} weights"
 
 
 def _inference(record: Record) -> Iterator[Row]:

@@ -14,7 +14,7 @@ import yaml
 
 from reports import paired, paper, scores
 from reports.record import Record
-from reports.rows import Row
+from reports.rows import Row, mark
 from reports.tables import Table
 from reports.views import View
 from rwkv_core.spec import BadInput, near
@@ -80,8 +80,8 @@ def views(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
         protocol, weights, *where = map(str, key)
         name = f"{protocol.replace('.', '')}{f'-{i + 1}' if i else ''}"
         part = part.sort_values("parameters", kind="stable")
-        mark = "pocket world" if weights == "pocket" else f"{weights} weights"
-        footer = f"{', '.join(where)} · {protocol} · {mark}"
+        marked = mark(weights)
+        footer = f"{', '.join(where)} · {protocol} · {marked}"
         own = [r for r in records if r.status == "ok" and r.id in set(part.cell)]
         scored = part.drop_duplicates(["task", "docs"])
         counts = [
@@ -95,11 +95,11 @@ def views(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
         ]
         pocket = weights == "pocket"
         beside = () if pocket else _published(part, name, weights == "trained")
-        tables = [_scores(part, name, mark), *beside, *_pairs(own, name, mark)]
+        tables = [_scores(part, name, marked), *beside, *_pairs(own, name, marked)]
         pictures = (
             [scores.by_task(part, tasks(), name, footer)] if pocket else scores.pictures(part, tasks(), name, footer)
         )
-        yield View(f"zeroshot-{name}", f"Zero-shot tasks, {protocol}, {mark}", text, tables, pictures)
+        yield View(f"zeroshot-{name}", f"Zero-shot tasks, {protocol}, {marked}", text, tables, pictures)
 
 
 def percent(value: float, error: float | None) -> str:

@@ -1,0 +1,66 @@
+"""The views of the needles: each depth's share, bytes and floors beside, the models' kind said."""
+
+from typing import Any
+
+import pytest
+
+from reports import needles, rows
+from reports.figures import HeatMap
+from reports.record import Record
+from rwkv_core import load
+from tests.reports.test_page import PROVENANCE
+
+
+def record(model: str, length: int, items: list[tuple[float | None, float]], task: str = "pocket_needle") -> Record:
+    spec = load.find(model)
+    cell: dict[str, Any] = {
+        "id": f"needles-{model}-{length}-{task}",
+        "experiment": "needles",
+        "version": 1,
+        "model": {**vars(spec), "architecture": dict(spec.architecture)},
+        "device": "cpu",
+        "dtype": "float32",
+        "params": {"task": task, "length": length, "docs": len(items), "tokenizer": "own", "seed": 0},
+    }
+    metrics = {"trained_tokens": spec.context_length, "chance": 0.05, "named": 0.25, "parameters": 10}
+    metrics["state_bytes"] = spec.state_bytes(length)
+    found = [{"depth": depth, "share": share, "answer": "x"} for depth, share in items]
+    return Record(cell, "ok", metrics, {"items": found}, provenance=PROVENANCE)
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    near = [(0.0, 0.0), (0.1, 1.0), (0.5, 1.0), (0.52, 1.0), (1.0, 1.0)]
+    return [
+        record("pocket-pythia", 128, near),
+        record("pocket-pythia", 64, [(0.0, 1.0), (1.0, 1.0)]),
+        record("pocket-rwkv4", 64, [(0.0, 0.0), (1.0, 0.5)]),
+    ]
+
+
+def test_a_fact_is_counted_at_the_nearest_depth(records: list[Record]) -> None:
+    (view,) = needles.views(rows.from_records(records))
+    assert view.title == "A fact in a long text, pocket world"
+    (picture,) = view.pictures
+    rwkv, pythia = picture.panels
+    assert isinstance(rwkv, HeatMap) and isinstance(pythia, HeatMap)
+    assert rwkv.title.startswith("pocket RWKV-4") and rwkv.percent == [[0.0], [50.0]]
+    assert list(pythia.y_names) == ["0 %", "50 %", "100 %"]
+    assert [name.split("\n")[0] for name in pythia.x_names] == ["64", "128"]
+    assert pythia.percent == [[100.0, 50.0], [None, 100.0], [100.0, 100.0]]
+    picture.draw()
+
+
+def test_the_table_has_error_floors_and_bytes(records: list[Record]) -> None:
+    (view,) = needles.views(rows.from_records(records))
+    frame = view.tables[0].frame.set_index(["model", "tokens"])
+    line = frame.loc[("pocket Pythia", 128)]
+    assert (line["found"], line["texts"], line["chance"], line["any named"]) == ("80.0 ± 20.0", "5", "5.0", "25.0")
+    assert frame.loc[("pocket RWKV-4", 64), "state or cache"] == "0.01 MiB"
+
+
+def test_a_task_without_depth_is_in_the_table_alone() -> None:
+    made = [record("rwkv4-169m", 512, [(None, 1 / 3), (None, 2 / 3)], "fwe")]
+    (view,) = needles.views(rows.from_records(made))
+    assert view.tables[0].frame.found.tolist() == ["50.0 ± 16.7"] and not view.pictures
+    assert view.title.endswith("trained weights")
