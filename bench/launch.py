@@ -62,17 +62,19 @@ def beside(cells: Sequence[Cell], jobs: int) -> Iterator[Record]:
         try:
             for answered in as_completed([pool.submit(_measure, cell) for cell in cells]):
                 yield answered.result()
-        except BrokenProcessPool as error:
-            raise BadInput(
-                f"one of {jobs} processes was killed, perhaps for memory; the same command goes on, with fewer --jobs"
-            ) from error
-        finally:  # nothing to do after an ordinary end
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException as error:
+            for child in multiprocessing.active_children():  # or they would end what they have begun
+                child.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise BadInput(
+                    f"one of {jobs} processes was killed (for memory?); the same command goes on, with fewer --jobs"
+                ) from error
+            raise
 
 
 def _enter_pool(threads: int) -> None:
     _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then kills this one
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # one progress bar is enough; errors are in the records
     torch.set_num_threads(threads)
 

@@ -27,7 +27,10 @@ TEXT = (
     "tokenizer: of a generated text counts the share of the answers that it holds. The pocket world's question is "
     "scored over all its rooms. Models read on beyond the window they were trained on, as far as their positions go."
 )
-RANDOM = "RANDOM WEIGHTS: nothing can be found; it shows that the way works, and nothing about the models."
+NOTES = {
+    "random": "RANDOM WEIGHTS: nothing can be found; it shows that the way works, and nothing about the models.",
+    "trained": "The pocket world's tasks, where they are shown, are of text that these models were not trained on.",
+}
 
 
 def views(measured: Sequence[Row]) -> Iterator[View]:
@@ -40,7 +43,7 @@ def views(measured: Sequence[Row]) -> Iterator[View]:
     for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
         weights, *where = map(str, key)
         name = f"needles{f'-{i + 1}' if i else ''}"
-        text = [TEXT, *([RANDOM] if weights == "random" else []), f"Measured on {', '.join(where)}."]
+        text = [TEXT, *([NOTES[weights]] if weights in NOTES else []), f"Measured on {', '.join(where)}."]
         tasks = [task for task in TITLES if (part[part.depth.notna()].task == task).any()]
         footer = f"{', '.join(where)} · {mark(weights)}"
         pictures = [_picture(part[part.task == task], task, f"{name}-{task}", footer) for task in tasks]
@@ -51,7 +54,7 @@ def _picture(frame: pd.DataFrame, task: str, name: str, footer: str) -> Picture:
     panels = []
     for label, own in frame.groupby("label", sort=False):
         grid = own[own.depth.notna()].pivot_table("value", "depth", "length")
-        held = own[own.metric == "state_bytes"].set_index("length").value
+        held = own[own.metric == "state_bytes"].groupby("length").value.max()
         trained = f"trained on windows of {own.window.iloc[0]:.0f}"
         panels.append(
             HeatMap(
@@ -68,16 +71,15 @@ def _picture(frame: pd.DataFrame, task: str, name: str, footer: str) -> Picture:
 
 def _table(frame: pd.DataFrame, name: str) -> Table:
     lines = []
-    for key, own in frame.groupby(["task", "label", "length"], sort=False):
-        task, label, length = key
+    for _, own in frame.groupby("cell", sort=False):
         (whole,) = own[(own.metric == "needle") & own.depth.isna()].to_dict("records")
         (held,) = own[own.metric == "state_bytes"].value
         lines.append(
             {
-                "task": task,
-                "model": label,
+                "task": whole["task"],
+                "model": whole["label"],
                 "trained on": f"{whole['window']:.0f}",
-                "tokens": length,
+                "tokens": f"{whole['length']:.0f} ({whole['tokens']:.0f})",
                 "found": f"{100 * whole['value']:.1f} ± {100 * whole['stderr']:.1f}",
                 "texts": f"{whole['docs']:.0f}",
                 "chance": f"{100 * whole['chance']:.1f}",
@@ -87,6 +89,7 @@ def _table(frame: pd.DataFrame, name: str) -> Table:
         )
     note = (
         "Percent ± standard error, over all depths. any named: a guess among the answers that the text names. trained "
-        "on: the tokens of a window in training."
+        "on: the tokens of a window in training. tokens: as asked for (of the longest prompt, after which the state or "
+        "cache is counted)."
     )
     return Table(name, "Facts found in long texts", pd.DataFrame(lines), note)

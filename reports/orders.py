@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ METRICS = ("accuracy", "macro_f1")
 
 
 class Scored(NamedTuple):
-    """A metric, its standard error over resampled items, and its floors: a guess, and always the best one label."""
+    """A metric, its standard error over resampled questions, and its floors: a guess, and always the best one label."""
 
     value: float
     stderr: float
@@ -23,10 +24,11 @@ class Scored(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """The second order minus the first, its 95 % interval over resampled items, items right in one order alone, and
-    McNemar's exact p.
+    """The second order minus the first over so many items, its 95 % interval over resampled questions, items right in
+    one order alone, and McNemar's exact p over questions: each counts for the order that gets more of its items right.
     """
 
+    items: int
     difference: float
     low: float
     high: float
@@ -44,24 +46,31 @@ def score(items: Sequence[Mapping[str, Any]], labels: int, metric: str) -> Score
     fixed = max(_metric(metric, once, gold, np.eye(labels, dtype=bool)[[k] * len(items)])[0] for k in range(labels))
     return Scored(
         float(_metric(metric, once, gold, answers)[0]),
-        float(_metric(metric, _resampled(len(items)), gold, answers).std(ddof=1)),
+        float(_metric(metric, _resampled(items), gold, answers).std(ddof=1)),
         _chance(metric, gold),
         float(fixed),
     )
 
 
 def effect(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], labels: int, metric: str) -> Effect:
-    """Two orders of the same items. Raises ValueError where the items are not the same."""
+    """Two orders of the same items, less those that were cut in either: they would have lost another part in each.
+    Raises ValueError where the items are not the same, or all were cut.
+    """
     if [(item["doc"], item["gold"]) for item in first] != [(item["doc"], item["gold"]) for item in second]:
         raise ValueError("not the same items")
-    gold, one = _indicators(first, labels)
-    _, other = _indicators(second, labels)
-    once, weights = np.ones((1, len(first))), _resampled(len(first))
+    whole = [(one, other) for one, other in zip(first, second, strict=True) if not one["cut"] and not other["cut"]]
+    if not whole:
+        raise ValueError("every item was cut")
+    kept = [one for one, _ in whole]
+    gold, one = _indicators(kept, labels)
+    _, other = _indicators([other for _, other in whole], labels)
+    once, weights = np.ones((1, len(kept))), _resampled(kept)
     value = (_metric(metric, once, gold, other) - _metric(metric, once, gold, one))[0]
     low, high = np.quantile(_metric(metric, weights, gold, other) - _metric(metric, weights, gold, one), [0.025, 0.975])
-    right, also = (gold & one).any(1), (gold & other).any(1)
-    only = int((right & ~also).sum()), int((also & ~right).sum())
-    return Effect(float(value), float(low), float(high), *only, mcnemar(*only))
+    change = (gold & other).any(1).astype(int) - (gold & one).any(1)
+    by_question = np.bincount([item["question"] for item in kept], change)
+    p = mcnemar(int((by_question < 0).sum()), int((by_question > 0).sum()))
+    return Effect(len(kept), float(value), float(low), float(high), int((change < 0).sum()), int((change > 0).sum()), p)
 
 
 def _indicators(items: Sequence[Mapping[str, Any]], labels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,9 +83,17 @@ def _indicators(items: Sequence[Mapping[str, Any]], labels: int) -> tuple[np.nda
     return gold, answers
 
 
-def _resampled(items: int) -> np.ndarray:
-    """How often each item is drawn in each resample [RESAMPLES, items], always the same."""
-    return np.random.default_rng(0).multinomial(items, np.full(items, 1 / items), RESAMPLES).astype(float)
+def _resampled(items: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """How often each item is drawn in each resample [RESAMPLES, items], those of one question together, always the
+    same.
+    """
+    _, questions = np.unique([item["question"] for item in items], return_inverse=True)
+    return _draws(int(questions.max()) + 1)[:, questions]
+
+
+@functools.lru_cache(maxsize=4)
+def _draws(questions: int) -> np.ndarray:
+    return np.random.default_rng(0).multinomial(questions, np.full(questions, 1 / questions), RESAMPLES).astype(float)
 
 
 def _metric(metric: str, weights: np.ndarray, gold: np.ndarray, answers: np.ndarray) -> np.ndarray:

@@ -38,10 +38,11 @@ NOTES = {
     "here: they guess, and what the order does to them is what it does to a guess.",
 }
 EFFECT = (
-    "The second order minus the first in percentage points, with its 95 % interval over resampled items; accuracy: the "
-    "difference in it; items that one order alone gets right; p: McNemar's exact test of these. Not corrected for the "
-    "number of comparisons. Macro-F1 also rises where a model that guesses stops giving every item the same label: a "
-    "difference in F1 without one in accuracy says no more than that."
+    "The second order minus the first in percentage points, with its 95 % interval over resampled questions, over the "
+    "items that the window held whole in both orders; accuracy: the difference in it; items that one order alone gets "
+    "right; p: McNemar's exact test of these, and so of the accuracy. Not corrected for the number of comparisons. "
+    "Macro-F1 also rises where a model that guesses stops giving every item the same label, so that a difference in F1 "
+    "without one in accuracy may be no more than that: the scores say what always the best one label gives."
 )
 
 
@@ -57,6 +58,8 @@ def views(measured: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
     if frame.empty:
         return
     by_id = {record.id: record for record in records}
+    several = frame.groupby("label").given.transform("nunique") > 1  # as with random:0 and random:1
+    frame.loc[several, "label"] += " (" + frame.given + ")"
     for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
         weights, *where = map(str, key)
         name = f"prompts{f'-{i + 1}' if i else ''}"
@@ -90,12 +93,13 @@ def _scores(frame: pd.DataFrame, name: str, mark: str) -> Table:
                         for metric in orders.METRICS
                     },
                     "unreadable": f"{value.value.unparsed:.0f}",
+                    "cut": f"{value.value.cut:.0f}",
                 }
             )
     ways = "; ".join(f"{way}: {what}" for way, what in WAYS.items())
     note = (
         f"Percent ± standard error (what a guess gives, what always the best one label gives). {ways}. macro_f1: "
-        "the mean of the labels' F1."
+        "the mean of the labels' F1. cut: items that lost their beginning, since the window was too short."
     )
     return Table(name, f"Scores by order, {mark}", pd.DataFrame(lines), note)
 
@@ -107,6 +111,8 @@ def _effects(frame: pd.DataFrame, records: dict[str, Record]) -> Iterator[dict[s
         for first, second in tasks()[task]["effects"]:
             if first in cells.index and second in cells.index:
                 one, other = (records[cells.cell[order]].samples["items"] for order in (first, second))
+                if all(a["cut"] or b["cut"] for a, b in zip(one, other, strict=True)):
+                    continue
                 found = orders.effect(one, other, len(tasks()[task]["labels"]), tasks()[task]["metric"])
                 yield {"task": task, "way": way, "orders": (first, second), "row": cells.loc[first], "effect": found}
 
@@ -123,7 +129,8 @@ def _effect_table(effects: Sequence[dict[str, Any]], name: str) -> Table:
                 "model": own["row"].label,
                 "orders": f"{own['orders'][1]} minus {own['orders'][0]}",
                 "difference": f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})",
-                "accuracy": f"{100 * (found.second_only - found.first_only) / own['row'].docs:+.1f}",
+                "items": found.items,
+                "accuracy": f"{100 * (found.second_only - found.first_only) / found.items:+.1f}",
                 "only first": found.first_only,
                 "only second": found.second_only,
                 "p": f"{found.p:.3f}" if found.p >= 0.0005 else "<0.001",

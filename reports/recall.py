@@ -11,16 +11,9 @@ from reports.rows import Row
 from reports.tables import Table
 from reports.views import View
 
-RUN = [
-    "mixer",
-    "task",
-    "size",
-    "alphabet",
-    "tokens",
-    "steps",
-    "machine",
-    "device",
-]  # what seeds and rates are compared within
+WHERE = ["machine", "device"]
+SETTING = ["alphabet", "steps", "batch", "tokens"]
+RUN = ["mixer", "task", "size", *SETTING]  # what seeds and rates are compared within
 TITLES = {
     "mqar": "Every key again: its value (MQAR)",
     "query_first": "Key, then pairs: its value",
@@ -36,68 +29,73 @@ TEXT = (
     "much was said; a cache grows with it. RWKV-4's token shift binds a value to the key before it, which attention "
     "must learn: attention with a shift before each sublayer (one share a channel, where RWKV-4 has one for each of "
     "its projections) is the fair control. Shown is, for each size, the learning rate with the lowest loss at the end "
-    "of training (on sequences that were new) and its accuracy on others: the mean over the seeds, with the least and "
-    "the largest as a band."
+    "of training (on sequences that were new; over the seeds that had all rates) and its accuracy on others: the mean "
+    "over the seeds, with the least and the largest as a band."
 )
 
 
 def views(rows: Sequence[Row]) -> Iterator[View]:
-    """One section, of all machines; nothing where nothing was trained."""
+    """One section for each machine; nothing where nothing was trained."""
     frame = pd.DataFrame([row for row in rows if row["experiment"] == "recall" and row["metric"] != "status"])
     if frame.empty:
         return
     frame["mixer"] = frame.label + frame["shift"].map({True: " + token shift", False: ""})
     frame["mixer"] += frame.shuffled.map({True: ", answers shuffled", False: ""})
-    best = best_rates(frame)
-    where = ", ".join(dict.fromkeys(frame.machine))
-    tasks = [task for task in TITLES if (best.task == task).any()]
-    panels = [_panel(best[best.task == task], TITLES[task]) for task in tasks]
-    picture = Picture("recall", "Recall and state, from scratch", panels, where)
-    yield View("recall", "Recall and state", [TEXT], [_table(best), _orders(best), _sweep(frame)], [picture])
+    for i, (where, part) in enumerate(frame.groupby(WHERE, sort=False)):
+        name = f"recall{f'-{i + 1}' if i else ''}"
+        best = best_rates(part)
+        panels = [
+            _panel(best[(best.task == task) & (best.alphabet == alphabet)], task, alphabet)
+            for task in TITLES
+            for alphabet in sorted(set(best[best.task == task].alphabet))
+        ]
+        picture = Picture(name, "Recall and state, from scratch", panels, ", ".join(map(str, where)))
+        tables = [_table(best, name), _orders(best, name), _sweep(part, name)]
+        yield View(name, "Recall and state", [TEXT, f"Measured on {', '.join(map(str, where))}."], tables, [picture])
 
 
 def best_rates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of each mixer, task and size the rows at the rate whose mean loss over the seeds is lowest, among the rates that
-    all seeds ended at; `edge`: no lower or no higher rate was tried.
+    """Of each mixer, task, size and setting the rows at the rate with the lowest mean loss over the seeds that ended at
+    every rate (over all, if none did); `edge`: no lower or no higher rate was tried.
     """
     found = []
     for _, own in frame.groupby(RUN, sort=False):
-        losses = own[own.metric == "loss"].groupby("rate").value.agg(["mean", "count"])
-        whole = losses[losses["count"] == losses["count"].max()]
-        rate = whole["mean"].idxmin()
-        edge = len(losses) > 1 and rate in (losses.index.min(), losses.index.max())
-        found.append(own[own.rate == rate].assign(edge=edge))
+        losses = own[own.metric == "loss"].pivot_table("value", "seed", "rate")
+        shared = losses.dropna()
+        means = (losses if shared.empty else shared).mean()
+        rate = means.idxmin()
+        found.append(own[own.rate == rate].assign(edge=rate in (means.index.min(), means.index.max())))
     return pd.concat(found)
 
 
-def _panel(part: pd.DataFrame, title: str) -> Panel:
+def _panel(part: pd.DataFrame, task: str, alphabet: int) -> Panel:
     accuracy = part[part.metric == "accuracy"]
     series = []
-    for mixer, own in accuracy.groupby("mixer", sort=False):
+    for (mixer, steps), own in accuracy.groupby(["mixer", "steps"], sort=False):
         by_size = own.groupby("size").value
         x, y = list(by_size.mean().index), list(100 * by_size.mean())
         low, high = list(100 * by_size.min()), list(100 * by_size.max())
-        dashed = bool(own["shift"].iloc[0])
-        series.append(Series(str(mixer), own.family.iloc[0], x, y, low, high, dashed=dashed))
+        label = f"{mixer}, {steps:,.0f} steps" if accuracy.steps.nunique() > 1 else str(mixer)
+        series.append(Series(label, own.family.iloc[0], x, y, low, high, dashed=bool(own["shift"].iloc[0])))
     floor = accuracy.groupby("size")[["rule", "chance"]].first()
     for name, label in (("rule", "rule of thumb"), ("chance", "chance")):
         dashed = name == "rule"
         series.append(Series(label, label, list(floor.index), list(100 * floor[name]), markers=False, dashed=dashed))
+    title = TITLES[task] + (f" (of {alphabet})" if alphabet else "")
     return Panel(title, "size (pairs, values, tokens between, or steps)", "percent", series, log_x=2)
 
 
-def _table(best: pd.DataFrame) -> Table:
+def _table(best: pd.DataFrame, name: str) -> Table:
     lines = []
-    for key, part in best.groupby(["task", "mixer"], sort=False):
-        task, mixer = map(str, key)
-        for size, own in part.groupby("size"):
+    for (task, mixer), part in best.groupby(["task", "mixer"], sort=False):
+        for (size, *_), own in part.groupby(["size", *SETTING]):
             values = own[own.metric == "accuracy"]
             lines.append(
                 {
                     "task": task,
                     "model": mixer,
                     "size": size,
-                    "tokens": f"{values.tokens.iloc[0]:.0f}",
+                    **_setting(values),
                     "accuracy": f"{100 * values.value.mean():.1f}",
                     "least and largest": f"{100 * values.value.min():.1f}-{100 * values.value.max():.1f}",
                     "seeds": len(values),
@@ -110,36 +108,51 @@ def _table(best: pd.DataFrame) -> Table:
                 }
             )
     note = (
-        "Percent. rule of thumb: any of the values that were told, or what is known without looking back. edge: the "
-        "best rate is the lowest or highest that was tried."
+        "Percent. alphabet: how many keys and how many values there are to pair. rule of thumb: any of the values that "
+        "were told, or what is known without looking back (of mqar: the value most often asked for at that rank). "
+        "edge: the best rate is the lowest or highest that was tried."
     )
-    return Table("recall", "Recall and state, at the best learning rate", pd.DataFrame(lines), note)
+    return Table(name, "Recall and state, at the best learning rate", pd.DataFrame(lines), note)
 
 
-def _orders(best: pd.DataFrame) -> Table:
+def _setting(values: pd.DataFrame) -> dict[str, str]:
+    alphabet, steps, batch, tokens = (values[name].iloc[0] for name in SETTING)
+    return {
+        "alphabet": f"{alphabet:.0f}" if alphabet else "all",
+        "tokens": f"{tokens:.0f}",
+        "steps": f"{steps:.0f} of {batch:.0f}",
+    }
+
+
+def _orders(best: pd.DataFrame, name: str) -> Table:
     lines = []
     asked = best[(best.metric == "accuracy") & best.task.isin(["query_first", "query_last"])]
     for mixer, part in asked.groupby("mixer", sort=False):
-        for size, own in part.groupby("size"):
+        for (size, *_), own in part.groupby(["size", *SETTING]):
             by_task = own.groupby("task").value.mean()
             if len(by_task) == 2:
                 gain = by_task.query_first - by_task.query_last
                 first, last = (f"{100 * by_task[task]:.1f}" for task in ("query_first", "query_last"))
-                line = {"model": mixer, "pairs": size, "query first": first, "query last": last}
+                line = {"model": mixer, "pairs": size, **_setting(own), "query first": first, "query last": last}
                 lines.append({**line, "what the order gives": f"{100 * gain:+.1f}"})
-    columns = ["model", "pairs", "query first", "query last", "what the order gives"]
-    return Table("recall-orders", "Question first or last", pd.DataFrame(lines, columns=columns), "Percent.")
+    columns = None if lines else ["model", "pairs", "query first", "query last", "what the order gives"]
+    frame = pd.DataFrame(lines, columns=columns)
+    return Table(f"{name}-orders", "Question first or last", frame, "Percent, means over the seeds.")
 
 
-def _sweep(frame: pd.DataFrame) -> Table:
+def _sweep(frame: pd.DataFrame, name: str) -> Table:
     """Every rate that was tried."""
-    keys = ["task", "mixer", "size"]
     lines = []
     for _, own in frame.groupby(RUN, sort=False):
         means = own.groupby(["rate", "metric"]).value.mean()
+        seeds = own[own.metric == "loss"].groupby("rate").size()
         tried = {
-            f"rate {r:g}": f"{means[r, 'loss']:.3f}, {100 * means[r, 'accuracy']:.1f}" for r in sorted(set(own.rate))
+            f"rate {r:g}": f"{means[r, 'loss']:.3f}, {100 * means[r, 'accuracy']:.1f} ({seeds[r]})" for r in seeds.index
         }
-        lines.append({**{name: own[name].iloc[0] for name in keys}, **tried})
-    note = "The loss at the end (nats an answer) and the accuracy (percent), means over the seeds."
-    return Table("recall-sweep", "Learning rates of the recall models", pd.DataFrame(lines).fillna("-"), note)
+        first = {key: own[key].iloc[0] for key in ("task", "mixer", "size")}
+        lines.append({**first, **_setting(own), **tried})
+    columns = sorted({key for line in lines for key in line if key.startswith("rate ")}, key=lambda key: float(key[5:]))
+    shown = pd.DataFrame(lines)
+    shown = shown[[*(key for key in shown if key not in columns), *columns]].fillna("-")
+    note = "The loss at the end (nats an answer), the accuracy (percent), means over the seeds; how many seeds."
+    return Table(f"{name}-sweep", "Learning rates of the recall models", shown, note)

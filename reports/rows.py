@@ -14,7 +14,7 @@ from rwkv_core.spec import ModelSpec
 
 Row = dict[str, Any]
 
-OLDEST = {"pretrain": 2, "context": 2, "extend": 2}  # versions of experiments that are read
+OLDEST = {"pretrain": 2, "context": 2, "extend": 2, "prompts": 2}  # versions of experiments that are read
 OUTDATED = "measured by an older version of this experiment, which kept less; `rwkv-bench run` measures it again"
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
 MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its curve
@@ -68,10 +68,10 @@ def _weights(cell: Mapping[str, Any]) -> str:
     kind = str(cell["model"]["weights"]).partition(":")[0]
     if kind in ("random", "fresh"):
         return kind
+    if not cell["model"]["repo"].startswith("package:evals/pocket"):
+        return "trained"
     data = cell["params"].get("data") or cell["params"].get("text") or cell["params"].get("task")
-    if str(data).startswith("pocket"):
-        return "pocket"
-    return "pocket-trained" if cell["model"]["repo"].startswith("package:evals/pocket") else "trained"
+    return "pocket" if str(data).startswith("pocket") else "pocket-trained"
 
 
 def mark(weights: str) -> str:
@@ -156,7 +156,9 @@ def _prompts(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {"order": params["order"], "way": params["way"], "docs": metrics["docs"]}
     shared["data"] = metrics["data_fingerprint"]
+    shared["given"] = f"{record.cell['model']['weights']}, tokenizer {params['tokenizer']}"
     yield {"metric": "unparsed", "value": metrics["unparsed"], **shared}
+    yield {"metric": "cut", "value": metrics["cut"], **shared}
     if isinstance(items := record.samples["items"], list):
         for metric in orders.METRICS:
             yield {"metric": metric, **orders.score(items, metrics["labels"], metric)._asdict(), **shared}
@@ -224,6 +226,7 @@ def _recall(record: Record) -> Iterator[Row]:
 def _needles(record: Record) -> Iterator[Row]:
     metrics = record.metrics
     shared = {"length": record.cell["params"]["length"], "window": metrics["trained_tokens"]}
+    shared["tokens"] = metrics["tokens"]
     shares: dict[float | None, list[float]] = {None: [item["share"] for item in record.samples["items"]]}
     for item in record.samples["items"]:
         if item["depth"] is not None:

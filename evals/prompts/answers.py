@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 MARKER = "answer:"
+AFFIRMED = r"\b(?:no doubt|not only)\b"  # say nothing against what follows
 NEGATED = r"\b(?:not|no|non|never)(?: \w+){0,2} $"  # before a label's words, nothing but words between
 
 
@@ -14,11 +15,12 @@ def parse(text: str, answers: Mapping[str, Sequence[str]], reasoning: bool = Fal
 
     Words count as a whole, in either case, a space, hyphen or underscore alike, and longer ones first: "not entailment"
     is not entailment. A label that is negated ("not an entailment") says the other of two, and nothing among more.
-    Where the text says "Answer:", only what follows the last one counts. Where the words are single letters (MathQA's
-    options), the letter must be said to be the answer; without `reasoning` it may also begin the text. "a" counts only
-    where no word follows it, since it is a word of English too.
+    Without `reasoning` only the text's first line counts: a model that is not tuned to chat goes on with questions and
+    answers of its own. Where the text says "Answer:", only what follows the last one counts. Where the words are single
+    letters (MathQA's options), the letter must be said to be the answer; without `reasoning` it may also begin the
+    text. "a" counts only where no word follows it, since it is a word of English too.
     """
-    plain = _plain(text)
+    plain = _plain(text if reasoning else text.strip().partition("\n")[0])
     said = {_plain(word): label for label, words in answers.items() for word in words}
     if all(len(word) == 1 for word in said):
         return said.get(_letter(plain, "".join(said), reasoning))
@@ -34,9 +36,9 @@ def parse(text: str, answers: Mapping[str, Sequence[str]], reasoning: bool = Fal
 
 
 def _plain(text: str) -> str:
-    """Lower case, one space between words, n't written out."""
+    """Lower case, one space between words, n't and cannot written out."""
     spaced = re.sub(r"[\s_-]+", " ", text.lower())
-    return re.sub(r"n['\u2019]t\b", " not", spaced)
+    return re.sub(AFFIRMED, "", re.sub(r"n['\u2019]t\b|(?<=\bcan)not\b", " not", spaced))
 
 
 def _longest(words: Mapping[str, str]) -> list[str]:

@@ -11,13 +11,13 @@ import numpy as np
 
 from evals import files
 from evals.prompts import answers, readers, tasks
-from evals.zeroshot.tasks import POCKET
+from evals.zeroshot import tasks as zeroshot
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf, Unsupported
 
 if TYPE_CHECKING:
     from evals.zeroshot.adapter import Adapter
 
-VERSION = 1
+VERSION = 2  # of 2 on: which items were cut, and which ask the same
 ALONE = False  # scores are not times
 SHAPE_ONLY = False
 GROWS = ()
@@ -36,13 +36,14 @@ def run(
     tokenizer: str = "own",
     docs: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Ask a task's items in one order. order: a name in configs/prompts/<task>.yaml. way: score after the
-    prompt the probability of each label's words, all wordings together, or generate a text greedily and find a label in
-    it (answers.parse). data: a folder with the task's
-    files, pocket (the embedded world's), or hub. docs: the first so many items, 0 for all.
+    """Ask a task's items in one order. order: a name in configs/prompts/<task>.yaml. way: score after the prompt the
+    probability of each label's words, all wordings together, or generate a text greedily and find a label in it
+    (answers.parse). data: a folder with the task's files, pocket (the embedded world's), or hub. docs: the first so
+    many items, 0 for all.
 
     Returns the metrics and floors, and `items`: for each its right labels and the one that was answered, None where a
-    generated text names none or several. Raises Unsupported for reasoning that cannot be scored and for missing data.
+    generated text names none or several; `cut` where the window held only the prompt's end; `question`, the same number
+    for items that ask the same. Raises Unsupported for reasoning that cannot be scored and for missing data.
     """
     from evals.zeroshot.adapter import adapter  # here, because it imports lm-eval
 
@@ -55,11 +56,14 @@ def run(
     prompts = [tasks.prompt(entry, wording, item) for item in found]
     started = time.perf_counter()
     items = _scored(asker, entry, prompts) if way == "score" else _generated(asker, entry, wording, prompts)
-    items = [{"doc": i, "gold": list(item.gold), **own} for i, (item, own) in enumerate(zip(found, items, strict=True))]
+    asked = _questions(data, entry, found)
+    for number, (item, own) in enumerate(zip(found, items, strict=True)):
+        own |= {"doc": number, "gold": list(item.gold), "question": asked[number]}
     metrics = {
         "docs": len(items),
         "labels": len(entry.labels),
         "unparsed": sum(item["answer"] is None for item in items),
+        "cut": sum(item["cut"] for item in items),
         **dict(asker.counts),
         "score_s": time.perf_counter() - started,
         "data_fingerprint": tasks.fingerprint(found),
@@ -72,11 +76,13 @@ def _scored(asker: Adapter, task: tasks.Task, prompts: Sequence[str]) -> list[di
     words = [(number, f" {word}") for number, label in enumerate(task.labels) for word in task.answers[label]]
     found = iter(asker.score([(prompt, word) for prompt in prompts for _, word in words]))
     items = []
-    for _ in prompts:
+    for prompt in prompts:
         row = np.full(len(task.labels), -np.inf)
         for (number, _), (loglikelihood, _) in zip(words, found, strict=False):
             row[number] = np.logaddexp(row[number], loglikelihood)
-        items.append({"answer": int(row.argmax()), "loglikelihoods": row.round(5).tolist()})
+        longest = max(sum(map(len, asker.pair(prompt, word))) for _, word in words)
+        answered = {"answer": int(row.argmax()), "loglikelihoods": row.round(5).tolist()}
+        items.append({**answered, "cut": longest > asker.max_length + 1})
     return items
 
 
@@ -87,18 +93,30 @@ def _generated(asker: Adapter, task: tasks.Task, wording: tasks.Order, prompts: 
         )
     options = {"until": [] if wording.reasoning else UNTIL, "max_gen_toks": task.new_tokens}
     texts = asker.generate([(prompt, options) for prompt in prompts])
-    labels = [answers.parse(text, task.answers, wording.reasoning) for text in texts]
-    return [
-        {"answer": None if label is None else task.labels.index(label), "text": text}
-        for label, text in zip(labels, texts, strict=True)
-    ]
+    items = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        label = answers.parse(text, task.answers, wording.reasoning)
+        cut = len(asker.codec.encode(prompt)) > asker.max_length - task.new_tokens
+        items.append({"answer": None if label is None else task.labels.index(label), "text": text, "cut": cut})
+    return items
+
+
+def _questions(data: str, task: tasks.Task, found: Sequence[tasks.Item]) -> list[int]:
+    """A number for each item, the same where the data's folder says that they ask the same, or the items do."""
+    told = None if data == "hub" else zeroshot.questions(readers.paths(task, _folder(data))[0].parent, len(found))
+    seen: dict[str, int] = {}
+    return [seen.setdefault(key, len(seen)) for key in told or map(repr, found)]
+
+
+def _folder(data: str) -> Path:
+    return zeroshot.POCKET if data == "pocket" else Path(data)
 
 
 def identify_data(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """The task's files by their content."""
     if given == "hub":
         return "hub", "hub"
-    folder, kind = (POCKET, "pocket") if given == "pocket" else (Path(given), "local")
+    folder, kind = _folder(given), "pocket" if given == "pocket" else "local"
     if not folder.is_dir():
         raise BadInput(f"data {given!r}: no such folder; give one with the files of configs/prompts, pocket, or hub")
     path, *beside = readers.paths(tasks.catalogue()[params["task"]], folder)

@@ -22,6 +22,7 @@ DEPTHS = 5  # as many places, evenly from the start to the question, in the pock
 QUIET = 6  # so many more sentences are made where only those stay that put nothing anywhere
 RULER_TOKENS = 128  # RULER's room for an answer
 FREQUENT_TOKENS = 50  # and for the frequent words
+FREQUENT_VOCABULARY = 4  # dots and three words at least; RULER takes one for every 50 tokens
 RULER: dict[str, dict[str, str]] = {  # task -> what its text, keys and values are made of
     "niah_single_1": {"type_haystack": "repeat", "type_needle_k": "words", "type_needle_v": "numbers"},
     "niah_multikey_2": {"type_haystack": "needle", "type_needle_k": "words", "type_needle_v": "numbers"},
@@ -79,7 +80,7 @@ def _pocket(rng: random.Random, counted: Callable[[str], int], length: int, numb
 
 def ruler(encode: Encode, length: int, docs: int, seed: int, *, task: str) -> list[Needle]:
     """A number or identifier under a key, among sentences that repeat or among many more such keys. Raises
-    Unsupported where the length has no room for it.
+    Unsupported where the length has no room for as many texts as were asked for, or for so many lines as depths.
     """
     niah, niah_utils = _modules("prepare_niah", "niah_utils")
     with _seeded(seed):
@@ -95,23 +96,32 @@ def ruler(encode: Encode, length: int, docs: int, seed: int, *, task: str) -> li
             )
         except ValueError as error:
             raise Unsupported(f"{task}: {str(error).partition('.')[0]}") from error
-    return [_ruler(doc) for doc in found]
+    needles = [_ruler(doc) for doc in found if doc["input"].count("\n") > DEPTHS]
+    if len(needles) < docs:
+        raise Unsupported(f"{task}: {length} tokens are too few, {docs - len(needles)} of {docs} texts have no room")
+    return needles
 
 
 def _ruler(doc: dict[str, Any]) -> Needle:
     _, *told, _ = doc["input"].split("\n")
     (answer,) = doc["outputs"]
-    (place,) = (i for i, line in enumerate(told) if line.endswith(f" is: {answer}."))
+    key = doc["gen_prefix"].partition(" mentioned")[0].rpartition(" for ")[2]
+    place = next(i for i, line in enumerate(told) if f" for {key} is: {answer}." in line)
     named = sum(" is: " in line for line in told)
     prompt = f"{doc['input']} {doc['gen_prefix']}"
-    return Needle(prompt, [answer], place / max(1, len(told) - 1), 0.0, 1 / named, new_tokens=RULER_TOKENS)
+    return Needle(prompt, [answer], place / (len(told) - 1), 0.0, 1 / named, new_tokens=RULER_TOKENS)
 
 
 def frequent_words(encode: Encode, length: int, docs: int, seed: int) -> list[Needle]:
-    """The three most frequent of made-up words, whose frequencies fall as a power of their rank."""
+    """The three most frequent of made-up words, whose frequencies fall as a power of their rank. Raises Unsupported
+    where the length has no room for three.
+    """
     (fwe,) = _modules("fwe_utils")
+    read = length - FREQUENT_TOKENS
+    if read < FREQUENT_VOCABULARY * 50 or len(encode(fwe.TEMPLATE)) > read // 2:
+        raise Unsupported(f"fwe: {length} tokens have no room for words of different frequency; ask for more")
     with _seeded(seed):
-        found = fwe.sys_kwext(_tokenizer(encode), length - FREQUENT_TOKENS, num_samples=docs)
+        found = fwe.sys_kwext(_tokenizer(encode), read, num_samples=docs)
     return [_frequent_words(doc) for doc in found]
 
 

@@ -38,9 +38,9 @@ def run(
     without the first words of the answer, which it gives). task: see evals/recall/haystacks.py. The model reads on
     beyond the window it was trained on, where its architecture can: nothing is cut.
 
-    Returns the accuracy, the floors, and the bytes of the state or cache at that length; samples: `items`, each with
-    its depth (0 to 1, None where the answer stands in no one place), the share of its answers that was given, and the
-    answer. Raises Unsupported where the architecture or the task ends before that length.
+    Returns the accuracy, the floors, the longest prompt in tokens and the bytes of the state or cache after it, and
+    `items`, each with its depth (0 to 1, None where the answer stands in no one place), the share of its answers that
+    was given, and the answer. Raises Unsupported where the architecture or the task ends before that length.
     """
     from evals.zeroshot.adapter import adapter  # here, because it imports lm-eval
 
@@ -59,7 +59,7 @@ def run(
         "named": statistics.fmean(needle.named for needle in needles),
         "tokens": tokens,
         "trained_tokens": model.spec.context_length,
-        "state_bytes": model.spec.state_bytes(length, itemsize),
+        "state_bytes": model.spec.state_bytes(tokens, itemsize),
         **dict(asker.counts),
         "parameters": sum(p.numel() for _, p in model.named_parameters()),
     }

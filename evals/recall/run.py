@@ -17,7 +17,7 @@ from evals import files
 from evals.pretrain import check_fresh, work_folder
 from evals.recall.sequences import MARKS, NEEDS, TASKS, Sequences
 from evals.training import Recipe, train
-from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf
+from rwkv_core.spec import AtLeast, BadInput, LanguageModel, ModelSpec, OneOf
 from rwkv_core.v4 import shift
 
 VERSION = 1
@@ -85,7 +85,7 @@ def run(
     check_fresh(model)
     vocabulary = model.spec.vocab_size
     length = length or 4 * size
-    _check(model, task, size, length, alphabet)
+    check(model.spec, task, size, length, alphabet)
     seed = model.spec.seed or 0
     model = copy.deepcopy(model)
     widen_embedding(model)
@@ -149,11 +149,11 @@ def answered(model: LanguageModel, asked: Sequences, device: str) -> np.ndarray:
     return (np.concatenate(found) == asked.targets) & (asked.targets >= 0)
 
 
-def _check(model: LanguageModel, task: str, size: int, length: int, alphabet: int) -> None:
-    vocabulary, name = model.spec.vocab_size, model.spec.name
-    needed = MARKS + NEEDS.get(task, 2 * max(size, alphabet))  # as many keys as pairs
-    if vocabulary < needed:
-        raise BadInput(f"{task} of size {size} needs a vocabulary of {needed}, and {name} has {vocabulary}")
+def check(spec: ModelSpec, task: str, size: int, length: int, alphabet: int) -> None:
+    """Raises BadInput where the vocabulary or the length is too small."""
+    needed = MARKS + NEEDS.get(task, 2 * max(size, alphabet))  # as many keys and as many values as pairs
+    if spec.vocab_size < needed:
+        raise BadInput(f"{task} of size {size} needs a vocabulary of {needed}, and {spec.name} has {spec.vocab_size}")
     if 0 < alphabet < size:
         raise BadInput(f"{task}: {size} pairs take as many keys; alphabet is {alphabet}")
     if task == "mqar" and length < 4 * size:

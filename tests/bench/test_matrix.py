@@ -246,6 +246,24 @@ def test_side_by_side_measures_the_same(tmp_path: Path) -> None:
         assert beside[record.id].samples["loss"] == pytest.approx(record.samples["loss"], abs=1e-4)
 
 
+def test_ctrl_c_ends_what_is_measured_side_by_side(tmp_path: Path) -> None:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(RECALL.replace("STEPS", "100000"))
+    process = subprocess.Popen(
+        [*command(path, tmp_path / "store"), "--jobs", "2"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (busy := [c for c in psutil.Process(process.pid).children() if c.cpu_times().user > 3]):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in err
+    assert not any(child.is_running() for child in busy)
+
+
 def test_what_is_timed_is_never_measured_beside_another(
     monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
 ) -> None:

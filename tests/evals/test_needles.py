@@ -130,8 +130,13 @@ def test_models_read_beyond_their_window_and_nothing_is_cut() -> None:
 def test_what_cannot_be_read_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unsupported, match="2048 positions, and 4096 are needed"):
         needles.run(load(find("pocket-opt")), device="cpu", task="pocket_passkey", length=4096, docs=5)
-    with pytest.raises(Unsupported, match=r"niah_single_1: .*at max_seq_length=150"):
-        haystacks.TASKS["niah_single_1"](encode, 150, 2, 0)
+    for length, why in ((150, "Could not generate any"), (260, "have no room")):
+        with pytest.raises(Unsupported, match=f"niah_single_1: .*{why}"):
+            haystacks.TASKS["niah_single_1"](encode, length, 4, 0)
+    for length in (64, 100, 128, 200, 240):
+        with pytest.raises(Unsupported, match=f"fwe: {length} tokens have no room"):
+            haystacks.TASKS["fwe"](encode, length, 2, 0)
+    assert [len(needle.answers) for needle in haystacks.TASKS["fwe"](encode, 400, 2, 0)] == [3, 3]
     monkeypatch.setitem(sys.modules, "lm_eval.tasks.ruler.prepare_niah", None)
     with pytest.raises(BadInput, match=r"pip install 'rwkv-bench\[ruler\]'"):
         haystacks.TASKS["niah_single_1"](encode, 512, 2, 0)

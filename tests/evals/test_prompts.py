@@ -74,7 +74,13 @@ LETTERS = tasks.catalogue()["mathqa"].answers
         ("It is not an entailment.", ENTAILMENT, "not_entailment"),
         ("not-entailment", ENTAILMENT, "not_entailment"),
         ("It isn\u2019t entailment", ENTAILMENT, "not_entailment"),
-        ("not\n entailment", ENTAILMENT, "not_entailment"),
+        ("not  entailment", ENTAILMENT, "not_entailment"),
+        ("\n not_entailment\npremise: Yes.", ENTAILMENT, "not_entailment"),
+        (" yes\npremise: No one came.\nAnswer: no", ENTAILMENT, "entailment"),
+        (" b\nThe question is: 3+4?\na ) 7\nAnswer: d", LETTERS, "b"),
+        ("This cannot be healthy", HEALTHY, "unhealthy"),
+        ("no doubt healthy", HEALTHY, "healthy"),
+        ("It is not only healthy but fresh", HEALTHY, "healthy"),
         ("There is no entailment.", ENTAILMENT, "not_entailment"),
         ("no, it is entailment", ENTAILMENT, None),
         ("entaİlment", ENTAILMENT, None),
@@ -93,7 +99,7 @@ LETTERS = tasks.catalogue()["mathqa"].answers
         (" a", LETTERS, "a"),
         (" A man has 5 apples", LETTERS, None),
         ("The answer is (c), I think", LETTERS, "c"),
-        ("Answer: b\n\nNo, the correct option is e", LETTERS, "e"),
+        ("Answer: b. No, the correct option is e", LETTERS, "e"),
         ("38", LETTERS, None),
         ("b ) 27", LETTERS, "b"),
         (
@@ -241,3 +247,22 @@ def test_real_items_are_read(name: str) -> None:
     items = tasks.items(task, str(found[0]))
     assert len(items) > 60
     assert {number for item in items for number in item.gold} == set(range(len(task.labels)))
+
+
+@pytest.mark.parametrize("way", ["score", "generate"])
+def test_an_item_that_lost_its_beginning_is_marked_and_the_same_question_is_one(
+    way: str, tmp_path: Path, tokenizer: Path
+) -> None:
+    long = {**RTE, "sentence1": "It rains in the garden. " * 300}
+    found = folder(tmp_path, [RTE, long, RTE])
+    asked = {"device": "cpu", "task": "rte", "order": "question first", "data": found, "tokenizer": str(tokenizer)}
+    metrics, samples = run.run(model(), way=way, **asked)  # type: ignore[arg-type]
+    assert [item["cut"] for item in samples["items"]] == [False, True, False] and metrics["cut"] == 1
+    assert metrics["truncated"] == (1 if way == "generate" else 5)  # requests: one, or one for each wording
+    assert [item["question"] for item in samples["items"]] == [0, 1, 0]
+
+
+def test_the_pocket_worlds_questions_are_its_own() -> None:
+    found = tasks.items(tasks.catalogue()["pocket"], str(run._folder("pocket")))
+    asked = run._questions("pocket", tasks.catalogue()["pocket"], found)
+    assert len(asked) == len(found) == 400 and len(set(asked)) == 359

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench import plan
 from evals.recall import run as recall
 from evals.recall.sequences import ASK, MARKS, NOW, TASKS
 from rwkv_core.load import find, load
 from rwkv_core.spec import BadInput
 
 VOCABULARY = 130
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def made(task: str, size: int, count: int = 200, seed: int = 0, alphabet: int = 0) -> Any:
@@ -65,9 +67,9 @@ def test_sequences_are_seeded_and_their_floors_are_what_guessing_scores(task: st
     guess = rng.choice(np.unique(many.targets[asked]), size=asked.sum())
     assert (guess == many.targets[asked]).mean() == pytest.approx(many.chance, abs=0.02)
     assert many.chance <= many.majority <= many.chance + 0.05
-    if task in ("mqar", "query_last", "query_first", "copying"):  # any of the values that were told
+    if task in ("query_last", "query_first", "copying"):  # any of the values that were told
         values = np.where(many.tokens >= (VOCABULARY + MARKS) // 2, many.tokens, -1)
-        start = {"mqar": 0, "query_last": 0, "query_first": 2, "copying": 0}[task]
+        start = 2 if task == "query_first" else 0
         told = values[:, start : start + (size if task == "copying" else 2 * size)]
         told = told[told >= 0].reshape(len(told), size)
         picked = told[np.arange(len(told)), rng.integers(size, size=len(told))]
@@ -75,6 +77,29 @@ def test_sequences_are_seeded_and_their_floors_are_what_guessing_scores(task: st
             picked = np.array([np.bincount(row).argmax() for row in told])
         share = np.concatenate([row[row >= 0] == one for row, one in zip(many.targets, picked, strict=True)]).mean()
         assert share == pytest.approx(many.rule, abs=0.03)
+
+
+@pytest.mark.parametrize(("size", "length"), [(4, 16), (4, 64), (8, 128)])
+def test_mqar_asks_where_zoology_does_and_its_rule_is_the_best_for_a_rank(size: int, length: int) -> None:
+    found = TASKS["mqar"](np.random.default_rng(0), 4000, size, length, VOCABULARY, 0)
+    places = (length - 2 * size) // 2
+    chances = 0.01 * np.arange(1, places + 1) ** -0.99
+    values = found.tokens[:, 1 : 2 * size : 2]
+    asked = np.stack([row[row >= 0] for row in found.targets])  # [N, size], in the order of their queries
+    pair = (asked[:, :, None] == values[:, None]).argmax(2)  # which pair is asked for at each rank
+    where = np.nonzero(found.targets >= 0)[1].reshape(-1, size)
+    first = (where[pair == 0] - 2 * size) // 2  # the first pair draws its place from the plain law
+    assert np.bincount(first, minlength=places) / 4000 == pytest.approx(chances / chances.sum(), abs=0.03)
+    learned = [np.bincount(pair[:2000, rank]).argmax() for rank in range(size)]
+    assert (pair[2000:] == learned).mean() == pytest.approx(found.rule, abs=0.02) and found.rule > 1.1 / size
+
+
+@pytest.mark.parametrize("matrix", ["recall", "recall-cpu"])
+def test_every_cell_of_the_matrices_can_be_made(matrix: str) -> None:
+    for cell in plan.read(ROOT / "configs" / f"{matrix}.yaml"):
+        asked = {key: cell.params[key] for key in ("task", "size", "alphabet")}
+        recall.check(cell.model, length=cell.params["length"] or 4 * asked["size"], **asked)
+        assert cell.params["token_shift"] is False or cell.model.architecture["model_type"] == "gpt_neox"
 
 
 @pytest.mark.parametrize("task", ["mqar", "query_last", "query_first"])

@@ -23,6 +23,7 @@ def record(model: str, length: int, items: list[tuple[float | None, float]], tas
         "params": {"task": task, "length": length, "docs": len(items), "tokenizer": "own", "seed": 0},
     }
     metrics = {"trained_tokens": spec.context_length, "chance": 0.05, "named": 0.25, "parameters": 10}
+    metrics["tokens"] = length - 1
     metrics["state_bytes"] = spec.state_bytes(length)
     found = [{"depth": depth, "share": share, "answer": "x"} for depth, share in items]
     return Record(cell, "ok", metrics, {"items": found}, provenance=PROVENANCE)
@@ -54,9 +55,9 @@ def test_a_fact_is_counted_at_the_nearest_depth(records: list[Record]) -> None:
 def test_the_table_has_error_floors_and_bytes(records: list[Record]) -> None:
     (view,) = needles.views(rows.from_records(records))
     frame = view.tables[0].frame.set_index(["model", "tokens"])
-    line = frame.loc[("pocket Pythia", 128)]
+    line = frame.loc[("pocket Pythia", "128 (127)")]
     assert (line["found"], line["texts"], line["chance"], line["any named"]) == ("80.0 ± 20.0", "5", "5.0", "25.0")
-    assert frame.loc[("pocket RWKV-4", 64), "state or cache"] == "0.01 MiB"
+    assert frame.loc[("pocket RWKV-4", "64 (63)"), "state or cache"] == "0.01 MiB"
 
 
 def test_a_task_without_depth_is_in_the_table_alone() -> None:

@@ -21,7 +21,7 @@ def answered(seed: int, right: float = 0.5, several: bool = False, docs: int = 2
     for i in range(docs):
         own = sorted(gold.sample(range(LABELS), gold.choice([1, 2]) if several else 1))
         said = rng.choice(own) if rng.random() < right else rng.choice([None, *range(LABELS)])
-        found.append({"doc": i, "gold": own, "answer": said})
+        found.append({"doc": i, "gold": own, "answer": said, "question": i, "cut": False})
     return found
 
 
@@ -54,7 +54,7 @@ def test_floors_are_what_a_guess_and_a_stubborn_model_score() -> None:
         assert guess.value == pytest.approx(found.chance, abs=0.03)
         fixed = [orders.score([{**i, "answer": k} for i in items], LABELS, metric).value for k in range(LABELS)]
         assert found.fixed == pytest.approx(max(fixed))
-    rare = [{"doc": i, "gold": [min(i // 100, 2)], "answer": min(i // 100, 2)} for i in range(201)]
+    rare = [{"doc": i, "question": i, "gold": [min(i // 100, 2)], "answer": min(i // 100, 2)} for i in range(201)]
     found = orders.score(rare, LABELS, "macro_f1")
     assert (found.value, found.stderr) == (1, 0)  # though many a resample lacks the rare label
     key = [{**item, "answer": item["gold"][0]} for item in items]
@@ -64,7 +64,7 @@ def test_floors_are_what_a_guess_and_a_stubborn_model_score() -> None:
 def test_an_order_that_does_nothing_has_an_interval_about_zero_and_one_that_does_has_not() -> None:
     plain, better = answered(0, 0.3), answered(0, 0.9)
     none = orders.effect(plain, plain, LABELS, "macro_f1")
-    assert none == (0.0, 0.0, 0.0, 0, 0, 1.0)
+    assert none == (200, 0.0, 0.0, 0.0, 0, 0, 1.0)
     found = orders.effect(plain, better, LABELS, "accuracy")
     assert 0 < found.low < found.difference < found.high and found.p < 1e-6
     assert found.second_only - found.first_only == round(found.difference * len(plain))
@@ -74,20 +74,39 @@ def test_an_order_that_does_nothing_has_an_interval_about_zero_and_one_that_does
         orders.effect(plain, better[1:], LABELS, "accuracy")
 
 
-def record(model: str, order: str, items: list[dict[str, Any]], data: str = "same") -> Record:
-    spec = load.find(model)
+def test_items_of_one_question_count_together() -> None:
+    first, second = answered(0, 0.3), answered(1, 0.6)
+    alone = orders.effect(first, second, LABELS, "accuracy")
+    twice = orders.effect([*first, *first], [*second, *second], LABELS, "accuracy")
+    assert twice.items == 400 and (twice.low, twice.high) == pytest.approx((alone.low, alone.high))
+    assert (twice.first_only, twice.second_only) == (2 * alone.first_only, 2 * alone.second_only)
+    assert twice.p == alone.p
+    scored = [orders.score(items, LABELS, "macro_f1") for items in (first, [*first, *first])]
+    assert scored[0].stderr == pytest.approx(scored[1].stderr)
+
+
+def test_items_that_were_cut_in_one_order_are_left_out_of_both() -> None:
+    first, second = answered(0, 0.3), answered(0, 0.9)
+    cut = [{**item, "cut": item["doc"] < 50} for item in second]
+    assert orders.effect(first, cut, LABELS, "macro_f1") == orders.effect(first[50:], second[50:], LABELS, "macro_f1")
+
+
+def record(
+    model: str, order: str, items: list[dict[str, Any]], data: str = "same", weights: str = "pretrained"
+) -> Record:
+    spec = load.find(model, weights=weights)
     cell = {
-        "id": f"prompts-{model}-{order}-{data}",
+        "id": f"prompts-{model}-{order}-{data}-{weights}",
         "experiment": "prompts",
-        "version": 1,
+        "version": 2,
         "model": {**vars(spec), "architecture": dict(spec.architecture)},
         "device": "cpu",
         "dtype": "float32",
-        "params": {"task": "tweetsent", "order": order, "way": "score"},
+        "params": {"task": "tweetsent", "order": order, "way": "score", "tokenizer": "own"},
     }
     unread = sum(item["answer"] is None for item in items)
     metrics = {"docs": len(items), "labels": LABELS, "unparsed": unread, "parameters": spec.parameters}
-    metrics["data_fingerprint"] = data
+    metrics |= {"data_fingerprint": data, "cut": sum(item["cut"] for item in items)}
     return Record(cell, "ok", metrics, {"items": items}, provenance=PROVENANCE)
 
 
@@ -124,6 +143,25 @@ def test_orders_of_other_items_are_not_compared() -> None:
     ]
     (view,) = prompts.views(rows.from_records(records), records)
     assert "prompts-effects" not in {table.name for table in view.tables} and not view.pictures
+
+
+def test_other_seeds_are_other_models() -> None:
+    records = [
+        record("rwkv4-169m", order, answered(0, right if order == "text first" else 1 - right), weights=weights)
+        for weights, right in (("random:0", 0.2), ("random:1", 0.9))
+        for order in ("text first", "question first")
+    ]
+    (view,) = prompts.views(rows.from_records(records), records)
+    effects = {table.name: table.frame for table in view.tables}["prompts-effects"].set_index("model")
+    for weights, sign in (("random:0", "+"), ("random:1", "-")):
+        assert effects.loc[f"RWKV-4 169M ({weights}, tokenizer own)", "difference"].startswith(sign)
+
+
+def test_what_was_cut_in_every_item_has_no_effect() -> None:
+    gone = [{**item, "cut": True} for item in answered(0)]
+    records = [record("rwkv4-169m", order, gone) for order in ("text first", "question first")]
+    (view,) = prompts.views(rows.from_records(records), records)
+    assert list(view.tables[0].frame["cut"]) == ["200", "200"] and not view.pictures
 
 
 def test_nothing_asked_no_section() -> None:

@@ -22,6 +22,7 @@ def record(
         "shuffled": False,
         "steps": 9,
         "alphabet": 0,
+        "batch": 128,
     }
     cell = {
         "id": f"recall-{model}-{task}-{size}-{rate}-{seed}-{more}",
@@ -63,13 +64,43 @@ def test_the_rate_of_the_lowest_loss_is_shown_with_mean_range_and_floors(records
     assert orders.loc["RWKV-4, 2 layers", "what the order gives"] == "+50.0"
     assert orders.loc["attention, 2 layers + token shift", "what the order gives"] == "+0.0"
     assert tables["recall-sweep"].set_index(["task", "mixer"]).loc[("query_last", "RWKV-4, 2 layers"), "rate 0.03"] == (
-        "0.900, 100.0"
+        "0.900, 100.0 (2)"
     )
     first, last = view.pictures[0].panels
     series = {line.label: line for line in first.series}
     assert series["RWKV-4, 2 layers"].y == pytest.approx([80.0]) and series["rule of thumb"].y == pytest.approx([6.25])
     assert last.title.startswith("Pairs, then key")
     view.pictures[0].draw()
+
+
+def test_what_was_trained_differently_is_not_pooled(records: list[Record]) -> None:
+    other = [
+        record("recall-rwkv4", "query_first", 16, 0.01, 0, 0.1, 0.5, **{key: 7})
+        for key in ("alphabet", "steps", "batch")
+    ]
+    (view,) = recall.views(rows.from_records([*records, *other]))
+    frame = view.tables[0].frame.set_index(["task", "model", "alphabet", "steps"])
+    assert frame.loc[("query_first", "RWKV-4, 2 layers", "all", "9 of 128"), "accuracy"] == "80.0"
+    for alphabet, steps in (("7", "9 of 128"), ("all", "7 of 128"), ("all", "9 of 7")):
+        line = frame.loc[("query_first", "RWKV-4, 2 layers", alphabet, steps)]
+        assert (line["accuracy"], line["seeds"], line["rate"]) == ("10.0", 1, "0.01 (edge)")
+    titles = [panel.title for panel in view.pictures[0].panels]
+    assert titles.count("Key, then pairs: its value (of 7)") == 1
+
+
+def test_rates_are_compared_over_the_seeds_that_had_them_all() -> None:
+    tried = [
+        record("recall-rwkv4", "query_last", 4, rate, seed, accuracy, loss)
+        for rate, seed, accuracy, loss in (
+            (0.01, 0, 0.2, 1.0),
+            (0.01, 1, 0.2, 0.1),
+            (0.03, 0, 0.9, 0.9),
+            (0.001, 0, 0.1, 2.0),
+        )
+    ]
+    (view,) = recall.views(rows.from_records(tried))
+    (line,) = view.tables[0].frame.to_dict("records")
+    assert (line["accuracy"], line["seeds"], line["rate"]) == ("90.0", 1, "0.03 (edge)")
 
 
 def test_nothing_trained_no_section() -> None:
