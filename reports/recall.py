@@ -13,6 +13,7 @@ from reports.views import View
 
 WHERE = ["machine", "device"]
 SETTING = ["alphabet", "steps", "batch", "tokens"]
+ALIKE = 0.02  # nats: rates whose losses differ by less are equally good
 RUN = ["mixer", "task", "size", *SETTING]  # what seeds and rates are compared within
 TITLES = {
     "mqar": "Every key again: its value (MQAR)",
@@ -56,14 +57,16 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
 
 def best_rates(frame: pd.DataFrame) -> pd.DataFrame:
     """Of each mixer, task, size and setting the rows at the rate with the lowest mean loss over the seeds that ended at
-    every rate (over all, if none did); `edge`: no lower or no higher rate was tried.
+    every rate (over all, if none did), of rates that are alike the one with the most seeds; `edge`: no lower or no
+    higher rate was tried.
     """
     found = []
     for _, own in frame.groupby(RUN, sort=False):
         losses = own[own.metric == "loss"].pivot_table("value", "seed", "rate")
         shared = losses.dropna()
         means = (losses if shared.empty else shared).mean()
-        rate = means.idxmin()
+        alike = means[means < means.min() + ALIKE].index
+        rate = max(alike, key=lambda rate: (losses[rate].count(), -means[rate]))
         found.append(own[own.rate == rate].assign(edge=rate in (means.index.min(), means.index.max())))
     return pd.concat(found)
 

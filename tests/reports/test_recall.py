@@ -103,5 +103,15 @@ def test_rates_are_compared_over_the_seeds_that_had_them_all() -> None:
     assert (line["accuracy"], line["seeds"], line["rate"]) == ("90.0", 1, "0.03 (edge)")
 
 
+def test_of_rates_that_are_alike_the_one_with_more_seeds_is_shown() -> None:
+    tried = [
+        ("recall-rwkv4", "query_last", 4, rate, seed, 1.0, loss)
+        for rate, seed, loss in ((0.01, 0, 1e-8), (0.003, 0, 1e-5), (0.003, 1, 1e-5), (0.03, 0, 0.5))
+    ]
+    (view,) = recall.views(rows.from_records([record(*one) for one in tried]))
+    (line,) = view.tables[0].frame.to_dict("records")
+    assert (line["seeds"], line["rate"]) == (2, "0.003 (edge)")
+
+
 def test_nothing_trained_no_section() -> None:
     assert list(recall.views([])) == []
