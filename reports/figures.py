@@ -107,7 +107,7 @@ class Picture:
         height = rows * (GRID_INCHES if grids else PANEL_INCHES[1] + 0.22 * legend_lines) + 0.7
         with matplotlib.rc_context(STYLE):
             width = columns * PANEL_INCHES[0] if columns > 1 else LONE_INCHES
-            layout = ConstrainedLayoutEngine(w_pad=0.12)  # inches; ticks may widen once laid out
+            layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)  # inches; ticks may widen once laid out
             figure = Figure(figsize=(width, height), layout=layout)
             FigureCanvasAgg(figure)
             figure.suptitle(self.title, fontsize=12, fontweight="bold", x=0.01, ha="left")
@@ -182,4 +182,6 @@ def _draw_lines(ax: Axes, panel: Panel) -> None:
             axis.set_minor_formatter(NullFormatter())
     ax.text(0.02, 0.97, panel.note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
     below = -0.34 if panel.x_names else -0.18  # below the slanted names too
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=3, fontsize=8, handlelength=2.6)
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, below), ncols=4 if panel.x_names else 3, fontsize=8, handlelength=2.6
+    )

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from reports.figures import FAMILIES, HeatMap, Picture
+from reports.figures import HeatMap, Picture
 from reports.rows import Row, mark
 from reports.tables import Table, mebibytes
-from reports.views import View
+from reports.views import View, by_family
 
 WHERE = ["weights", "machine", "device", "dtype"]
 TITLES = {
@@ -38,8 +38,7 @@ def views(measured: Sequence[Row]) -> Iterator[View]:
     frame = pd.DataFrame([row for row in measured if row["experiment"] == "needles" and row["metric"] != "status"])
     if frame.empty:
         return
-    frame["family"] = pd.Categorical(frame.family, list(dict.fromkeys([*FAMILIES, *frame.family])))
-    frame = frame.sort_values(["task", "family", "window", "length"], kind="stable")
+    frame = by_family(frame, "window", "length").sort_values("task", kind="stable")
     for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
         weights, *where = map(str, key)
         name = f"needles{f'-{i + 1}' if i else ''}"

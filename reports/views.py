@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from reports import paper
-from reports.figures import Picture
+from reports.figures import FAMILIES, Picture
 from reports.rows import Row
 from reports.tables import Table, mebibytes
 from rwkv_core.spec import rwkv4_flops, rwkv4_parameters
@@ -24,6 +24,12 @@ class View:
     text: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+
+
+def by_family(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The rows of one family together, RWKV-4 first, then by these columns."""
+    families = list(dict.fromkeys([*FAMILIES, *frame.family]))
+    return frame.assign(_family=frame.family.map(families.index)).sort_values(["_family", *columns], kind="stable")
 
 
 def architectures() -> View:
