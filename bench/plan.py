@@ -18,6 +18,7 @@ import yaml
 
 from bench import inference, kernels, peers
 from evals import context, extend, pretrain
+from evals.lra import run as lra
 from evals.prompts import run as prompts
 from evals.recall import needles
 from evals.recall import run as recall
@@ -36,6 +37,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "extend": extend,
     "recall": recall,
     "needles": needles,
+    "lra": lra,
 }
 
 DEVICES = ("cpu", "cuda")

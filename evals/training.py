@@ -24,14 +24,16 @@ from tqdm import tqdm
 
 from rwkv_core.spec import BadInput
 
+BEST = "best.pt"  # in the folder of a training that is judged
 SAVE_SECONDS = 60.0  # at most so much is lost in a kill
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST = -1, -3, 2**30  # glibc's malloc.h
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. The rate is constant, then falls exponentially to `end_rate` (paper v2, App. G, whose
-    "warm-up" is a constant rate); before that it rises for a few steps, since Adam's first ones are noisy.
+    """How a model is trained. The rate is constant, then falls to `end_rate`: exponentially (paper v2, App. G, whose
+    "warm-up" is a constant rate), or along a cosine; before that it rises for `rise` steps, since Adam's first ones are
+    noisy.
     """
 
     steps: int
@@ -44,12 +46,15 @@ class Recipe:
     clip: float = 1.0  # norm of all gradients together
     seed: int = 0
     autocast: bool = False  # bfloat16 products, float32 weights
+    cosine: bool = False
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         if step < self.rise:
             return self.learning_rate * (step + 1) / self.rise
         falling = max(0.0, step / self.steps - self.constant) / (1 - self.constant)
+        if self.cosine:
+            return self.end_rate + (self.learning_rate - self.end_rate) * (1 + math.cos(math.pi * falling)) / 2
         return self.learning_rate * math.exp(falling * math.log(self.end_rate / self.learning_rate))
 
 
@@ -61,8 +66,13 @@ def train(
     *,
     device: str = "cpu",
     label: str = "",
+    judge: Callable[[], float] | None = None,
+    every: int = 0,
 ) -> list[dict[str, float]]:
     """Train to the recipe's end, going on from what `work` holds; the log, one entry a step.
+
+    judge: called after each `every` steps and at the end; what it returns stands in the log as `score`, and the weights
+    with the best one are those that the objective has in the end.
 
     batch: step -> tensors [B, ...], the same for the same step; with several processes (torchrun) each takes its rows
     of them. work: a folder with `log.jsonl` and `state.pt`. Raises BadInput where `work` holds another run, and
@@ -108,6 +118,8 @@ def train(
                 raise FloatingPointError(f"{label}: the loss is {value} at step {step}; try a smaller learning rate")
             seconds = time.perf_counter() - started
             entry = {"step": step, "loss": value, "rate": rate, "norm": float(norm), "seconds": seconds}
+            if judge and ((step + 1) % every == 0 or step + 1 == recipe.steps):
+                entry["score"] = _judged(work, plain, judge, log)
             log.append(entry)
             if not shown:
                 continue
@@ -119,7 +131,21 @@ def train(
                 _save(work, plain, optimizer, recipe, step + 1)
                 saved = time.monotonic()
     plain.eval()
+    if judge:
+        plain.load_state_dict(torch.load(work / BEST, map_location="cpu", weights_only=True))
     return log
+
+
+def _judged(work: Path, model: nn.Module, judge: Callable[[], float], log: Sequence[dict[str, float]]) -> float:
+    """The score of the weights as they are, kept if none before was as good."""
+    model.eval()
+    score = judge()
+    model.train()
+    if score > max((entry["score"] for entry in log if "score" in entry), default=-math.inf):
+        unfinished = work / f"{BEST}.part"
+        torch.save(model.state_dict(), unfinished)
+        unfinished.replace(work / BEST)
+    return score
 
 
 def _keep_memory() -> None:

@@ -238,6 +238,20 @@ def _needles(record: Record) -> Iterator[Row]:
     yield {"metric": "state_bytes", "value": metrics["state_bytes"], **shared}
 
 
+def _lra(record: Record) -> Iterator[Row]:
+    params, metrics = record.cell["params"], record.metrics
+    shared = {key: params[key] for key in ("mixer", "direction", "length", "pixels", "steps", "batch")}
+    shared |= {key: metrics[key] for key in ("title", "published", "budget", "data_source", "majority")}
+    shared |= {"root": metrics.get("root"), "seed": record.cell["model"]["weights"].partition(":")[2]}
+    share = metrics["accuracy"]
+    error = math.sqrt(share * (1 - share) / metrics["docs"])
+    yield {"metric": "lra", "value": share, "stderr": error, "docs": metrics["docs"], **shared}
+    yield {"metric": "lra_validation", "value": metrics["validation_accuracy"], "best": metrics["best_step"], **shared}
+    yield {"metric": "lra_train_s", "value": metrics["train_s"], **shared}
+    for step, score in record.samples["validation"]:
+        yield {"metric": "lra_curve", "value": score, "tokens": step, **shared}
+
+
 _VALUES = {
     "inference": _inference,
     "kernels": _race,
@@ -249,4 +263,5 @@ _VALUES = {
     "extend": _extend,
     "recall": _recall,
     "needles": _needles,
+    "lra": _lra,
 }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core.model import RWKV
+from rwkv_core.v4 import TimeMix
 
 EMBEDDING_RANGE = 1e-4  # small-init embedding: the LayerNorm after it makes small steps large (paper sec. 3.4)
 
@@ -38,21 +39,28 @@ def paper_init(model: RWKV, seed: int) -> None:
 def time_vectors(model: RWKV, layer: int) -> None:
     """Decay, bonus and token-shift weights of one layer: the earlier the layer, the shorter its memory."""
     block, layers = model.blocks[layer], len(model.blocks)
-    upward = layer / max(1, layers - 1)
+    time_mix_vectors(block.att, layer, layers)
+    width = block.ffn.time_mix_k.shape[-1]
+    ramp = torch.arange(width, device=block.ffn.time_mix_k.device) / width
     downward = 1 - layer / layers
-
-    inner = block.att.time_decay.shape[0]
-    h = torch.arange(inner, device=block.att.time_decay.device)
-    block.att.time_decay.copy_(-5 + 8 * (h / max(1, inner - 1)) ** (0.7 + 1.3 * upward))
-    block.att.time_first.copy_(math.log(0.3) + 0.5 * ((h + 1) % 3 - 1))
-
-    width = block.att.time_mix_k.shape[-1]
-    ramp = torch.arange(width, device=block.att.time_mix_k.device) / width
-    block.att.time_mix_k.copy_(ramp**downward)
-    block.att.time_mix_v.copy_(ramp**downward + 0.3 * upward)
-    block.att.time_mix_r.copy_(ramp ** (0.5 * downward))
     block.ffn.time_mix_k.copy_(ramp**downward)
     block.ffn.time_mix_r.copy_(ramp**downward)
+
+
+@torch.no_grad()
+def time_mix_vectors(att: TimeMix, layer: int, layers: int) -> None:
+    """Those of time mixing alone."""
+    upward = layer / max(1, layers - 1)
+    downward = 1 - layer / layers
+    inner = att.time_decay.shape[0]
+    h = torch.arange(inner, device=att.time_decay.device)
+    att.time_decay.copy_(-5 + 8 * (h / max(1, inner - 1)) ** (0.7 + 1.3 * upward))
+    att.time_first.copy_(math.log(0.3) + 0.5 * ((h + 1) % 3 - 1))
+    width = att.time_mix_k.shape[-1]
+    ramp = torch.arange(width, device=att.time_mix_k.device) / width
+    att.time_mix_k.copy_(ramp**downward)
+    att.time_mix_v.copy_(ramp**downward + 0.3 * upward)
+    att.time_mix_r.copy_(ramp ** (0.5 * downward))
 
 
 @torch.no_grad()

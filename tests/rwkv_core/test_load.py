@@ -13,8 +13,10 @@ from rwkv_core.model import RWKV
 from rwkv_core.spec import BadInput, ModelSpec, Unsupported
 from tests import parity
 
+LANGUAGE_MODELS = [name for name, spec in load.catalogue().items() if spec.family != "encoder"]
 
-@pytest.mark.parametrize("name", load.catalogue())
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_parameters_of_every_model(name: str) -> None:
     spec = find(name)
     if spec.family == "rwkv4":
@@ -29,6 +31,11 @@ def test_parameters_of_every_model(name: str) -> None:
 def test_there_are_35_models_and_the_pocket_ones() -> None:
     assert len([spec for spec in load.catalogue().values() if not spec.repo.startswith("package:")]) == 35
     assert all(spec.repo and spec.label for spec in load.catalogue().values())
+
+
+def test_an_encoder_is_no_language_model() -> None:
+    with pytest.raises(BadInput, match="the experiment lra builds it"):
+        load.load("lra-encoder")
 
 
 @pytest.mark.parametrize("name", ["pythia-14m", "rwkv4-169m"])

@@ -1,0 +1,238 @@
+"""Long Range Arena's tasks: where a task's samples come from, how they are divided, and how they become arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from evals.lra import listops, pathfinder, readers
+from evals.lra.readers import Sample
+from evals.pocket.text import chronicle, joined
+from rwkv_core.spec import BadInput, Unsupported
+
+GENERATED = "generated"
+RELEASED_TEXT = 10_000  # bytes of a document that LRA's files keep
+HELD_OUT = 10  # one training sample in so many validates, where a task has no such part
+BLOCK = 50  # images that one process draws at a time
+
+
+@dataclass(frozen=True)
+class Split:
+    """tokens [N, T], 0 for padding and else a value plus one; lengths, labels [N]. second: of pairs, the same again."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+    second: np.ndarray | None = None
+    second_lengths: np.ndarray | None = None
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of always the most frequent label."""
+        return float(np.bincount(self.labels).max() / len(self.labels))
+
+
+@dataclass(frozen=True)
+class Task:
+    """title: as in the paper's table. values: how many a token may have. stand_in: another task is generated."""
+
+    title: str
+    values: int
+    classes: int
+    length: int
+    generate: Callable[[int, int, int], list[Sample]] | None
+    read: Callable[[Path, str], list[Sample]]
+    pairs: bool = False
+    stand_in: bool = False
+
+
+class Parts(NamedTuple):
+    """What a model is trained, chosen and tested on, and where it came from."""
+
+    train: Split
+    validation: Split
+    test: Split
+    source: str
+
+
+def load(name: str, data: str, length: int, counts: Sequence[int], seed: int) -> Parts:
+    """A task's three parts, at most `counts` samples of each (0: all), cut at `length` tokens. data: generated, or a
+    folder with the release's files. Raises BadInput for broken files, Unsupported where a task cannot be generated.
+    """
+    task = TASKS[name]
+    if data == GENERATED:
+        if task.generate is None:
+            raise Unsupported(f"{task.title}: its data are not generated; give a folder (see README)")
+        if not all(counts):
+            raise BadInput(f"{task.title}: say how many samples are to be generated")
+        made = task.generate(sum(counts), length, seed)
+        ends = list(itertools.accumulate(counts))
+        parts = [made[start:end] for start, end in itertools.pairwise([0, *ends])]
+        train, validation, test = (packed(part, length) for part in parts)
+        return Parts(train, validation, test, "stand-in" if task.stand_in else GENERATED)
+    folder = Path(data)
+    train, validation, test = (
+        packed(_some(task.read(folder, part), count, seed), length) for part, count in zip(PARTS, counts, strict=True)
+    )
+    return Parts(train, validation, test, "files")
+
+
+PARTS = ("train", "validation", "test")
+
+
+def packed(samples: Sequence[Sample], length: int) -> Split:
+    """Samples as arrays, cut at `length` and padded to the longest."""
+    first, lengths = _rectangle([sample.first for sample in samples], length)
+    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    if samples[0].second is None:
+        return Split(first, lengths, labels)
+    second, second_lengths = _rectangle([sample.second for sample in samples if sample.second is not None], length)
+    return Split(first, lengths, labels, second, second_lengths)
+
+
+def _rectangle(rows: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.array([min(len(row), length) for row in rows], dtype=np.int64)
+    tokens = np.zeros((len(rows), int(lengths.max())), dtype=np.uint16)
+    for to, row, count in zip(tokens, rows, lengths, strict=True):
+        to[:count] = row[:count].astype(np.uint16) + 1
+    return tokens, lengths
+
+
+def _some(samples: list[Sample], count: int, seed: int) -> list[Sample]:
+    return random.Random(seed).sample(samples, count) if 0 < count < len(samples) else samples
+
+
+def _divided(samples: list[Sample], part: str, seed: int = 0) -> list[Sample]:
+    """Training or validation part of a training set that has no validation part, always the same."""
+    order = random.Random(seed).sample(range(len(samples)), len(samples))
+    kept = len(samples) - len(samples) // HELD_OUT
+    return [samples[i] for i in (order[:kept] if part == "train" else order[kept:])]
+
+
+# --- one pair of functions a task ---
+
+
+def _make_listops(count: int, length: int, seed: int) -> list[Sample]:
+    """In the release's bounds, or where less is asked for between a quarter of it and itself, as those are."""
+    bounds = listops.BOUNDS if length >= listops.BOUNDS[1] else (length // 4, length + 1)
+    made = listops.examples(count, seed, bounds)
+    return [Sample(np.frombuffer(one.tokens, dtype=np.uint8), one.value) for one in made]
+
+
+def _read_listops(folder: Path, part: str) -> list[Sample]:
+    names = {"train": "train", "validation": "val", "test": "test"}
+    return list(readers.listops_tsv(folder / "listops-1000" / f"basic_{names[part]}.tsv"))
+
+
+def _read_text(folder: Path, part: str) -> list[Sample]:
+    """IMDb. LRA validates on the test part; here a tenth of the training part is kept for it."""
+    if part == "test":
+        return list(readers.imdb(folder / "aclImdb" / "test"))
+    return _divided(list(readers.imdb(folder / "aclImdb" / "train")), part)
+
+
+def _make_retrieval(count: int, length: int, seed: int) -> list[Sample]:
+    """Two halves of one chronicle of the pocket world (1), or of two (0): who is the same?"""
+    sentences = max(4, length // 30)
+    made = []
+    for number in range(count):
+        rng = random.Random(f"{seed} {number}")
+        label = rng.randrange(2)
+        one, other = (chronicle(rng, 2 * sentences)[1:] for _ in range(2))
+        first, second = joined(one[:sentences]), joined((one if label else other)[sentences:])
+        made.append(Sample(_text(first), label, _text(second)))
+    return made
+
+
+def _read_retrieval(folder: Path, part: str) -> list[Sample]:
+    names = {"train": "train", "validation": "eval", "test": "test"}
+    found = readers.aan_tsv(folder / "tsv_data" / f"new_aan_pairs.{names[part]}.tsv")
+    return [
+        Sample(one.first[:RELEASED_TEXT], one.label, one.second[:RELEASED_TEXT])
+        for one in found
+        if one.second is not None
+    ]
+
+
+def _text(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _read_image(folder: Path, part: str) -> list[Sample]:
+    batches = folder / "cifar-10-batches-py"
+    if part == "test":
+        return list(readers.cifar_batches([batches / "test_batch"]) if batches.is_dir() else _folders(folder, "test"))
+    if batches.is_dir():
+        return _divided(list(readers.cifar_batches([batches / f"data_batch_{i}" for i in range(1, 6)])), part)
+    return _divided(list(_folders(folder, "train")), part)
+
+
+def _folders(folder: Path, part: str) -> Iterable[Sample]:
+    return readers.cifar_folders(folder / "cifar10" / part)
+
+
+def _make_pathfinder(count: int, length: int, seed: int, *, size: int) -> list[Sample]:
+    blocks = -(-count // BLOCK)
+    draw = partial(_draw_pathfinder, size=size, seed=seed)
+    with get_context("spawn").Pool(min(os.cpu_count() or 1, blocks)) as pool:
+        drawn = tqdm(pool.imap(draw, range(blocks)), total=blocks, desc=f"drawing Pathfinder {size}", leave=False)
+        return [sample for block in drawn for sample in block][:count]
+
+
+def _draw_pathfinder(block: int, size: int, seed: int) -> list[Sample]:
+    rng = np.random.default_rng([seed, block])
+    images = [pathfinder.draw(rng, pathfinder.SIZES[size]) for _ in range(BLOCK)]
+    return [Sample(image.flatten(), label) for image, label in images]
+
+
+def _read_pathfinder(folder: Path, part: str, *, size: int) -> list[Sample]:
+    """The hard difficulty; consecutive slices, as LRA takes them."""
+    found = list(readers.pathfinder(folder / f"pathfinder{size}" / "curv_contour_length_14", size))
+    tenth = len(found) // 10
+    cuts = {"train": slice(0, 8 * tenth), "validation": slice(8 * tenth, 9 * tenth), "test": slice(9 * tenth, None)}
+    return found[cuts[part]]
+
+
+def _pathfinder(size: int, title: str) -> Task:
+    generate, read = (partial(function, size=size) for function in (_make_pathfinder, _read_pathfinder))
+    return Task(title, 256, 2, size * size, generate, read)
+
+
+TASKS: dict[str, Task] = {
+    "listops": Task("ListOps", len(listops.TOKENS), 10, 2000, _make_listops, _read_listops),
+    "text": Task("Text", 256, 2, 4000, None, _read_text),
+    "retrieval": Task("Retrieval", 256, 2, 4000, _make_retrieval, _read_retrieval, pairs=True, stand_in=True),
+    "image": Task("Image", 256, 10, 1024, None, _read_image),
+    "pathfinder": _pathfinder(32, "Pathfinder"),
+    "pathfinder64": _pathfinder(64, "Pathfinder-64"),
+    "pathx": _pathfinder(128, "Path-X"),
+    "path256": _pathfinder(256, "Path-256"),
+}
+
+
+def root_rule(parts: Parts) -> float:
+    """Accuracy on the test part of the value that is most frequent in training under an expression's first token."""
+    first = parts.train.tokens[:, 0]
+    likely = {token: np.bincount(parts.train.labels[first == token]).argmax() for token in np.unique(first)}
+    answers = np.array([likely.get(token, -1) for token in parts.test.tokens[:, 0]])
+    return float((answers == parts.test.labels).mean())
+
+
+def fingerprint(parts: Parts) -> str:
+    """Of every sample."""
+    digest = hashlib.sha256()
+    for split in parts[:3]:
+        for array in (split.tokens, split.labels, *([] if split.second is None else [split.second])):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,55 @@
+"""MEGA: attention of one head, gated, over a moving average of several exponentials (arXiv:2209.10655, eqs. 3-15)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evals.lra.mixers.shape import Shape, convolved, turned
+
+AVERAGES = 16  # for each channel
+SHARED = 2  # times narrower: the representation that queries and keys are made of
+
+
+class Mixer(nn.Module):
+    """Positions are told by the moving average alone (no relative bias)."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.causal = not shape.bidirectional
+        width, own = shape.width, shape.width // SHARED
+        self.ways = nn.ModuleList(_Average(width) for _ in range(2 if shape.bidirectional else 1))
+        self.value = nn.Linear(width, width)
+        self.shared = nn.Linear(width, own)
+        self.scale, self.bias = nn.Parameter(torch.randn(2, own) * 0.02 + 1), nn.Parameter(torch.zeros(2, own))
+        self.gates = nn.Linear(width, 3 * width)  # reset, update, candidate
+        self.recall = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        x = x * valid[..., None]
+        smooth = convolved(x, self.ways[0](x.shape[1]))
+        if not self.causal:
+            smooth = smooth + turned(convolved(turned(x, valid), self.ways[1](x.shape[1])), valid)
+        shared = F.silu(self.shared(smooth))
+        q, k = (shared * scale + bias for scale, bias in zip(self.scale, self.bias, strict=True))
+        mask = None if self.causal else valid[:, None]
+        told = F.scaled_dot_product_attention(q, k, F.silu(self.value(x)), attn_mask=mask, is_causal=self.causal)
+        reset, update, candidate = self.gates(smooth).chunk(3, -1)
+        new = F.silu(candidate + self.recall(F.silu(reset) * told))
+        return torch.sigmoid(update) * (new - x)  # the encoder adds x: update * new + (1 - update) * x
+
+
+class _Average(nn.Module):
+    """Damped moving averages, as a kernel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.alpha, self.damp = (nn.Parameter(torch.randn(width, AVERAGES) * 0.2) for _ in "ad")
+        self.widen, self.join = (nn.Parameter(torch.randn(width, AVERAGES) * AVERAGES**-0.5) for _ in "wj")
+
+    def forward(self, tokens: int) -> Tensor:
+        """[T, C]: sum over averages of join (1 - alpha damp)^t alpha widen."""
+        alpha, damp = torch.sigmoid(self.alpha), torch.sigmoid(self.damp)
+        powers = torch.exp(torch.log1p(-alpha * damp)[..., None] * torch.arange(tokens, device=alpha.device))
+        return torch.einsum("cn,cnt->tc", self.join * alpha * self.widen, powers)

@@ -1,0 +1,37 @@
+"""RWKV-4's time mixing (arXiv:2305.13048, eqs. 11-17), rwkv_core's own; in both directions, the mean of two."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from evals.lra.mixers.shape import Shape, turned
+from rwkv_core.init import time_mix_vectors
+from rwkv_core.v4 import TimeMix
+from rwkv_core.wkv import initial_state
+
+
+class Mixer(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.ways = nn.ModuleList(_fresh(shape) for _ in range(2 if shape.bidirectional else 1))
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        y = _run(self.ways[0], x)
+        if len(self.ways) == 1:
+            return y
+        return (y + turned(_run(self.ways[1], turned(x, valid)), valid)) / 2
+
+
+def _run(way: nn.Module, x: Tensor) -> Tensor:
+    assert isinstance(way, TimeMix)
+    start = initial_state(len(x), x.shape[-1], x.device, torch.float32)
+    y, _, _ = way(x, torch.zeros_like(x[:, 0]), start, -torch.exp(way.time_decay.float()), None, "auto")
+    return y
+
+
+def _fresh(shape: Shape) -> TimeMix:
+    """Vectors as the paper's initialisation has them; matrices as torch's layers, where its zeros would learn later."""
+    way = TimeMix(shape.width, shape.width)
+    time_mix_vectors(way, shape.layer, shape.layers)
+    return way

@@ -1,0 +1,49 @@
+"""S4D: a diagonal state space for each channel, run as one convolution (arXiv:2206.11893, S4D-Lin)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evals.lra.mixers.shape import Shape, convolved, turned
+
+STATES = 64  # real; half as many pairs of complex ones
+STEP = (0.001, 0.1)
+
+
+class Mixer(nn.Module):
+    """As in S4's layers: the convolutions of both directions, a skip, GELU, and a gated linear unit."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.ways = nn.ModuleList(_Kernel(shape.width) for _ in range(2 if shape.bidirectional else 1))
+        self.skip = nn.Parameter(torch.randn(shape.width))
+        self.outward = nn.Linear(shape.width, 2 * shape.width)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        x = x * valid[..., None]
+        y = convolved(x, self.ways[0](x.shape[1]))
+        if len(self.ways) == 2:
+            y = y + turned(convolved(turned(x, valid), self.ways[1](x.shape[1])), valid)
+        return F.glu(self.outward(F.gelu(y + self.skip * x)), -1)
+
+
+class _Kernel(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        low, high = (math.log(bound) for bound in STEP)
+        self.log_step = nn.Parameter(torch.empty(width).uniform_(low, high))
+        self.log_decay = nn.Parameter(torch.full((width, STATES // 2), math.log(0.5)))
+        self.turn = nn.Parameter(math.pi * torch.arange(STATES // 2).float().repeat(width, 1))
+        self.c = nn.Parameter(torch.randn(width, STATES // 2, 2) * 0.5**0.5)
+
+    def forward(self, tokens: int) -> Tensor:
+        """[T, C]: 2 Re sum over states of C (exp(dt A) - 1) / A exp(dt A t), zero-order hold."""
+        a = torch.complex(-torch.exp(self.log_decay), self.turn)
+        step = a * torch.exp(self.log_step)[:, None]
+        c = torch.view_as_complex(self.c) * (torch.exp(step) - 1) / a
+        powers = torch.exp(step[..., None] * torch.arange(tokens, device=a.device))
+        return 2 * torch.einsum("cn,cnt->tc", c, powers).real

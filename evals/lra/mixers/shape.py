@@ -1,0 +1,66 @@
+"""What every mixer is built from, and what several share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shape:
+    """width C, split over `heads`; the `length` T that is trained on; which of the `layers` it is, from 0; whether a
+    token sees later ones.
+    """
+
+    width: int
+    heads: int
+    length: int
+    layer: int
+    layers: int
+    bidirectional: bool
+
+
+class Projections(nn.Module):
+    """Queries, keys and values [B, H, T, C/H] of x [B, T, C], and the way back."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.inward = nn.Linear(shape.width, 3 * shape.width)
+        self.outward = nn.Linear(shape.width, shape.width)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        batch, tokens, width = x.shape
+        q, k, v = self.inward(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def join(self, y: Tensor) -> Tensor:
+        return self.outward(y.transpose(1, 2).flatten(2))
+
+
+def turned(x: Tensor, valid: Tensor) -> Tensor:
+    """Each row's valid tokens in reverse order; its padding stays where it is. x [B, T, ...], valid [B, T]."""
+    tokens = x.shape[1]
+    place = torch.arange(tokens, device=x.device)
+    lengths = valid.sum(1, keepdim=True)
+    source = torch.where(place < lengths, lengths - 1 - place, place)
+    return x.gather(1, source.view(*source.shape, *[1] * (x.dim() - 2)).expand_as(x))
+
+
+def scan(a: Tensor, b: Tensor) -> Tensor:
+    """h_t = a_t h_{t-1} + b_t along dimension 1, from h_0 = 0, in log2(T) steps."""
+    step, tokens = 1, b.shape[1]
+    while step < tokens:
+        b = torch.cat([b[:, :step], b[:, step:] + a[:, step:] * b[:, :-step]], 1)
+        a = torch.cat([a[:, :step], a[:, step:] * a[:, :-step]], 1)
+        step *= 2
+    return b
+
+
+def convolved(x: Tensor, kernel: Tensor) -> Tensor:
+    """Causal convolution along dimension 1 by FFT: x [B, T, C], kernel [T, C]."""
+    size = 2 * x.shape[1]
+    spectrum = torch.fft.rfft(x, n=size, dim=1) * torch.fft.rfft(kernel, n=size, dim=0)
+    return torch.fft.irfft(spectrum, n=size, dim=1)[:, : x.shape[1]]

@@ -1,0 +1,186 @@
+"""The lra experiment: one encoder with one mixer, trained on one task, chosen on its validation part, tested once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evals import files
+from evals.lra import data as tasks
+from evals.lra.data import GENERATED, Split
+from evals.lra.encoder import Encoder, Problem, Size, matched
+from evals.lra.mixers import KINDS
+from evals.pretrain import WORK
+from evals.training import Recipe, train
+from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf
+
+VERSION = 1
+ALONE = False
+SHAPE_ONLY = True  # it builds its own models
+GROWS = ()
+
+SCORED = 256  # sequences at a time
+
+
+class Classified(nn.Module):
+    """The mean cross-entropy of an encoder's answers, nats."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, labels: Tensor, *inputs: Tensor) -> Tensor:
+        return F.cross_entropy(self.encoder(*inputs).float(), labels)
+
+
+def run(
+    spec: ModelSpec,
+    *,
+    device: str,
+    dtype: str,
+    task: Annotated[str, OneOf(lambda: tasks.TASKS)],
+    mixer: Annotated[str, OneOf(lambda: KINDS)],
+    protocol: str,
+    data: str = GENERATED,
+    direction: Literal["both", "causal"] = "both",
+    length: Annotated[int, AtLeast(16)] = 2000,
+    pixels: bool = False,
+    layers: Annotated[int, AtLeast(1)] = 4,
+    width: Annotated[int, AtLeast(8)] = 256,
+    heads: Annotated[int, AtLeast(1)] = 4,
+    inner: Annotated[int, AtLeast(8)] = 1024,
+    dropout: float = 0.0,
+    steps: Annotated[int, AtLeast(1)] = 5000,
+    batch: Annotated[int, AtLeast(1)] = 32,
+    learning_rate: float = 1e-3,
+    rise: float = 0.1,
+    weight_decay: float = 0.05,
+    train_count: Annotated[int, AtLeast(0)] = 0,
+    validation_count: Annotated[int, AtLeast(0)] = 0,
+    test_count: Annotated[int, AtLeast(0)] = 0,
+    every: Annotated[int, AtLeast(1)] = 500,
+    work: str = "",
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train from weights of the spec's seed. protocol: what these settings are called. data: generated, or a folder.
+    layers, width, heads, inner, dropout: of attention; others get the feed-forward width that gives them its budget.
+    rise: share of the steps in which the rate rises, before it falls along a cosine to nothing. train_count,
+    validation_count, test_count: samples, 0 for all there are. every: steps between validations; the best one's weights
+    are tested.
+
+    Returns accuracies, floors, parameters and the time; samples: losses, validations, and what was right in the test.
+    Raises Unsupported where the mixer cannot be had at that budget or in that direction.
+    """
+    if dtype != "float32":
+        raise BadInput("training wants `dtype: float32`")
+    if spec.seed is None or not spec.fresh:
+        raise BadInput(f"{spec.name}: training starts from fresh weights; write `weights: fresh:SEED`")
+    known = tasks.TASKS[task]
+    problem = Problem(known.values, known.classes, length, known.pairs, pixels)
+    size = Size(layers, width, heads, inner, dropout)
+    both = direction == "both"
+    own = matched(mixer, size, problem, bidirectional=both)
+    parts = tasks.load(task, data, length, (train_count, validation_count, test_count), 0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        encoder = Encoder(mixer, own, problem, bidirectional=both)
+    recipe = Recipe(
+        steps,
+        learning_rate,
+        0.0,
+        constant=0.0,
+        rise=max(1, round(rise * steps)),
+        betas=(0.9, 0.98),
+        weight_decay=weight_decay,
+        seed=spec.seed,
+        cosine=True,
+    )
+    found = tasks.fingerprint(parts)
+    key = f"{VERSION} {task} {mixer} {asdict(own)} {asdict(problem)} {both} {batch} {every} {asdict(recipe)} {found}"
+    folder = Path(work or WORK) / f"lra-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    label = f"{known.title} {KINDS[mixer].title}"
+    log = train(
+        Classified(encoder),
+        _batches(parts.train, batch, spec.seed),
+        recipe,
+        folder,
+        device=device,
+        label=label,
+        judge=lambda: float(_right(encoder, parts.validation, device).mean()),
+        every=every,
+    )
+    right = _right(encoder, parts.test, device)
+    best = max((entry for entry in log if "score" in entry), key=lambda entry: entry["score"])
+    metrics = {
+        "accuracy": float(right.mean()),
+        "validation_accuracy": best["score"],
+        "best_step": best["step"] + 1,
+        "majority": parts.test.majority,
+        **({"root": tasks.root_rule(parts)} if task == "listops" else {}),
+        "docs": len(right),
+        "trained": len(parts.train.labels),
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+        "budget": encoder.budget,
+        "inner": own.inner,
+        "title": KINDS[mixer].title,
+        "published": KINDS[mixer].published,
+        "train_s": sum(entry["seconds"] for entry in log),
+        "data_source": parts.source,
+        "data_fingerprint": found,
+    }
+    scores = [[entry["step"] + 1, entry["score"]] for entry in log if "score" in entry]
+    losses = [round(entry["loss"], 6) for entry in log]
+    return metrics, {"loss": losses, "validation": scores, "right": right.astype(int).tolist()}
+
+
+def _batches(split: Split, batch: int, seed: int) -> Callable[[int], Sequence[Tensor]]:
+    """step -> labels and inputs; every sample once in a shuffled order, then again in another."""
+    if len(split.labels) < batch:
+        raise BadInput(f"{len(split.labels)} training samples are fewer than a batch of {batch}")
+    each = len(split.labels) // batch
+
+    def at(step: int) -> Sequence[Tensor]:
+        epoch, place = divmod(step, each)
+        order = np.random.default_rng([seed, epoch]).permutation(len(split.labels))
+        rows = order[place * batch : (place + 1) * batch]
+        return [torch.from_numpy(split.labels[rows]), *_inputs(split, rows)]
+
+    return at
+
+
+def _inputs(split: Split, rows: Any) -> list[Tensor]:
+    found = [torch.from_numpy(split.tokens[rows].astype(np.int64)), torch.from_numpy(split.lengths[rows])]
+    if split.second is not None and split.second_lengths is not None:
+        found.append(torch.from_numpy(split.second[rows].astype(np.int64)))
+        found.append(torch.from_numpy(split.second_lengths[rows]))
+    return found
+
+
+@torch.inference_mode()
+def _right(encoder: Encoder, split: Split, device: str) -> np.ndarray:
+    """Which samples are classified right, [N]."""
+    found = []
+    for start in range(0, len(split.labels), SCORED):
+        rows = slice(start, start + SCORED)
+        answers = encoder(*(tensor.to(device) for tensor in _inputs(split, rows))).argmax(-1)
+        found.append(answers.cpu().numpy() == split.labels[rows])
+    return np.concatenate(found)
+
+
+def _place(given: str, params: Any) -> tuple[str, str]:
+    """Generated, or a folder, which is known by its name here; the record holds the samples' fingerprint."""
+    if given == GENERATED:
+        return given, given
+    if not Path(given).is_dir():
+        raise BadInput(f"data {given!r}: no such folder; give one with LRA's files, or write generated")
+    return f"local:{Path(given).name}", str(Path(given).resolve())
+
+
+FILES = {"data": _place, "work": files.place}

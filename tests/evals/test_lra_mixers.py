@@ -1,0 +1,184 @@
+"""Mixers of Long Range Arena: what each may see, against slow twins of their published equations."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from evals.lra.encoder import ALIKE, Encoder, Problem, Size, matched
+from evals.lra.mixers import KINDS, linear_transformer, mamba, mega, qrnn, s4
+from evals.lra.mixers.shape import Shape, convolved, scan, turned
+from rwkv_core.spec import Unsupported
+
+BATCH, TOKENS, WIDTH, VALID = 2, 150, 32, 110
+WAYS = [
+    (name, both)
+    for name, kind in KINDS.items()
+    for both in (True, False)
+    if (kind.bidirectional if both else kind.causal)
+]
+
+
+def built(name: str, both: bool, seed: int = 0) -> tuple[torch.nn.Module, Tensor, Tensor]:
+    torch.manual_seed(seed)
+    mixer = KINDS[name].build(Shape(WIDTH, 2, TOKENS, 1, 3, both))
+    valid = torch.ones(BATCH, TOKENS, dtype=torch.bool)
+    valid[1, VALID:] = False
+    return mixer, torch.randn(BATCH, TOKENS, WIDTH), valid
+
+
+@pytest.mark.parametrize(("name", "both"), WAYS)
+def test_a_mixer_learns_everywhere_and_never_from_padding_or_the_future(name: str, both: bool) -> None:
+    mixer, x, valid = built(name, both)
+    x.requires_grad_()
+    y = mixer(x, valid)
+    assert y.shape == x.shape and y.isfinite().all()
+    (torch.randn_like(y)[valid] * y[valid]).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in mixer.parameters())
+    assert x.grad is not None and x.grad[1, VALID:].abs().max() < 1e-5 < x.grad[1, :VALID].abs().max()
+    with torch.no_grad():
+        assert torch.allclose(mixer(x, valid), y, atol=1e-6)
+        padded = x.clone()
+        padded[1, VALID:] = 9
+        assert torch.allclose(mixer(padded, valid)[valid], y[valid], atol=1e-5)
+        later = x.clone()
+        later[0, 90:] = torch.randn(TOKENS - 90, WIDTH)
+        moved = (mixer(later, valid) - y)[0, :90].abs().max()
+        assert moved > 1e-4 if both else moved < 1e-5
+
+
+def test_rows_are_turned_within_their_valid_part() -> None:
+    x = torch.arange(10).view(2, 5, 1).float()
+    valid = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    assert turned(x, valid)[..., 0].tolist() == [[4, 3, 2, 1, 0], [7, 6, 5, 8, 9]]
+
+
+def test_a_scan_is_the_recurrence() -> None:
+    a, b = torch.rand(2, 37, 3, dtype=torch.float64), torch.randn(2, 37, 3, dtype=torch.float64)
+    state, slow = torch.zeros(2, 3, dtype=torch.float64), []
+    for t in range(37):
+        state = a[:, t] * state + b[:, t]
+        slow.append(state)
+    assert torch.allclose(scan(a, b), torch.stack(slow, 1))
+
+
+def test_a_convolution_is_its_sum() -> None:
+    x, kernel = torch.randn(2, 20, 3, dtype=torch.float64), torch.randn(20, 3, dtype=torch.float64)
+    slow = torch.stack([sum(kernel[j] * x[:, t - j] for j in range(t + 1)) for t in range(20)], 1)  # type: ignore[misc]
+    assert torch.allclose(convolved(x, kernel), slow)
+
+
+def test_linear_attention_in_chunks_is_the_sum_over_all_before() -> None:
+    q, k, v = (torch.rand(2, 3, 100, 4, dtype=torch.float64) for _ in range(3))
+    weights = (q @ k.transpose(-1, -2)).tril()
+    slow = weights @ v / weights.sum(-1, keepdim=True)
+    assert torch.allclose(linear_transformer.linear_attention(q, k, v, causal=True), slow)
+    whole = q @ k.transpose(-1, -2)
+    both = linear_transformer.linear_attention(q, k, v, causal=False)
+    assert torch.allclose(both, whole @ v / whole.sum(-1, keepdim=True))
+
+
+def test_s4_is_its_state_space() -> None:
+    torch.manual_seed(0)
+    kernel = s4._Kernel(3).double()
+    a = torch.complex(-torch.exp(kernel.log_decay), kernel.turn)
+    step = torch.exp(kernel.log_step)[:, None]
+    bar, inward = torch.exp(a * step), (torch.exp(a * step) - 1) / a
+    x = torch.randn(1, 30, 3, dtype=torch.float64)
+    state, slow = torch.zeros_like(a), []
+    for t in range(30):
+        state = bar * state + inward * x[0, t][:, None]
+        slow.append(2 * (torch.view_as_complex(kernel.c) * state).sum(-1).real)
+    assert torch.allclose(convolved(x, kernel(30))[0], torch.stack(slow))
+
+
+def test_megas_average_is_its_recurrence() -> None:
+    torch.manual_seed(0)
+    average = mega._Average(3).double()
+    alpha, damp = torch.sigmoid(average.alpha), torch.sigmoid(average.damp)
+    x = torch.randn(1, 30, 3, dtype=torch.float64)
+    state, slow = torch.zeros_like(alpha), []
+    for t in range(30):
+        state = alpha * average.widen * x[0, t][:, None] + (1 - alpha * damp) * state
+        slow.append((average.join * state).sum(-1))
+    assert torch.allclose(convolved(x, average(30))[0], torch.stack(slow))
+
+
+def test_qrnn_is_fo_pooling() -> None:
+    mixer, x, _ = built("qrnn", False)
+    (gates,) = mixer.ways  # type: ignore[misc]
+    z, f, o = gates(x.transpose(1, 2))[..., :TOKENS].transpose(1, 2).chunk(3, -1)
+    state, slow = torch.zeros(BATCH, WIDTH), []
+    for t in range(TOKENS):
+        keep = torch.sigmoid(f[:, t])
+        state = keep * state + (1 - keep) * torch.tanh(z[:, t])
+        slow.append(torch.sigmoid(o[:, t]) * state)
+    assert torch.allclose(qrnn._run(gates, x), torch.stack(slow, 1), atol=1e-5)
+
+
+def test_mamba_is_transformers() -> None:
+    from transformers import MambaConfig
+    from transformers.models.mamba.modeling_mamba import MambaMixer
+
+    ours, x, valid = built("mamba", False)
+    assert isinstance(ours, mamba.Mixer)
+    config = MambaConfig(
+        hidden_size=WIDTH, state_size=16, expand=2, conv_kernel=4, time_step_rank=math.ceil(WIDTH / 16)
+    )
+    theirs = MambaMixer(config, 0)
+    theirs.in_proj.load_state_dict(ours.inward.state_dict())
+    theirs.conv1d.load_state_dict(ours.short.state_dict())
+    theirs.x_proj.load_state_dict(ours.select.state_dict())
+    theirs.dt_proj.load_state_dict(ours.step.state_dict())
+    theirs.out_proj.load_state_dict(ours.outward.state_dict())
+    theirs.A_log.data, theirs.D.data = ours.log_a.data, ours.skip.data
+    assert torch.allclose(ours(x, valid), theirs(x), atol=1e-4)
+
+
+def test_nystromformers_inverse_is_one() -> None:
+    from evals.lra.mixers.nystromformer import _inverse
+
+    a = torch.softmax(torch.randn(2, 2, 8, 8, dtype=torch.float64) + 4 * torch.eye(8), -1)
+    assert torch.allclose(_inverse(a) @ a, torch.eye(8, dtype=torch.float64).expand_as(a), atol=1e-3)
+
+
+def test_windows_see_as_far_as_they_say() -> None:
+    from evals.lra.mixers.longformer import WINDOW
+
+    mixer, x, valid = built("longformer", True)
+    moved = x.clone()
+    moved[0, 10] += 1
+    changed = ((mixer(moved, valid) - mixer(x, valid))[0].abs().amax(-1) > 1e-6).nonzero().flatten()
+    assert changed.min() == 0 and changed.max() == 10 + WINDOW
+
+
+@pytest.mark.parametrize(("name", "both"), WAYS)
+def test_every_mixer_has_attentions_budget_or_says_why_not(name: str, both: bool) -> None:
+    size, problem = Size(2, 48, 4, 192), Problem(15, 10, 256)
+    budget = Encoder("attention", size, problem, bidirectional=both).budget
+    found = Encoder(name, matched(name, size, problem, bidirectional=both), problem, bidirectional=both)
+    assert abs(found.budget / budget - 1) <= ALIKE
+
+
+def test_what_cannot_be_matched_is_refused() -> None:
+    with pytest.raises(Unsupported, match="cannot be run causally"):
+        matched("fnet", Size(2, 48, 4, 192), Problem(15, 10, 256), bidirectional=False)
+    with pytest.raises(Unsupported, match="more than 10% apart"):
+        matched("aft", Size(2, 48, 4, 64), Problem(15, 10, 16384), bidirectional=True)
+
+
+def test_an_encoder_reads_tokens_pixels_and_pairs() -> None:
+    tokens, lengths = torch.randint(1, 16, (3, 20)), torch.tensor([20, 7, 1])
+    tokens[torch.arange(20) >= lengths[:, None]] = 0
+    size = Size(2, 16, 2, 32)
+    one = Encoder("rwkv4", size, Problem(15, 4, 20), bidirectional=False)
+    assert one(tokens, lengths).shape == (3, 4)
+    assert torch.allclose(one(tokens, lengths)[1:2], one(tokens[1:2, :7], lengths[1:2]), atol=1e-5)
+    assert Encoder("attention", size, Problem(15, 4, 20, pixels=True), bidirectional=True)(tokens, lengths).shape == (
+        3,
+        4,
+    )
+    pair = Encoder("attention", size, Problem(15, 2, 20, pairs=True), bidirectional=True)
+    answers = pair(tokens, lengths, tokens.flip(0), lengths.flip(0))
+    assert answers.shape == (3, 2) and not torch.allclose(answers[0], answers[2])
