@@ -94,7 +94,7 @@ def test_the_best_weights_are_kept_over_a_kill(tmp_path: Path, monkeypatch: pyte
                 raise KeyboardInterrupt
             return [torch.ones(1, 2)]
 
-        log = train(model, batch, recipe, folder, judge=lambda: -float((model.at - 0.5).abs().sum()), every=5)
+        log = train(model, batch, recipe, folder, judge=lambda: -float((model.at.detach() - 0.5).abs().sum()), every=5)
         return log, model.at.detach()
 
     log, best = judged(tmp_path / "whole")
