@@ -40,7 +40,7 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
     frame = pd.DataFrame([row for row in rows if row["experiment"] == "recall" and row["metric"] != "status"])
     if frame.empty:
         return
-    frame["mixer"] = frame.label + frame["shift"].map({True: " + token shift", False: ""})
+    frame["mixer"] = frame.label.str.partition(",")[0] + frame["shift"].map({True: " + token shift", False: ""})
     frame["mixer"] += frame.shuffled.map({True: ", answers shuffled", False: ""})
     for i, (where, part) in enumerate(frame.groupby(WHERE, sort=False)):
         name = f"recall{f'-{i + 1}' if i else ''}"
@@ -48,7 +48,7 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
         panels = [
             _panel(best[(best.task == task) & (best.alphabet == alphabet)], task, alphabet)
             for task in TITLES
-            for alphabet in sorted(set(best[best.task == task].alphabet))
+            for alphabet in sorted(set(best[(best.task == task) & ~best.shuffled].alphabet))
         ]
         picture = Picture(name, "Recall and state, from scratch", panels, ", ".join(map(str, where)))
         tables = [_table(best, name), _orders(best, name), _sweep(part, name)]
@@ -72,13 +72,14 @@ def best_rates(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _panel(part: pd.DataFrame, task: str, alphabet: int) -> Panel:
-    accuracy = part[part.metric == "accuracy"]
+    accuracy = part[(part.metric == "accuracy") & ~part.shuffled]
+    usual = accuracy.steps.mode().min()
     series = []
     for (mixer, steps), own in accuracy.groupby(["mixer", "steps"], sort=False):
         by_size = own.groupby("size").value
         x, y = list(by_size.mean().index), list(100 * by_size.mean())
         low, high = list(100 * by_size.min()), list(100 * by_size.max())
-        label = f"{mixer}, {steps:,.0f} steps" if accuracy.steps.nunique() > 1 else str(mixer)
+        label = str(mixer) if steps == usual else f"{mixer}, {steps:,.0f} steps"
         series.append(Series(label, own.family.iloc[0], x, y, low, high, dashed=bool(own["shift"].iloc[0])))
     floor = accuracy.groupby("size")[["rule", "chance"]].first()
     for name, label in (("rule", "rule of thumb"), ("chance", "chance")):

@@ -52,7 +52,7 @@ def records() -> list[Record]:
 def test_the_rate_of_the_lowest_loss_is_shown_with_mean_range_and_floors(records: list[Record]) -> None:
     (view,) = recall.views(rows.from_records(records))
     tables = {table.name: table.frame for table in view.tables}
-    line = tables["recall"].set_index(["task", "model"]).loc[("query_first", "RWKV-4, 2 layers")]
+    line = tables["recall"].set_index(["task", "model"]).loc[("query_first", "RWKV-4")]
     assert (line["accuracy"], line["least and largest"], line["seeds"], line["rate"]) == (
         "80.0",
         "70.0-90.0",
@@ -61,14 +61,14 @@ def test_the_rate_of_the_lowest_loss_is_shown_with_mean_range_and_floors(records
     )
     assert (line["rule of thumb"], line["state or cache, bytes"]) == ("6.2", "640")
     orders = tables["recall-orders"].set_index("model")
-    assert orders.loc["RWKV-4, 2 layers", "what the order gives"] == "+50.0"
-    assert orders.loc["attention, 2 layers + token shift", "what the order gives"] == "+0.0"
-    assert tables["recall-sweep"].set_index(["task", "mixer"]).loc[("query_last", "RWKV-4, 2 layers"), "rate 0.03"] == (
+    assert orders.loc["RWKV-4", "what the order gives"] == "+50.0"
+    assert orders.loc["attention + token shift", "what the order gives"] == "+0.0"
+    assert tables["recall-sweep"].set_index(["task", "mixer"]).loc[("query_last", "RWKV-4"), "rate 0.03"] == (
         "0.900, 100.0 (2)"
     )
     first, last = view.pictures[0].panels
     series = {line.label: line for line in first.series}
-    assert series["RWKV-4, 2 layers"].y == pytest.approx([80.0]) and series["rule of thumb"].y == pytest.approx([6.25])
+    assert series["RWKV-4"].y == pytest.approx([80.0]) and series["rule of thumb"].y == pytest.approx([6.25])
     assert last.title.startswith("Pairs, then key")
     view.pictures[0].draw()
 
@@ -80,9 +80,9 @@ def test_what_was_trained_differently_is_not_pooled(records: list[Record]) -> No
     ]
     (view,) = recall.views(rows.from_records([*records, *other]))
     frame = view.tables[0].frame.set_index(["task", "model", "alphabet", "steps"])
-    assert frame.loc[("query_first", "RWKV-4, 2 layers", "all", "9 of 128"), "accuracy"] == "80.0"
+    assert frame.loc[("query_first", "RWKV-4", "all", "9 of 128"), "accuracy"] == "80.0"
     for alphabet, steps in (("7", "9 of 128"), ("all", "7 of 128"), ("all", "9 of 7")):
-        line = frame.loc[("query_first", "RWKV-4, 2 layers", alphabet, steps)]
+        line = frame.loc[("query_first", "RWKV-4", alphabet, steps)]
         assert (line["accuracy"], line["seeds"], line["rate"]) == ("10.0", 1, "0.01 (edge)")
     titles = [panel.title for panel in view.pictures[0].panels]
     assert titles.count("Key, then pairs: its value (of 7)") == 1
