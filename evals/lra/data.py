@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -21,8 +21,9 @@ from evals.lra.readers import Sample
 from evals.pocket.text import chronicle, joined
 from rwkv_core.spec import BadInput, Unsupported
 
+Read = tuple[list[Sample], list[Sample], list[Sample]]  # train, validation, test
+
 GENERATED = "generated"
-RELEASED_TEXT = 10_000  # bytes of a document that LRA's files keep
 HELD_OUT = 10  # one training sample in so many validates, where a task has no such part
 BLOCK = 50  # images that one process draws at a time
 
@@ -50,9 +51,8 @@ class Task:
     title: str
     values: int
     classes: int
-    length: int
     generate: Callable[[int, int, int], list[Sample]] | None
-    read: Callable[[Path, str], list[Sample]]
+    read: Callable[[Path], Read]
     pairs: bool = False
     stand_in: bool = False
 
@@ -81,14 +81,9 @@ def load(name: str, data: str, length: int, counts: Sequence[int], seed: int) ->
         parts = [made[start:end] for start, end in itertools.pairwise([0, *ends])]
         train, validation, test = (packed(part, length) for part in parts)
         return Parts(train, validation, test, "stand-in" if task.stand_in else GENERATED)
-    folder = Path(data)
-    train, validation, test = (
-        packed(_some(task.read(folder, part), count, seed), length) for part, count in zip(PARTS, counts, strict=True)
-    )
+    found = zip(task.read(Path(data)), counts, strict=True)
+    train, validation, test = (packed(_some(part, count, seed), length) for part, count in found)
     return Parts(train, validation, test, "files")
-
-
-PARTS = ("train", "validation", "test")
 
 
 def packed(samples: Sequence[Sample], length: int) -> Split:
@@ -113,14 +108,11 @@ def _some(samples: list[Sample], count: int, seed: int) -> list[Sample]:
     return random.Random(seed).sample(samples, count) if 0 < count < len(samples) else samples
 
 
-def _divided(samples: list[Sample], part: str, seed: int = 0) -> list[Sample]:
-    """Training or validation part of a training set that has no validation part, always the same."""
-    order = random.Random(seed).sample(range(len(samples)), len(samples))
+def _divided(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """Training and validation part of a training set that has no validation part, always the same."""
+    order = random.Random(0).sample(samples, len(samples))
     kept = len(samples) - len(samples) // HELD_OUT
-    return [samples[i] for i in (order[:kept] if part == "train" else order[kept:])]
-
-
-# --- one pair of functions a task ---
+    return order[:kept], order[kept:]
 
 
 def _make_listops(count: int, length: int, seed: int) -> list[Sample]:
@@ -130,16 +122,16 @@ def _make_listops(count: int, length: int, seed: int) -> list[Sample]:
     return [Sample(np.frombuffer(one.tokens, dtype=np.uint8), one.value) for one in made]
 
 
-def _read_listops(folder: Path, part: str) -> list[Sample]:
-    names = {"train": "train", "validation": "val", "test": "test"}
-    return list(readers.listops_tsv(folder / "listops-1000" / f"basic_{names[part]}.tsv"))
+def _read_listops(folder: Path) -> Read:
+    paths = (folder / "listops-1000" / f"basic_{part}.tsv" for part in ("train", "val", "test"))
+    train, validation, test = (list(readers.listops_tsv(path)) for path in paths)
+    return train, validation, test
 
 
-def _read_text(folder: Path, part: str) -> list[Sample]:
+def _read_text(folder: Path) -> Read:
     """IMDb. LRA validates on the test part; here a tenth of the training part is kept for it."""
-    if part == "test":
-        return list(readers.imdb(folder / "aclImdb" / "test"))
-    return _divided(list(readers.imdb(folder / "aclImdb" / "train")), part)
+    train, test = (list(readers.imdb(folder / "aclImdb" / part)) for part in ("train", "test"))
+    return *_divided(train), test
 
 
 def _make_retrieval(count: int, length: int, seed: int) -> list[Sample]:
@@ -155,31 +147,24 @@ def _make_retrieval(count: int, length: int, seed: int) -> list[Sample]:
     return made
 
 
-def _read_retrieval(folder: Path, part: str) -> list[Sample]:
-    names = {"train": "train", "validation": "eval", "test": "test"}
-    found = readers.aan_tsv(folder / "tsv_data" / f"new_aan_pairs.{names[part]}.tsv")
-    return [
-        Sample(one.first[:RELEASED_TEXT], one.label, one.second[:RELEASED_TEXT])
-        for one in found
-        if one.second is not None
-    ]
+def _read_retrieval(folder: Path) -> Read:
+    paths = (folder / "tsv_data" / f"new_aan_pairs.{part}.tsv" for part in ("train", "eval", "test"))
+    train, validation, test = (list(readers.aan_tsv(path)) for path in paths)
+    return train, validation, test
 
 
 def _text(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
-def _read_image(folder: Path, part: str) -> list[Sample]:
+def _read_image(folder: Path) -> Read:
+    """CIFAR-10, its own batches or a folder for each class."""
     batches = folder / "cifar-10-batches-py"
-    if part == "test":
-        return list(readers.cifar_batches([batches / "test_batch"]) if batches.is_dir() else _folders(folder, "test"))
     if batches.is_dir():
-        return _divided(list(readers.cifar_batches([batches / f"data_batch_{i}" for i in range(1, 6)])), part)
-    return _divided(list(_folders(folder, "train")), part)
-
-
-def _folders(folder: Path, part: str) -> Iterable[Sample]:
-    return readers.cifar_folders(folder / "cifar10" / part)
+        train = list(readers.cifar_batches([batches / f"data_batch_{i}" for i in range(1, 6)]))
+        return *_divided(train), list(readers.cifar_batches([batches / "test_batch"]))
+    train, test = (list(readers.cifar_folders(folder / "cifar10" / part)) for part in ("train", "test"))
+    return *_divided(train), test
 
 
 def _make_pathfinder(count: int, length: int, seed: int, *, size: int) -> list[Sample]:
@@ -196,24 +181,22 @@ def _draw_pathfinder(block: int, size: int, seed: int) -> list[Sample]:
     return [Sample(image.flatten(), label) for image, label in images]
 
 
-def _read_pathfinder(folder: Path, part: str, *, size: int) -> list[Sample]:
+def _read_pathfinder(folder: Path, *, size: int) -> Read:
     """The hard difficulty; consecutive slices, as LRA takes them."""
     found = list(readers.pathfinder(folder / f"pathfinder{size}" / "curv_contour_length_14", size))
     tenth = len(found) // 10
-    cuts = {"train": slice(0, 8 * tenth), "validation": slice(8 * tenth, 9 * tenth), "test": slice(9 * tenth, None)}
-    return found[cuts[part]]
+    return found[: 8 * tenth], found[8 * tenth : 9 * tenth], found[9 * tenth :]
 
 
 def _pathfinder(size: int, title: str) -> Task:
-    generate, read = (partial(function, size=size) for function in (_make_pathfinder, _read_pathfinder))
-    return Task(title, 256, 2, size * size, generate, read)
+    return Task(title, 256, 2, partial(_make_pathfinder, size=size), partial(_read_pathfinder, size=size))
 
 
 TASKS: dict[str, Task] = {
-    "listops": Task("ListOps", len(listops.TOKENS), 10, 2000, _make_listops, _read_listops),
-    "text": Task("Text", 256, 2, 4000, None, _read_text),
-    "retrieval": Task("Retrieval", 256, 2, 4000, _make_retrieval, _read_retrieval, pairs=True, stand_in=True),
-    "image": Task("Image", 256, 10, 1024, None, _read_image),
+    "listops": Task("ListOps", len(listops.TOKENS), 10, _make_listops, _read_listops),
+    "text": Task("Text", 256, 2, None, _read_text),
+    "retrieval": Task("Retrieval", 256, 2, _make_retrieval, _read_retrieval, pairs=True, stand_in=True),
+    "image": Task("Image", 256, 10, None, _read_image),
     "pathfinder": _pathfinder(32, "Pathfinder"),
     "pathfinder64": _pathfinder(64, "Pathfinder-64"),
     "pathx": _pathfinder(128, "Path-X"),

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Shape, convolved, turned
+from evals.lra.mixers.shape import Shape, convolved_each_way
 
 AVERAGES = 16  # for each channel
 SHARED = 2  # times narrower: the representation that queries and keys are made of
@@ -28,16 +28,17 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         x = x * valid[..., None]
-        smooth = convolved(x, self.ways[0](x.shape[1]))
-        if not self.causal:
-            smooth = smooth + turned(convolved(turned(x, valid), self.ways[1](x.shape[1])), valid)
+        smooth = convolved_each_way(self.ways, x, valid)
         shared = F.silu(self.shared(smooth))
         q, k = (shared * scale + bias for scale, bias in zip(self.scale, self.bias, strict=True))
         mask = None if self.causal else valid[:, None]
         told = F.scaled_dot_product_attention(q, k, F.silu(self.value(x)), attn_mask=mask, is_causal=self.causal)
         reset, update, candidate = self.gates(smooth).chunk(3, -1)
         new = F.silu(candidate + self.recall(F.silu(reset) * told))
-        return torch.sigmoid(update) * (new - x)  # the encoder adds x: update * new + (1 - update) * x
+        # the encoder adds its own x, before normalisation: as near as a pre-norm block comes to eq. 15
+        return torch.sigmoid(update) * (new - x)
+            new - x
+        )  # the encoder adds its own x, which was not normalised: as near as pre-norm comes to eq. 15
 
 
 class _Average(nn.Module):

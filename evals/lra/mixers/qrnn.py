@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Shape, scan, turned
+from evals.lra.mixers.shape import Shape, each_way, scan
 
 TOKENS = 2  # the convolution sees so many
 
@@ -19,10 +19,7 @@ class Mixer(nn.Module):
         )
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        found = _run(self.ways[0], x)
-        if len(self.ways) == 2:
-            found = torch.cat([found, turned(_run(self.ways[1], turned(x, valid)), valid)], -1)
-        return found
+        return torch.cat(each_way(self.ways, _run, x, valid), -1)
 
 
 def _run(gates: nn.Module, x: Tensor) -> Tensor:

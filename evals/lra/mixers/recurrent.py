@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Shape, turned
+from evals.lra.mixers.shape import Shape, each_way
 
 
 class _Recurrent(nn.Module):
@@ -17,11 +17,7 @@ class _Recurrent(nn.Module):
         self.ways = nn.ModuleList(self.kind(shape.width, shape.width // ways, batch_first=True) for _ in range(ways))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        found = self.ways[0](x)[0]
-        if len(self.ways) == 2:
-            back = turned(self.ways[1](turned(x, valid))[0], valid)
-            found = torch.cat([found, back], -1)
-        return found
+        return torch.cat(each_way(self.ways, lambda cell, x: cell(x)[0], x, valid), -1)
 
 
 class LSTM(_Recurrent):

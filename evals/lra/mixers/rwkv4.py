@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Shape, turned
+from evals.lra.mixers.shape import Shape, each_way
 from rwkv_core.init import time_mix_vectors
 from rwkv_core.v4 import TimeMix
 from rwkv_core.wkv import initial_state
@@ -17,14 +17,10 @@ class Mixer(nn.Module):
         self.ways = nn.ModuleList(_fresh(shape) for _ in range(2 if shape.bidirectional else 1))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        y = _run(self.ways[0], x)
-        if len(self.ways) == 1:
-            return y
-        return (y + turned(_run(self.ways[1], turned(x, valid)), valid)) / 2
+        return torch.stack(each_way(self.ways, _run, x, valid)).mean(0)
 
 
-def _run(way: nn.Module, x: Tensor) -> Tensor:
-    assert isinstance(way, TimeMix)
+def _run(way: TimeMix, x: Tensor) -> Tensor:
     start = initial_state(len(x), x.shape[-1], x.device, torch.float32)
     y, _, _ = way(x, torch.zeros_like(x[:, 0]), start, -torch.exp(way.time_decay.float()), None, "auto")
     return y

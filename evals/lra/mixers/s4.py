@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Shape, convolved, turned
+from evals.lra.mixers.shape import Shape, convolved_each_way
 
 STATES = 64  # real; half as many pairs of complex ones
 STEP = (0.001, 0.1)
@@ -25,9 +25,7 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         x = x * valid[..., None]
-        y = convolved(x, self.ways[0](x.shape[1]))
-        if len(self.ways) == 2:
-            y = y + turned(convolved(turned(x, valid), self.ways[1](x.shape[1])), valid)
+        y = convolved_each_way(self.ways, x, valid)
         return F.glu(self.outward(F.gelu(y + self.skip * x)), -1)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,14 @@ def turned(x: Tensor, valid: Tensor) -> Tensor:
     return x.gather(1, source.view(*source.shape, *[1] * (x.dim() - 2)).expand_as(x))
 
 
+def each_way(ways: nn.ModuleList, run: Callable[[Any, Tensor], Tensor], x: Tensor, valid: Tensor) -> list[Tensor]:
+    """What the first of `ways` gives forwards, and the second, if there is one, backwards."""
+    found = [run(ways[0], x)]
+    if len(ways) == 2:
+        found.append(turned(run(ways[1], turned(x, valid)), valid))
+    return found
+
+
 def scan(a: Tensor, b: Tensor) -> Tensor:
     """h_t = a_t h_{t-1} + b_t along dimension 1, from h_0 = 0, in log2(T) steps."""
     step, tokens = 1, b.shape[1]
@@ -57,6 +67,11 @@ def scan(a: Tensor, b: Tensor) -> Tensor:
         a = torch.cat([a[:, :step], a[:, step:] * a[:, :-step]], 1)
         step *= 2
     return b
+
+
+def convolved_each_way(kernels: nn.ModuleList, x: Tensor, valid: Tensor) -> Tensor:
+    """The sum of `each_way`; a kernel is drawn for a number of tokens: [T, C]."""
+    return torch.stack(each_way(kernels, lambda kernel, x: convolved(x, kernel(x.shape[1])), x, valid)).sum(0)
 
 
 def convolved(x: Tensor, kernel: Tensor) -> Tensor:

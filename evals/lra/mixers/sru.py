@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Shape, turned
+from evals.lra.mixers.shape import Shape, each_way
 
 
 class Mixer(nn.Module):
@@ -15,10 +15,7 @@ class Mixer(nn.Module):
         self.ways = nn.ModuleList(_Cell(shape.width, shape.width // ways) for _ in range(ways))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        found = self.ways[0](x)
-        if len(self.ways) == 2:
-            found = torch.cat([found, turned(self.ways[1](turned(x, valid)), valid)], -1)
-        return found
+        return torch.cat(each_way(self.ways, lambda cell, x: cell(x), x, valid), -1)
 
 
 class _Cell(nn.Module):
