@@ -37,8 +37,6 @@ class Mixer(nn.Module):
         new = F.silu(candidate + self.recall(F.silu(reset) * told))
         # the encoder adds its own x, before normalisation: as near as a pre-norm block comes to eq. 15
         return torch.sigmoid(update) * (new - x)
-            new - x
-        )  # the encoder adds its own x, which was not normalised: as near as pre-norm comes to eq. 15
 
 
 class _Average(nn.Module):
