@@ -25,7 +25,6 @@ ALONE = False  # scores are not times
 SHAPE_ONLY = False
 GROWS = ()
 
-EMBEDDING = 1.0  # standard deviation of attention's fresh embeddings, as of torch's own
 TEST_SEED = 2**32 - 1  # no step has it
 TEST_BATCH = 256
 
@@ -120,13 +119,12 @@ def run(
 
 
 def widen_embedding(model: LanguageModel) -> None:
-    """Give a GPT-NeoX model's fresh embeddings the size with which it learns best here, in place; RWKV-4 normalises
-    its own before the first block.
-    """
-    if model.spec.architecture["model_type"] == "gpt_neox":
+    """Give fresh embeddings the standard deviation `embedding_range` of the architecture, if it has one, in place."""
+    architecture = model.spec.architecture
+    if "embedding_range" in architecture:
         with torch.no_grad():
             embedding = model.causal.get_input_embeddings()  # type: ignore[attr-defined]
-            embedding.weight.mul_(EMBEDDING / model.spec.architecture["initializer_range"])
+            embedding.weight.mul_(architecture["embedding_range"] / architecture["initializer_range"])
 
 
 def add_token_shift(model: LanguageModel) -> None:

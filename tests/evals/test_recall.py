@@ -159,6 +159,17 @@ def test_the_control_has_a_token_shift_of_its_own_and_sees_no_future(tmp_path: P
         trained(tmp_path, token_shift=True)
 
 
+def test_fresh_embeddings_have_the_size_that_the_architecture_says() -> None:
+    for name, size in (("recall-attention", 2.0), ("recall-rwkv4", None)):
+        own = load(find(name, weights="fresh:0"))
+        before = dict(own.named_parameters())
+        first = next(iter(before))
+        was = before[first].detach().clone()
+        recall.widen_embedding(own)
+        now = before[first].detach()
+        assert now.std().item() == pytest.approx(size, rel=0.02) if size else (now == was).all()
+
+
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="vocabulary of 602"):
         trained(tmp_path, size=300)
