@@ -56,9 +56,10 @@ def run(
     prompts = [tasks.prompt(entry, wording, item) for item in found]
     started = time.perf_counter()
     items = _scored(asker, entry, prompts) if way == "score" else _generated(asker, entry, wording, prompts)
-    asked = _questions(data, entry, found)
+    asked, room = _questions(data, entry, found), _room(asker, entry, way)
     for number, (item, own) in enumerate(zip(found, items, strict=True)):
         own |= {"doc": number, "gold": list(item.gold), "question": asked[number]}
+        own["cut"] = len(asker.codec.encode(prompts[number])) > room
     metrics = {
         "docs": len(items),
         "labels": len(entry.labels),
@@ -76,13 +77,11 @@ def _scored(asker: Adapter, task: tasks.Task, prompts: Sequence[str]) -> list[di
     words = [(number, f" {word}") for number, label in enumerate(task.labels) for word in task.answers[label]]
     found = iter(asker.score([(prompt, word) for prompt in prompts for _, word in words]))
     items = []
-    for prompt in prompts:
+    for _ in prompts:
         row = np.full(len(task.labels), -np.inf)
         for (number, _), (loglikelihood, _) in zip(words, found, strict=False):
             row[number] = np.logaddexp(row[number], loglikelihood)
-        longest = max(sum(map(len, asker.pair(prompt, word))) for _, word in words)
-        answered = {"answer": int(row.argmax()), "loglikelihoods": row.round(5).tolist()}
-        items.append({**answered, "cut": longest > asker.max_length + 1})
+        items.append({"answer": int(row.argmax()), "loglikelihoods": row.round(5).tolist()})
     return items
 
 
@@ -93,12 +92,20 @@ def _generated(asker: Adapter, task: tasks.Task, wording: tasks.Order, prompts: 
         )
     options = {"until": [] if wording.reasoning else UNTIL, "max_gen_toks": task.new_tokens}
     texts = asker.generate([(prompt, options) for prompt in prompts])
-    items = []
-    for prompt, text in zip(prompts, texts, strict=True):
-        label = answers.parse(text, task.answers, wording.reasoning)
-        cut = len(asker.codec.encode(prompt)) > asker.max_length - task.new_tokens
-        items.append({"answer": None if label is None else task.labels.index(label), "text": text, "cut": cut})
-    return items
+    labels = [answers.parse(text, task.answers, wording.reasoning) for text in texts]
+    return [
+        {"answer": None if label is None else task.labels.index(label), "text": text}
+        for label, text in zip(labels, texts, strict=True)
+    ]
+
+
+def _room(asker: Adapter, task: tasks.Task, way: str) -> int:
+    """How many tokens of a prompt the window holds beside the longest label, whose last token is not fed, or beside the
+    text that is generated.
+    """
+    if way == "generate":
+        return asker.max_length - task.new_tokens
+    return asker.max_length + 1 - max(len(asker.codec.encode(f" {w}")) for own in task.answers.values() for w in own)
 
 
 def _questions(data: str, task: tasks.Task, found: Sequence[tasks.Item]) -> list[int]:
