@@ -85,7 +85,8 @@ def _panel(part: pd.DataFrame, task: str, alphabet: int) -> Panel:
     floor = accuracy.groupby("size")[["rule", "chance"]].first()
     for name, label in (("rule", "rule of thumb"), ("chance", "chance")):
         dashed = name == "rule"
-        series.append(Series(label, label, list(floor.index), list(100 * floor[name]), markers=False, dashed=dashed))
+        lone = len(floor) == 1  # no line to see
+        series.append(Series(label, label, list(floor.index), list(100 * floor[name]), markers=lone, dashed=dashed))
     title = TITLES[task] + (f" (of {alphabet})" if alphabet else "")
     return Panel(title, "size (pairs, values, tokens between, or steps)", "percent", series, log_x=2)
 
