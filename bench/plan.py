@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from bench import inference, kernels, peers
+from bench import encoders, inference, kernels, peers
 from evals import context, extend, pretrain
 from evals.lra import run as lra
 from evals.prompts import run as prompts
@@ -38,6 +38,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "recall": recall,
     "needles": needles,
     "lra": lra,
+    "encoders": encoders,
 }
 
 DEVICES = ("cpu", "cuda")

@@ -56,7 +56,7 @@ def _base(record: Record) -> Row:
         "text": str(cell["params"].get("text")),
         **{
             key: cell["params"].get(key)
-            for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens", "schedule")
+            for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens", "schedule", "mixer", "direction")
         },
     }
 
@@ -252,6 +252,15 @@ def _lra(record: Record) -> Iterator[Row]:
         yield {"metric": "lra_curve", "value": score, "tokens": step, **shared}
 
 
+def _encoders(record: Record) -> Iterator[Row]:
+    metrics = record.metrics
+    for row in _race(record):
+        yield {**row, "title": metrics["titles"][row["contender"]], "budget": metrics["budget"][row["contender"]]}
+    shared = {"what": record.cell["params"]["direction"], "tokens": record.cell["params"]["tokens"]}
+    for name, peak in metrics["peak_bytes"].items():
+        yield {"metric": "peak_bytes", "value": peak, "contender": name, "title": metrics["titles"][name], **shared}
+
+
 _VALUES = {
     "inference": _inference,
     "kernels": _race,
@@ -264,4 +273,5 @@ _VALUES = {
     "recall": _recall,
     "needles": _needles,
     "lra": _lra,
+    "encoders": _encoders,
 }

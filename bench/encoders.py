@@ -1,0 +1,96 @@
+"""A training step of Long Range Arena's encoder with one mixer, beside the same encoder with attention.
+
+The complexity table made visible: time and memory against length, everything but the mixer alike.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.memory import Peak
+from bench.race import race
+from evals.lra.encoder import Encoder, Problem, Size, matched
+from evals.lra.mixers import KINDS
+from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf
+
+VERSION = 1
+ALONE = True
+SHAPE_ONLY = True  # it builds its own models
+GROWS = ("batch", "tokens")
+
+VALUES, CLASSES = 256, 2  # as Text's
+
+
+def run(
+    spec: ModelSpec,
+    *,
+    device: str,
+    dtype: str,
+    mixer: Annotated[str, OneOf(lambda: KINDS)],
+    direction: Literal["both", "causal"] = "both",
+    batch: Annotated[int, AtLeast(1)] = 1,
+    tokens: Annotated[int, AtLeast(16)] = 1024,
+    layers: Annotated[int, AtLeast(1)] = 2,
+    width: Annotated[int, AtLeast(8)] = 64,
+    heads: Annotated[int, AtLeast(1)] = 4,
+    inner: Annotated[int, AtLeast(8)] = 256,
+    rounds: Annotated[int, AtLeast(3)] = 9,
+    threads: Annotated[int, AtLeast(0)] = 1,
+    seed: Annotated[int, AtLeast(0)] = 0,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Time the loss of [batch, tokens] and its gradients, no token padding; both encoders have one budget.
+
+    threads: 0 leaves torch's choice. Returns metrics (`peak_bytes` beyond the weights, of an untimed step each) and
+    samples: `seconds` {mixer: one a round}. Raises Unsupported as the experiment lra does, RuntimeError where a
+    gradient is missing or not finite.
+    """
+    if dtype != "float32":
+        raise BadInput("an encoder is trained in float32; write `dtype: float32`")
+    if threads:
+        torch.set_num_threads(threads)
+    problem = Problem(VALUES, CLASSES, tokens)
+    size, both = Size(layers, width, heads, inner), direction == "both"
+    encoders = {}
+    for name in dict.fromkeys([mixer, "attention"]):
+        own = matched(name, size, problem, bidirectional=both)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoders[name] = Encoder(name, own, problem, bidirectional=both).to(device)
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, problem.values + 1, (batch, tokens), generator=generator).to(device)
+    labels = torch.randint(problem.classes, (batch,), generator=generator).to(device)
+    calls = {name: functools.partial(_step, encoder, ids, labels) for name, encoder in encoders.items()}
+    peaks: dict[str, int] = {}
+    for name, call in calls.items():
+        call()
+        for key, weight in encoders[name].named_parameters():
+            if weight.grad is None or not weight.grad.isfinite().all():
+                raise RuntimeError(f"{KINDS[name].title}: the gradient of {key} is missing or not finite")
+        peak = Peak(device)
+        with peak.tracking(), peak.watch():
+            call()
+        found = peak.metrics()
+        peaks[name] = found.get("cuda_peak_bytes", found["peak_live_bytes"])
+    seconds, graphed = race(calls, device, rounds)
+    metrics = {
+        "errors": {},
+        "graphed": graphed,
+        "channels": width,
+        "threads": torch.get_num_threads(),
+        "peak_bytes": peaks,
+        "titles": {name: KINDS[name].title for name in encoders},
+        "budget": {name: encoder.budget for name, encoder in encoders.items()},
+    }
+    return metrics, {"seconds": seconds}
+
+
+def _step(encoder: Encoder, tokens: Tensor, labels: Tensor) -> None:
+    """Gradients are made anew and freed with the next step's, as a trainer does it."""
+    encoder.zero_grad()
+    lengths = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
+    F.cross_entropy(encoder(tokens, lengths), labels).backward()
