@@ -25,6 +25,13 @@ FAMILIES = {
     "mamba": ("Mamba", "#56B4E9", "P"),
     "rule of thumb": ("rule of thumb", "#000000", "*"),
 }
+# Long Range Arena's mixers, more than colours can tell apart: two differ in colour or in marker.
+MIXERS = (
+    *("attention", "s4", "linear", "performer", "linformer", "nystromformer", "fnet", "luna", "reformer", "longformer"),
+    *("bigbird", "aft", "mega", "lstm", "gru", "qrnn", "sru", "retnet", "hyena"),
+)
+COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "h", "p", "d")
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -142,10 +149,20 @@ def _draw_grid(ax: Axes, panel: HeatMap) -> None:
             ax.text(x, y, f"{value:.0f}", ha="center", va="center", color="black" if value > 50 else "white")
 
 
+def _look(family: str) -> tuple[str, str]:
+    """Colour and marker."""
+    if family in FAMILIES:
+        return FAMILIES[family][1:]
+    if family in MIXERS:
+        i = MIXERS.index(family)
+        return COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+    return "#000000", "x"
+
+
 def _draw_lines(ax: Axes, panel: Panel) -> None:
     seen: dict[str, int] = {}
     for i, series in enumerate(panel.series):
-        _, colour, marker = FAMILIES.get(series.family, (series.family, "#000000", "x"))
+        colour, marker = _look(series.family)
         again = seen[series.family] = seen.get(series.family, -1) + 1
         style = "--" if series.dashed else ("-", "-.", ":")[again % 3]
         every = max(1, len(series.x) // 8) if series.joined else 1

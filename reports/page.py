@@ -13,7 +13,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from reports import inference, learning, needles, paper, prompts, races, recall, rows, views, zeroshot
+from reports import encoders, inference, learning, lra, needles, paper, prompts, races, recall, rows, views, zeroshot
 from reports.figures import Picture
 from reports.record import Record
 from reports.store import Store, write_atomically
@@ -90,6 +90,8 @@ def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table |
     yield from prompts.views(measured, records)
     yield from recall.views(measured)
     yield from needles.views(measured)
+    yield from lra.views(measured)
+    yield from encoders.views(measured)
     yield from learning.views(measured)
     yield views.not_measured(measured)
     yield views.architectures()

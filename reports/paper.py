@@ -84,6 +84,17 @@ def zero_shot_rows(tasks: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     return found
 
 
+def lra_scores(source: str) -> dict[str, dict[str, float]]:
+    """Long Range Arena of one source: model -> task or `Avg` -> percent, as far as numbers are printed."""
+    found: dict[str, dict[str, float]] = {}
+    for row in table("lra").to_dict("records"):
+        if row["source"].startswith(source):
+            scores = found.setdefault(row["model"], {})
+            if row["value"]:
+                scores[row["task"]] = float(row["value"])
+    return found
+
+
 def rows() -> list[Row]:
     """The curves of the generation figures: cumulative seconds, and bytes beyond the weights."""
     found: list[Row] = []

@@ -243,6 +243,7 @@ def _lra(record: Record) -> Iterator[Row]:
     shared = {key: params[key] for key in ("mixer", "direction", "length", "pixels", "steps", "batch")}
     shared |= {key: metrics[key] for key in ("title", "published", "budget", "data_source", "majority")}
     shared |= {"root": metrics.get("root"), "seed": record.cell["model"]["weights"].partition(":")[2]}
+    shared["rate"] = params["learning_rate"]
     share = metrics["accuracy"]
     error = math.sqrt(share * (1 - share) / metrics["docs"])
     yield {"metric": "lra", "value": share, "stderr": error, "docs": metrics["docs"], **shared}

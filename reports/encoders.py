@@ -1,0 +1,74 @@
+"""Views of the encoders: time and memory of a training step against length, each mixer beside attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from reports.figures import Panel, Picture, Series
+from reports.rows import Row
+from reports.tables import MIB, Table
+from reports.views import View
+
+WHERE = ["machine", "device"]
+WAYS = {"both": "in both directions", "causal": "causal"}
+TEXT = (
+    "A training step (loss and gradients of one sequence) of Long Range Arena's encoder, all but the mixer alike and "
+    "at one budget of parameters: the complexity table made visible. Each mixer took turns with attention in one "
+    "process; the ratio is of those two. Attention is torch's fused one: its time grows with the square of the length, "
+    "its memory does not. Memory is the peak beyond weights and inputs, in an untimed step."
+)
+
+
+def views(rows: Sequence[Row]) -> Iterator[View]:
+    """One section for each machine; nothing where no encoder was timed."""
+    frame = pd.DataFrame([row for row in rows if row["experiment"] == "encoders" and row["metric"] != "status"])
+    if frame.empty:
+        return
+    for i, (where, part) in enumerate(frame.groupby(WHERE, sort=False)):
+        name = f"encoders{f'-{i + 1}' if i else ''}"
+        threads = part.threads.dropna().iloc[0]
+        footer = f"{', '.join(map(str, where))} · float32 · threads: {threads:.0f}"
+        panels = []
+        for way in (way for way in WAYS if way in set(part.what)):
+            chosen = part[part.what == way]
+            panels.append(_panel(chosen[chosen.metric == "race_s"], f"Time, {WAYS[way]}", "milliseconds", 1e3))
+            panels.append(_panel(chosen[chosen.metric == "peak_bytes"], f"Memory, {WAYS[way]}", "MiB", 1 / MIB))
+        picture = Picture(name, "A training step of each mixer's encoder", panels, footer)
+        yield View(
+            name, f"Mixers against length, {', '.join(map(str, where))}", [TEXT], [_table(part, name)], [picture]
+        )
+
+
+def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:
+    series = []
+    for (mixer, label), own in part.groupby(["contender", "title"], sort=False):
+        value = scale * own.groupby("tokens").value.median()  # attention's: of all the cells that it took turns in
+        dashed = mixer == "attention"
+        series.append(Series(str(label), str(mixer), list(value.index), list(value), dashed=dashed))
+    return Panel(title, "tokens", unit, series, log_x=2, log_y=10)
+
+
+def _table(part: pd.DataFrame, name: str) -> Table:
+    lengths = sorted(set(part.tokens))
+    lines = []
+    for (mixer, way), own in part.groupby(["mixer", "what"], sort=False):
+        line = {"mixer": own[own.contender == mixer].title.iloc[0], "direction": WAYS[str(way)]}
+        for tokens in lengths:
+            at = own[own.tokens == tokens]
+            line[f"{tokens:,.0f}"] = _cell(at, str(mixer)) if len(at) else "-"
+        lines.append(line)
+    note = (
+        "Milliseconds (median of the rounds, in brackets the least and the largest), attention's time over this one's "
+        "in the same process (above 1: faster than attention), and peak MiB."
+    )
+    return Table(name, "A training step against length", pd.DataFrame(lines), note)
+
+
+def _cell(at: pd.DataFrame, mixer: str) -> str:
+    times = at[at.metric == "race_s"].set_index("contender")
+    peaks = at[at.metric == "peak_bytes"].set_index("contender").value
+    value, low, high = (1e3 * times[key][mixer] for key in ("value", "low", "high"))
+    ratio = 1e3 * times.value["attention"] / value
+    return f"{value:.0f} ({low:.0f}-{high:.0f}), x{ratio:.2f}, {peaks[mixer] / MIB:.0f}"

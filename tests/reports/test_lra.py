@@ -1,0 +1,92 @@
+"""Long Range Arena's views: floors and published numbers beside the measured ones; mixers against length."""
+
+from typing import Any
+
+import pytest
+
+from reports import encoders, lra, paper, rows
+from reports.record import Record
+from rwkv_core import load
+from tests.reports.test_page import PROVENANCE
+
+SPEC = load.find("lra-encoder", weights="fresh:0")
+PARAMS = {"protocol": "pocket", "direction": "both", "length": 256, "pixels": False, "steps": 20, "batch": 8}
+
+
+def record(experiment: str, params: dict[str, Any], metrics: dict[str, Any], samples: dict[str, Any]) -> Record:
+    cell = {
+        "id": f"{experiment}-{params}-{metrics}",
+        "experiment": experiment,
+        "version": 1,
+        "model": {**vars(SPEC), "architecture": dict(SPEC.architecture)},
+        "device": "cpu",
+        "dtype": "float32",
+        "params": params,
+    }
+    if not metrics:
+        return Record(cell, "unsupported", error="too many parameters", provenance=PROVENANCE)
+    return Record(cell, "ok", metrics, samples, provenance=PROVENANCE)
+
+
+def trained(task: str, mixer: str, title: str, published: str, accuracy: float, **more: Any) -> Record:
+    metrics = {"accuracy": accuracy, "validation_accuracy": accuracy + 0.01, "best_step": 20, "majority": 0.2}
+    metrics |= {"docs": 100, "parameters": 12000, "budget": 9000, "title": title, "published": published}
+    metrics |= {"train_s": 90.0, "data_source": "generated", **({"root": 0.37} if task == "listops" else {})}
+    params = {**PARAMS, "task": task, "mixer": mixer, "learning_rate": 0.01, **more}
+    return record("lra", params, metrics, {"validation": [[10, 0.3], [20, accuracy + 0.01]]})
+
+
+def test_scores_stand_beside_floors_and_published_numbers() -> None:
+    found = [
+        trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.5),
+        trained("image", "rwkv4", "RWKV-4", "RWKV", 0.3),
+        trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.4, direction="causal"),
+        record("lra", {**PARAMS, "task": "image", "mixer": "aft"}, {}, {}),
+    ]
+    (view,) = lra.views(rows.from_records(found))
+    scores = view.tables[0].frame.set_index("model")
+    both = scores.loc["RWKV-4"]
+    assert (both["ListOps"], both["ListOps, published"], both["average"]) == ("50.0 ± 5.0", "55.88", "40.0")
+    assert (both["Image"], both["Image, published"]) == ("30.0 ± 4.6", "70.53")
+    assert scores.loc["RWKV-4, causal"][["ListOps", "Image", "average"]].tolist() == ["40.0 ± 4.9", "-", "-"]
+    assert scores.loc["always the majority", "Image"] == "20.0" and scores.loc["root operator", "ListOps"] == "37.0"
+    assert scores.loc["aft", "why not"] == "Image: too many parameters"
+    assert "not comparable" in view.tables[0].note
+    assert [panel.title for panel in view.pictures[0].panels] == ["ListOps", "Image"]
+    assert view.pictures[0].panels[0].series[0].y == pytest.approx([30, 51])
+    assert view.pictures[1].panels[0].series[0].x == pytest.approx([1.5])
+
+
+def test_seeds_are_pooled_and_shown_as_a_range() -> None:
+    found = [trained("listops", "s4", "S4 (S4D)", "S4", score, learning_rate=0.01) for score in (0.3, 0.4, 0.8)]
+    (view,) = lra.views(rows.from_records(found))
+    assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "ListOps"] == "50.0 (30.0-80.0)"
+    assert view.tables[2].frame.seeds.tolist() == [3]
+
+
+def test_both_averages_of_the_published_rows_are_computed_anew() -> None:
+    table = lra._published("lra").frame.set_index("model")
+    assert table.loc["RWKV", ["printed average", "of six, x as 50", "of five"]].tolist() == ["72.07", "68.20", "71.84"]
+    assert table.loc["S4", ["printed average", "of six, x as 50"]].tolist() == ["86.09", "86.09"]
+    assert "Path-X" not in paper.lra_scores(lra.PUBLISHED)["RWKV"]
+
+
+def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
+    def timed(mixer: str, tokens: int, own: float, attention: float) -> Record:
+        names = dict.fromkeys([mixer, "attention"])
+        metrics = {"errors": {}, "graphed": [], "channels": 64, "threads": 1}
+        metrics |= {"titles": {name: name for name in names}, "budget": dict.fromkeys(names, 100)}
+        metrics["peak_bytes"] = dict.fromkeys(names, 2**20)
+        samples = {"seconds": {"attention": [attention] * 3, mixer: [own] * 3}}
+        params = {"mixer": mixer, "direction": "both", "tokens": tokens, "batch": 1, "threads": 1}
+        return record("encoders", params, metrics, samples)
+
+    found = [timed("rwkv4", 1024, 0.1, 0.05), timed("rwkv4", 2048, 0.2, 0.4), timed("s4", 1024, 0.1, 0.2)]
+    (view,) = encoders.views(rows.from_records(found))
+    table = view.tables[0].frame.set_index("mixer")
+    assert table.loc["rwkv4", "1,024"] == "100 (100-100), x0.50, 1" and "x2.00" in table.loc["rwkv4", "2,048"]
+    assert table.loc["s4", "2,048"] == "-"
+    time, memory = view.pictures[0].panels
+    lines = {series.label: series for series in time.series}
+    assert lines["attention"].y == pytest.approx([125, 400]) and lines["rwkv4"].y == pytest.approx([100, 200])
+    assert memory.series[0].y == pytest.approx([1, 1])
