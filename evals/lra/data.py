@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from rwkv_core.spec import BadInput, Unsupported
 Read = tuple[list[Sample], list[Sample], list[Sample]]  # train, validation, test
 
 GENERATED = "generated"
+GENERATION = 1  # of the generators; a change in what they draw makes what was kept another's
 HELD_OUT = 10  # one training sample in so many validates, where a task has no such part
 BLOCK = 50  # images that one process draws at a time
 
@@ -46,9 +48,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """title: as in the paper's table. values: how many a token may have. stand_in: another task is generated."""
+    """title: as in the paper's table. folder: where its files lie, by which they are known to be there. values: how
+    many a token may have. stand_in: another task is generated.
+    """
 
     title: str
+    folder: str
     values: int
     classes: int
     generate: Callable[[int, int, int], list[Sample]] | None
@@ -66,24 +71,50 @@ class Parts(NamedTuple):
     source: str
 
 
-def load(name: str, data: str, length: int, counts: Sequence[int], seed: int) -> Parts:
+def load(name: str, data: str, length: int, counts: Sequence[int], seed: int, cache: Path | None = None) -> Parts:
     """A task's three parts, at most `counts` samples of each (0: all), cut at `length` tokens. data: generated, or a
-    folder with the release's files. Raises BadInput for broken files, Unsupported where a task cannot be generated.
+    folder with the release's files; a task that it lacks is generated, if it can be. cache: a folder in which generated
+    parts are kept. Raises BadInput for broken files, Unsupported where a task cannot be generated.
     """
     task = TASKS[name]
-    if data == GENERATED:
+    if data == GENERATED or (task.generate is not None and not (Path(data) / task.folder).is_dir()):
         if task.generate is None:
             raise Unsupported(f"{task.title}: its data are not generated; give a folder (see README)")
         if not all(counts):
             raise BadInput(f"{task.title}: say how many samples are to be generated")
-        made = task.generate(sum(counts), length, seed)
-        ends = list(itertools.accumulate(counts))
-        parts = [made[start:end] for start, end in itertools.pairwise([0, *ends])]
-        train, validation, test = (packed(part, length) for part in parts)
+        key = hashlib.sha256(f"{GENERATION} {name} {length} {[*counts]} {seed}".encode()).hexdigest()[:12]
+        kept = cache / f"lra-{name}-{key}.npz" if cache is not None else None
+        if kept is None or not kept.is_file():
+            made = task.generate(sum(counts), length, seed)
+            ends = itertools.pairwise([0, *itertools.accumulate(counts)])
+            train, validation, test = (packed(made[start:end], length) for start, end in ends)
+            if kept is not None:
+                _keep([train, validation, test], kept)
+        else:
+            train, validation, test = _kept(kept)
         return Parts(train, validation, test, "stand-in" if task.stand_in else GENERATED)
-    found = zip(task.read(Path(data)), counts, strict=True)
-    train, validation, test = (packed(_some(part, count, seed), length) for part, count in found)
+    read = ([_smaller(one, length) for one in part] if name == "image" else part for part in task.read(Path(data)))
+    train, validation, test = (
+        packed(_some(part, count, seed), length) for part, count in zip(read, counts, strict=True)
+    )
     return Parts(train, validation, test, "files")
+
+
+def _keep(parts: Sequence[Split], path: Path) -> None:
+    arrays = {f"{i} {key}": value for i, part in enumerate(parts) for key, value in vars(part).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{os.getpid()}-{path.name}")  # another process may draw the same
+    np.savez_compressed(unfinished, allow_pickle=False, **{k: v for k, v in arrays.items() if v is not None})
+    unfinished.replace(path)
+
+
+def _kept(path: Path) -> list[Split]:
+    found: list[dict[str, np.ndarray]] = [{}, {}, {}]
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in arrays:
+            part, key = name.split(" ")
+            found[int(part)][key] = arrays[name]
+    return [Split(**part) for part in found]
 
 
 def packed(samples: Sequence[Sample], length: int) -> Split:
@@ -102,6 +133,16 @@ def _rectangle(rows: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.
     for to, row, count in zip(tokens, rows, lengths, strict=True):
         to[:count] = row[:count].astype(np.uint16) + 1
     return tokens, lengths
+
+
+def _smaller(image: Sample, length: int) -> Sample:
+    """CIFAR-10 in at most `length` pixels, each the mean of those that it stands for."""
+    side = math.isqrt(min(length, len(image.first)))
+    each, rest = divmod(math.isqrt(len(image.first)), side)
+    if rest:
+        raise BadInput(f"length {length}: a CIFAR-10 image has 1024 pixels, or 256, 64 or 16 where it is made smaller")
+    means = image.first.reshape(side, each, side, each).mean((1, 3))
+    return Sample(np.rint(means).astype(np.uint8).flatten(), image.label)
 
 
 def _some(samples: list[Sample], count: int, seed: int) -> list[Sample]:
@@ -189,14 +230,16 @@ def _read_pathfinder(folder: Path, *, size: int) -> Read:
 
 
 def _pathfinder(size: int, title: str) -> Task:
-    return Task(title, 256, 2, partial(_make_pathfinder, size=size), partial(_read_pathfinder, size=size))
+    return Task(
+        title, f"pathfinder{size}", 256, 2, partial(_make_pathfinder, size=size), partial(_read_pathfinder, size=size)
+    )
 
 
 TASKS: dict[str, Task] = {
-    "listops": Task("ListOps", len(listops.TOKENS), 10, _make_listops, _read_listops),
-    "text": Task("Text", 256, 2, None, _read_text),
-    "retrieval": Task("Retrieval", 256, 2, _make_retrieval, _read_retrieval, pairs=True, stand_in=True),
-    "image": Task("Image", 256, 10, None, _read_image),
+    "listops": Task("ListOps", "listops-1000", len(listops.TOKENS), 10, _make_listops, _read_listops),
+    "text": Task("Text", "aclImdb", 256, 2, None, _read_text),
+    "retrieval": Task("Retrieval", "tsv_data", 256, 2, _make_retrieval, _read_retrieval, pairs=True, stand_in=True),
+    "image": Task("Image", "cifar10", 256, 10, None, _read_image),
     "pathfinder": _pathfinder(32, "Pathfinder"),
     "pathfinder64": _pathfinder(64, "Pathfinder-64"),
     "pathx": _pathfinder(128, "Path-X"),

@@ -135,11 +135,12 @@ class _Canvas:
         offsets, angles = _circle(self.settings.dash + self.margin)
         tips = np.rint(curve.pivot).astype(int) + offsets
         inside = ((tips >= 0) & (tips < self.settings.size)).all(1)
-        taken = maximum_filter(self.mask, footprint=_disc(self.margin))
         bend = np.abs((angles - curve.direction + math.pi) % (2 * math.pi) - math.pi)
         likely = np.cos(np.minimum(self.settings.continuity * bend, RIGHT_ANGLE)) ** 2
-        row, column = np.clip(tips, 0, self.settings.size - 1).T
-        likely *= inside * (1 - taken[row, column])
+        near = np.clip(
+            tips[:, None] + _around(self.margin), 0, self.settings.size - 1
+        )  # the border is taken as a whole
+        likely *= inside * (1 - self.mask[near[..., 0], near[..., 1]].max(1))
         if likely.sum() < 1e-9:
             raise Stuck
         for _ in range(TRIES):
@@ -219,6 +220,13 @@ def _disc(radius: float) -> np.ndarray:
     reach = math.floor(radius)
     rows, columns = np.ogrid[-reach : reach + 1, -reach : reach + 1]
     found: np.ndarray = rows**2 + columns**2 <= radius**2
+    return found
+
+
+@functools.cache
+def _around(radius: int) -> np.ndarray:
+    """The pixels [N, 2] of a disc about the origin."""
+    found: np.ndarray = np.argwhere(_disc(radius)) - radius
     return found
 
 

@@ -69,7 +69,8 @@ def run(
     every: Annotated[int, AtLeast(1)] = 500,
     work: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train from weights of the spec's seed. protocol: what these settings are called. data: generated, or a folder.
+    """Train from weights of the spec's seed. protocol: what these settings are called. data: generated, or a folder (a
+    task that it lacks is generated). length: tokens, after which sequences are cut; CIFAR-10's images are made smaller.
     layers, width, heads, inner, dropout: of attention; others get the feed-forward width that gives them its budget.
     rise: share of the steps in which the rate rises, before it falls along a cosine to nothing. train_count,
     validation_count, test_count: samples, 0 for all there are. every: steps between validations; the best one's weights
@@ -87,7 +88,8 @@ def run(
     size = Size(layers, width, heads, inner, dropout)
     both = direction == "both"
     own = matched(mixer, size, problem, bidirectional=both)
-    parts = tasks.load(task, data, length, (train_count, validation_count, test_count), 0)
+    kept = Path(work or WORK)
+    parts = tasks.load(task, data, length, (train_count, validation_count, test_count), 0, kept)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         encoder = Encoder(mixer, own, problem, bidirectional=both)
@@ -104,7 +106,7 @@ def run(
     )
     found = tasks.fingerprint(parts)
     key = f"{VERSION} {task} {mixer} {asdict(own)} {asdict(problem)} {both} {batch} {every} {asdict(recipe)} {found}"
-    folder = Path(work or WORK) / f"lra-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    folder = kept / f"lra-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     label = f"{known.title} {KINDS[mixer].title}"
     log = train(
         Classified(encoder),

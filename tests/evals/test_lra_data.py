@@ -165,6 +165,11 @@ def test_cifar_is_read_from_batches_and_from_folders(tmp_path: Path) -> None:
     assert len(parts.train.labels) == 90 and len(parts.validation.labels) == 10
     weighted = 0.299 * images[0, 0] + 0.587 * images[0, 1] + 0.114 * images[0, 2]
     assert np.abs(parts.test.tokens[0].astype(int) - 1 - weighted.flatten()).max() <= 0.5
+    small = data.load("image", str(tmp_path), 64, (0, 0, 0), 0).test.tokens
+    patches = (parts.test.tokens.astype(int) - 1).reshape(-1, 8, 4, 8, 4).mean((2, 4))
+    assert np.abs(small.astype(int) - 1 - patches.reshape(-1, 64)).max() <= 0.5
+    with pytest.raises(BadInput, match="length 100: a CIFAR-10 image has 1024 pixels"):
+        data.load("image", str(tmp_path), 100, (0, 0, 0), 0)
     for name in readers.CIFAR_CLASSES:
         for part in ("train", "test"):
             own = tmp_path / "cifar10" / part / name
@@ -230,6 +235,23 @@ def test_the_stand_in_for_aan_pairs_halves_of_one_document() -> None:
     labels = parts.train.labels
     assert np.mean(np.array(shared)[labels == 1]) > 3 * np.mean(np.array(shared)[labels == 0])
     assert 0.4 < labels.mean() < 0.6
+
+
+def test_what_was_generated_is_kept_and_what_a_folder_lacks_is_generated(tmp_path: Path) -> None:
+    counts = (30, 5, 5)
+    for name in ("listops", "retrieval"):
+        once = data.load(name, "generated", 64, counts, 0, tmp_path)
+        (kept,) = tmp_path.glob(f"lra-{name}-*.npz")
+        written = kept.stat().st_mtime_ns
+        again = data.load(name, str(tmp_path), 64, counts, 0, tmp_path)
+        assert kept.stat().st_mtime_ns == written and again.source == once.source != "files"
+        assert (
+            data.fingerprint(again)
+            == data.fingerprint(once)
+            == data.fingerprint(data.load(name, "generated", 64, counts, 0))
+        )
+        assert data.fingerprint(data.load(name, "generated", 64, counts, 1, tmp_path)) != data.fingerprint(once)
+        assert np.array_equal(again.test.lengths, once.test.lengths)
 
 
 def test_parts_are_packed_with_padding() -> None:
