@@ -6,7 +6,7 @@ STAMP := .venv/installed
 .PHONY: run test lint parity zeroshot-check bench gpu clean
 
 run: $(STAMP)  ## measure the embedded default and write the page
-	@$(BIN)/rwkv-bench run configs/pocket.yaml; status=$$?; \
+	@$(BIN)/rwkv-bench run configs/pocket.yaml --jobs 2; status=$$?; \
 	$(BIN)/rwkv-bench report results/pocket && exit $$status
 
 test: lint  ## everything that CI checks

@@ -52,7 +52,7 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
             for alphabet in sorted(set(best[(best.task == task) & ~best.shuffled].alphabet))
         ]
         picture = Picture(name, "Recall and state, from scratch", panels, ", ".join(map(str, where)))
-        tables = [_table(best, name), _orders(best, name), _sweep(part, name)]
+        tables = [_table(best, name), *_orders(best, name), _sweep(part, name)]
         yield View(name, "Recall and state", [TEXT, f"Measured on {', '.join(map(str, where))}."], tables, [picture])
 
 
@@ -130,7 +130,8 @@ def _setting(values: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _orders(best: pd.DataFrame, name: str) -> Table:
+def _orders(best: pd.DataFrame, name: str) -> Iterator[Table]:
+    """Nothing where no size was measured in both orders."""
     lines = []
     asked = best[(best.metric == "accuracy") & best.task.isin(["query_first", "query_last"])]
     for mixer, part in asked.groupby("mixer", sort=False):
@@ -141,9 +142,9 @@ def _orders(best: pd.DataFrame, name: str) -> Table:
                 first, last = (f"{100 * by_task[task]:.1f}" for task in ("query_first", "query_last"))
                 line = {"model": mixer, "pairs": size, **_setting(own), "query first": first, "query last": last}
                 lines.append({**line, "what the order gives": f"{100 * gain:+.1f}"})
-    columns = None if lines else ["model", "pairs", "query first", "query last", "what the order gives"]
-    frame = pd.DataFrame(lines, columns=columns)
-    return Table(f"{name}-orders", "Question first or last", frame, "Percent, means over the seeds.")
+    if lines:
+        note = "Percent, means over the seeds."
+        yield Table(f"{name}-orders", "Question first or last", pd.DataFrame(lines), note)
 
 
 def _sweep(frame: pd.DataFrame, name: str) -> Table:
