@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from evals.lra.encoder import ALIKE, Encoder, Problem, Size, matched
-from evals.lra.mixers import KINDS, linear_transformer, mamba, mega, qrnn, s4
+from evals.lra.mixers import KINDS, linear_transformer, mamba, mega, qrnn, retnet, s4
 from evals.lra.mixers.shape import Shape, convolved, scan, turned
 from rwkv_core.spec import Unsupported
 
@@ -77,6 +77,15 @@ def test_linear_attention_in_chunks_is_the_sum_over_all_before() -> None:
     whole = q @ k.transpose(-1, -2)
     both = linear_transformer.linear_attention(q, k, v, causal=False)
     assert torch.allclose(both, whole @ v / whole.sum(-1, keepdim=True))
+
+
+def test_retention_in_chunks_is_the_sum_over_all_before() -> None:
+    q, k, v = (torch.randn(2, 3, 2 * retnet.CHUNK + 9, 4, dtype=torch.float64) for _ in range(3))
+    decay = torch.log1p(-(2.0 ** -torch.arange(5.0, 8.0))).double()
+    place = torch.arange(q.shape[2])
+    powers = torch.exp(decay[:, None, None] * (place[:, None] - place)).tril()
+    slow = (q @ k.transpose(-1, -2) * powers) @ v / powers.sum(-1, keepdim=True).sqrt()
+    assert torch.allclose(retnet.retention(q, k, v, decay), slow)
 
 
 def test_s4_is_its_state_space() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -60,13 +62,25 @@ def each_way(ways: nn.ModuleList, run: Callable[[Any, Tensor], Tensor], x: Tenso
 
 
 def scan(a: Tensor, b: Tensor) -> Tensor:
-    """h_t = a_t h_{t-1} + b_t along dimension 1, from h_0 = 0, in log2(T) steps."""
-    step, tokens = 1, b.shape[1]
-    while step < tokens:
-        b = torch.cat([b[:, :step], b[:, step:] + a[:, step:] * b[:, :-step]], 1)
-        a = torch.cat([a[:, :step], a[:, step:] * a[:, :-step]], 1)
-        step *= 2
-    return b
+    """h_t = a_t h_{t-1} + b_t along dimension 1, from h_0 = 0: in chunks side by side, then from each to the next, in
+    about two roots of T steps.
+    """
+    tokens = b.shape[1]
+    each = math.isqrt(tokens - 1) + 1
+    missing = [*[0, 0] * (b.dim() - 2), 0, -tokens % each]
+    a, b = (F.pad(one, missing).unflatten(1, (-1, each)) for one in (a.expand_as(b), b))
+    state, product = torch.zeros_like(b[:, :, 0]), torch.ones_like(b[:, :, 0])
+    states, products = [], []
+    for keep, new in zip(a.unbind(2), b.unbind(2), strict=True):
+        state, product = keep * state + new, keep * product
+        states.append(state)
+        products.append(product)
+    carried, carries = torch.zeros_like(b[:, 0, 0]), []
+    for last, factor in zip(state.unbind(1), product.unbind(1), strict=True):
+        carries.append(carried)
+        carried = factor * carried + last
+    before = torch.stack(carries, 1)[:, :, None]
+    return (torch.stack(states, 2) + torch.stack(products, 2) * before).flatten(1, 2)[:, :tokens]
 
 
 def convolved_each_way(kernels: nn.ModuleList, x: Tensor, valid: Tensor) -> Tensor:
