@@ -41,6 +41,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "encoders": encoders,
 }
 
+LONGEST_NAME = 229  # bytes: with the hash and a store's longest ending, the 255 that file systems allow
 DEVICES = ("cpu", "cuda")
 AXES = {"model": None, "weights": "pretrained", "attention": "default", "device": "cpu", "dtype": "float32"}
 
@@ -66,7 +67,8 @@ class Cell:
         defaults = _defaults(self.experiment)
         named = [f"{k}={v}" for k, v in self.params.items() if v != defaults[k] or k == "protocol"]
         parts = [self.experiment, self.model.name, self.device, self.dtype, *named]
-        return "_".join(parts) + "_" + hashlib.sha256(content.encode()).hexdigest()[:10]
+        readable = "_".join(parts).encode()[:LONGEST_NAME].decode(errors="ignore")
+        return readable + "_" + hashlib.sha256(content.encode()).hexdigest()[:10]
 
     @property
     def group(self) -> tuple[ModelSpec, str, str]:

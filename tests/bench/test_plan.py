@@ -45,6 +45,17 @@ def test_an_id_changes_with_whatever_is_measured(tmp_path: Path) -> None:
     assert len(ids) == len(variants)
 
 
+def test_an_id_with_its_ending_is_a_name_that_a_file_may_have(tmp_path: Path) -> None:
+    run = {"experiment": "lra", "model": "lra-encoder", "weights": ["fresh:0", "fresh:1"], "task": "listops"}
+    run |= {"mixer": "nystromformer", "learning_rate": 0.003, "weight_decay": 0.01, "dropout": 0.1, "rise": 0.2}
+    run |= {"protocol": "pocket", "train_count": 20000, "validation_count": 1000, "test_count": 2000}
+    run |= {"length": 256, "layers": 2, "width": 48, "inner": 192, "steps": 1500, "every": 150}
+    cells = plan.read(write(tmp_path, json.dumps({"runs": [run]})))
+    first, second = (f"{cell.id}.items.jsonl.gz" for cell in cells)
+    assert first != second
+    (tmp_path / first).touch()
+
+
 @pytest.mark.parametrize(
     "text,message",
     [
