@@ -64,6 +64,17 @@ def test_seeds_are_pooled_and_shown_as_a_range() -> None:
     assert view.tables[2].frame.seeds.tolist() == [3]
 
 
+def test_of_several_rates_the_best_on_validation_is_shown() -> None:
+    found = [
+        trained("image", "s4", "S4 (S4D)", "S4", score, learning_rate=rate) for score, rate in ((0.3, 0.1), (0.4, 0.01))
+    ]
+    found[0].metrics["accuracy"] = 0.9
+    (view,) = lra.views(rows.from_records(found))
+    assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "40.0 ± 4.9"
+    assert view.tables[2].frame.rate.tolist() == ["0.1 (not the best)", "0.01"]
+    assert [panel.series[0].y for picture in view.pictures for panel in picture.panels] == [[30, 41], [40]]
+
+
 def test_both_averages_of_the_published_rows_are_computed_anew() -> None:
     table = lra._published("lra").frame.set_index("model")
     assert table.loc["RWKV", ["printed average", "of six, x as 50", "of five"]].tolist() == ["72.07", "68.20", "71.84"]
