@@ -83,7 +83,7 @@ def not_measured(rows: list[Row]) -> View | None:
     lines = [
         {
             "model": r["label"],
-            "what": " ".join(filter(None, [r["task"], r["protocol"]])),
+            "what": " ".join(filter(None, (r[key] for key in ("task", "mixer", "direction", "protocol")))),
             "device": r["device"],
             "status": r["status"],
             "why": r["error"],
