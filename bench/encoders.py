@@ -18,7 +18,7 @@ from evals.lra.encoder import Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf
 
-VERSION = 1
+VERSION = 2
 ALONE = True
 SHAPE_ONLY = True  # it builds its own models
 GROWS = ("batch", "tokens")
@@ -55,9 +55,10 @@ def run(
         torch.set_num_threads(threads)
     problem = Problem(VALUES, CLASSES, tokens)
     size, both = Size(layers, width, heads, inner), direction == "both"
-    encoders = {}
+    encoders, hidden = {}, {}
     for name in dict.fromkeys([mixer, "attention"]):
         own = matched(name, size, problem, bidirectional=both)
+        hidden[name] = own.inner
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoders[name] = Encoder(name, own, problem, bidirectional=both).to(device)
@@ -85,6 +86,7 @@ def run(
         "peak_bytes": peaks,
         "titles": {name: KINDS[name].title for name in encoders},
         "budget": {name: encoder.budget for name, encoder in encoders.items()},
+        "inner": hidden,
     }
     return metrics, {"seconds": seconds}
 

@@ -58,6 +58,14 @@ class Recipe:
         return self.learning_rate * math.exp(falling * math.log(self.end_rate / self.learning_rate))
 
 
+class Undecayed(nn.Parameter):
+    """A table that weight decay leaves alone, as it does vectors: positions, a state's dynamics. rate_at_most: the
+    highest rate that it learns at.
+    """
+
+    rate_at_most = math.inf
+
+
 def train(
     objective: nn.Module,
     batch: Callable[[int], Sequence[Tensor]],
@@ -83,9 +91,7 @@ def train(
     accelerator = Accelerator(cpu=device == "cpu")
     if device == "cpu":
         _keep_memory()
-    optimizer = torch.optim.AdamW(
-        _groups(objective, recipe.weight_decay), lr=recipe.learning_rate, betas=recipe.betas, fused=True
-    )
+    optimizer = torch.optim.AdamW(_groups(objective, recipe), lr=recipe.learning_rate, betas=recipe.betas, fused=True)
     work.mkdir(parents=True, exist_ok=True)
     plain = objective.to(accelerator.device).train()
     done = _resume(work, plain, optimizer, recipe)
@@ -106,7 +112,7 @@ def train(
             tensors = [t[rank::ranks].to(accelerator.device) for t in batch(step)]
             rate = recipe.rate(step)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("share", 1.0)
             with torch.autocast(device, torch.bfloat16, enabled=recipe.autocast):
                 loss = model(*tensors)
             accelerator.backward(loss)
@@ -158,11 +164,19 @@ def _keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, LARGEST)
 
 
-def _groups(objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; vectors (biases, norms, RWKV's decays and shifts) do not."""
-    matrices = [p for p in objective.parameters() if p.squeeze().dim() > 1]
-    vectors = [p for p in objective.parameters() if p.squeeze().dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def _groups(objective: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Matrices decay; vectors (biases, norms, RWKV's decays and shifts) and what is `Undecayed` do not."""
+    kept: dict[float, list[nn.Parameter]] = {1.0: []}
+    matrices = []
+    for p in objective.parameters():
+        if isinstance(p, Undecayed):
+            kept.setdefault(min(1.0, p.rate_at_most / recipe.learning_rate), []).append(p)
+        elif p.squeeze().dim() > 1:
+            matrices.append(p)
+        else:
+            kept[1.0].append(p)
+    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": recipe.weight_decay}]
+    return groups + [{"params": own, "weight_decay": 0.0, "share": share} for share, own in kept.items()]
 
 
 def _save(work: Path, model: nn.Module, optimizer: Any, recipe: Recipe, done: int) -> None:

@@ -8,12 +8,12 @@ import pandas as pd
 
 from reports import paper
 from reports.figures import Panel, Picture, Series
-from reports.rows import Row
+from reports.rows import LRA_RECIPE, LRA_SIZES, Row
 from reports.tables import Table
 from reports.views import View
 
 WHERE = ["protocol", "machine", "device"]
-SETTING = ["direction", "length", "pixels", "steps", "batch", "rate", "data_source"]
+SETTING = ["direction", *LRA_SIZES, *LRA_RECIPE, "inner", "trained", "rate", "data_source"]
 TASKS = {  # ours -> the paper's columns, in its order; those without one are of no table that was published
     "listops": "ListOps",
     "text": "Text",
@@ -31,9 +31,10 @@ FAILED = 50.0  # what a failed Path-X counts in the paper's averages
 PUBLISHED = "arXiv:2305.13048v2 Table 4"
 TEXT = (
     "One encoder but for its sequence mixer: embedding, pre-norm residual blocks, the mean over the tokens, a head. "
-    "Every mixer has attention's budget of parameters (within a tenth) at the same width and depth, the same data, "
-    "steps and batch; of several learning rates the best on the validation part, whose best weights are tested once. "
-    "Published are "
+    "Every mixer has attention's budget of parameters (within a tenth) at the same width and depth, its feed-forward "
+    "layers made wider or narrower for it. Where a mixer was tried with several settings (learning rates above all), "
+    "the one that was best on the validation part is shown, and the weights that were best there are tested once; what "
+    "was tried stands below. Published are "
     "the paper's numbers, whose budgets, steps and directions differ from row to row and are in part not known: they "
     "stand for orientation, and only under the protocols lra and s4 for comparison."
 )
@@ -58,7 +59,7 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
         protocol, *where = map(str, key)
         name = f"lra{f'-{i + 1}' if i else ''}"
         footer = f"protocol {protocol} · {', '.join(where)}"
-        own = [row for row in refused if row["protocol"] == protocol]
+        own = [row for row in refused if [row[where] for where in WHERE] == list(key)]
         best = part[part.chosen]
         tables = [_scores(best, own, protocol, name), _published(name), _costs(part, name)]
         pictures = [
@@ -96,9 +97,10 @@ def _scores(part: pd.DataFrame, refused: Sequence[Row], protocol: str, name: str
         if len(tasks) > 1 and len(means) == len(tasks):
             line["average"] = f"{sum(means.values()) / len(means):.1f}"
         lines.append(line)
-    for row in refused:
-        kind = f"{row['mixer']}{', causal' if row['direction'] == 'causal' else ''}"
-        lines.append({"model": kind, TITLES[row["task"]]: "-", "why not": f"{TITLES[row['task']]}: {row['error']}"})
+    reasons = {(row["mixer"], row["direction"], row["task"]): row["error"] for row in refused}  # the same for all seeds
+    for (mixer, direction, task), error in reasons.items():
+        kind = f"{mixer}{', causal' if direction == 'causal' else ''}"
+        lines.append({"model": kind, TITLES[task]: "-", "why not": f"{TITLES[task]}: {error}"})
     note = (POCKET_NOTE if protocol == "pocket" else "") + TABLE_NOTE
     return Table(name, f"Long Range Arena, protocol {protocol}", pd.DataFrame(lines).fillna("-"), note)
 
@@ -156,6 +158,7 @@ def _costs(part: pd.DataFrame, name: str) -> Table:
                 "model": first.model,
                 "parameters": f"{first.parameters:,.0f}",
                 "of the blocks": f"{first.budget:,.0f}",
+                "inner": f"{first.inner:.0f}",
                 "tokens": f"{first.length:.0f}{', as numbers' if first.pixels else ''}",
                 "steps": f"{first.steps:.0f} of {first.batch:.0f}",
                 "rate": f"{first.rate:g}{'' if first.chosen else ' (not the best)'}",
@@ -167,7 +170,10 @@ def _costs(part: pd.DataFrame, name: str) -> Table:
                 "data": first.data_source,
             }
         )
-    note = "Minutes of training, beside whatever else ran on the machine (--jobs). of the blocks: what budgets compare."
+    note = (
+        "Minutes of training, beside whatever else ran on the machine (--jobs). of the blocks: what "
+        "budgets compare, without weights for each position. inner: hidden width of the feed-forward layers."
+    )
     return Table(f"{name}-costs", "Parameters, steps and time", pd.DataFrame(lines), note)
 
 

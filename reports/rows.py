@@ -14,9 +14,18 @@ from rwkv_core.spec import ModelSpec
 
 Row = dict[str, Any]
 
-OLDEST = {"pretrain": 2, "context": 2, "extend": 2, "prompts": 2}  # versions of experiments that are read
+OLDEST = {
+    "pretrain": 2,
+    "context": 2,
+    "extend": 2,
+    "prompts": 2,
+    "lra": 2,
+    "encoders": 2,
+}  # versions of experiments that are read
 OUTDATED = "measured by an older version of this experiment, which kept less; `rwkv-bench run` measures it again"
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
+LRA_SIZES = ("length", "pixels", "layers", "width", "heads", "dropout")
+LRA_RECIPE = ("steps", "batch", "rise", "weight_decay", "every")
 MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its curve
 
 
@@ -240,8 +249,9 @@ def _needles(record: Record) -> Iterator[Row]:
 
 def _lra(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
-    shared = {key: params[key] for key in ("mixer", "direction", "length", "pixels", "steps", "batch")}
-    shared |= {key: metrics[key] for key in ("title", "published", "budget", "data_source", "majority")}
+    shared = {key: params[key] for key in ("mixer", "direction", *LRA_SIZES, *LRA_RECIPE)}
+    kept = ("title", "published", "budget", "inner", "trained", "data_source", "majority")
+    shared |= {key: metrics[key] for key in kept}
     shared |= {"root": metrics.get("root"), "seed": record.cell["model"]["weights"].partition(":")[2]}
     shared["rate"] = params["learning_rate"]
     share = metrics["accuracy"]
@@ -256,7 +266,9 @@ def _lra(record: Record) -> Iterator[Row]:
 def _encoders(record: Record) -> Iterator[Row]:
     metrics = record.metrics
     for row in _race(record):
-        yield {**row, "title": metrics["titles"][row["contender"]], "budget": metrics["budget"][row["contender"]]}
+        name = row["contender"]
+        told = {"title": metrics["titles"][name], "budget": metrics["budget"][name], "inner": metrics["inner"][name]}
+        yield {**row, **told}
     shared = {"what": record.cell["params"]["direction"], "tokens": record.cell["params"]["tokens"]}
     for name, peak in metrics["peak_bytes"].items():
         yield {"metric": "peak_bytes", "value": peak, "contender": name, "title": metrics["titles"][name], **shared}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evals.lra.mixers import KINDS
-from evals.lra.mixers.shape import Shape
+from evals.lra.mixers.shape import Positions, Shape
 from rwkv_core.spec import Unsupported
 
 ALIKE = 0.1  # encoders are of one budget if their parameters differ by less
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         self.problem, self.ordered = problem, kind.ordered
         self.embedding = nn.Linear(1, width) if problem.pixels else nn.Embedding(problem.values + 1, width)
         if not self.ordered:
-            self.place = nn.Parameter(torch.randn(problem.length, width) * 0.02)
+            self.place = Positions(_waves(problem.length, width))
         self.blocks = nn.ModuleList(
             _Block(kind.build(Shape(width, size.heads, problem.length, i, size.layers, bidirectional)), size)
             for i in range(size.layers)
@@ -59,8 +59,10 @@ class Encoder(nn.Module):
 
     @property
     def budget(self) -> int:
-        """Parameters of the blocks: what is compared. Embedding, positions and head are the same for all, or told."""
-        return sum(p.numel() for p in self.blocks.parameters())
+        """Parameters of the blocks: what is compared. Not embedding and head, which all have, nor what a mixer or the
+        encoder has for each position.
+        """
+        return sum(p.numel() for p in self.blocks.parameters() if not isinstance(p, Positions))
 
     def forward(
         self, tokens: Tensor, lengths: Tensor, second: Tensor | None = None, second_lengths: Tensor | None = None
@@ -84,6 +86,13 @@ class Encoder(nn.Module):
             x = block(x, valid)
         told = valid[..., None].to(x.dtype)
         return (self.norm(x) * told).sum(1) / told.sum(1)
+
+
+def _waves(length: int, width: int) -> Tensor:
+    """Sines and cosines [T, C] of the embedding's size (arXiv:1706.03762, sec. 3.5): where learned positions start."""
+    turns = 10000 ** (-torch.arange(0, width, 2) / width)
+    angles = torch.arange(length)[:, None] * turns
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width]
 
 
 class _Block(nn.Module):

@@ -22,7 +22,7 @@ from evals.pretrain import WORK
 from evals.training import Recipe, train
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf
 
-VERSION = 1
+VERSION = 2
 ALONE = False
 SHAPE_ONLY = True  # it builds its own models
 GROWS = ()

@@ -1,16 +1,19 @@
 """Mixers of Long Range Arena: what each may see, against slow twins of their published equations."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from bench import plan
 from evals.lra.encoder import ALIKE, Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, linear_transformer, mamba, mega, qrnn, retnet, s4
 from evals.lra.mixers.shape import Shape, convolved, scan, turned
 from rwkv_core.spec import Unsupported
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BATCH, TOKENS, WIDTH, VALID = 2, 150, 32, 110
 WAYS = [
     (name, both)
@@ -42,6 +45,8 @@ def test_a_mixer_learns_everywhere_and_never_from_padding_or_the_future(name: st
         padded = x.clone()
         padded[1, VALID:] = 9
         assert torch.allclose(mixer(padded, valid)[valid], y[valid], atol=1e-5)
+        short = mixer(x[1:, :VALID], valid[1:, :VALID])
+        assert torch.allclose(short[0], y[1, :VALID], atol=1e-5)
         later = x.clone()
         later[0, 90:] = torch.randn(TOKENS - 90, WIDTH)
         moved = (mixer(later, valid) - y)[0, :90].abs().max()
@@ -174,7 +179,39 @@ def test_what_cannot_be_matched_is_refused() -> None:
     with pytest.raises(Unsupported, match="cannot be run causally"):
         matched("fnet", Size(2, 48, 4, 192), Problem(15, 10, 256), bidirectional=False)
     with pytest.raises(Unsupported, match="more than 10% apart"):
-        matched("aft", Size(2, 48, 4, 64), Problem(15, 10, 16384), bidirectional=True)
+        matched("s4", Size(1, 32, 4, 32), Problem(256, 2, 1024), bidirectional=True)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("lra*.yaml")), ids=lambda path: path.stem)
+def test_every_cell_of_the_protocols_has_its_budget_but_narrow_s4(path: Path) -> None:
+    keys = ("mixer", "direction", "layers", "width", "heads", "inner")
+    refused = set()
+    for mixer, direction, *size in {tuple(cell.params[key] for key in keys) for cell in plan.read(path)}:
+        try:
+            found = matched(mixer, Size(*size), Problem(256, 10, 1024), bidirectional=direction == "both")
+        except Unsupported:
+            refused.add((mixer, size[1]))
+        else:
+            assert found.inner > 0.4 * size[-1]
+    assert refused == ({("s4", 32)} if path.stem == "lra" else set())
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if not kind.ordered])
+def test_a_fresh_encoder_tells_orders_apart(name: str) -> None:
+    """Positions are of the embeddings' size, or mixers without an order of their own would begin as bags of tokens."""
+    torch.manual_seed(0)
+    encoder = Encoder(name, Size(2, 48, 4, 192), Problem(256, 10, 256), bidirectional=True)
+    tokens, lengths = torch.randint(1, 257, (8, 256)), torch.full((8,), 256)
+    with torch.no_grad():
+        own = encoder.encode(tokens, lengths)
+        shuffled = encoder.encode(tokens[:, torch.randperm(256)], lengths)
+    assert (own - shuffled).norm() > 0.08 * (own - own.roll(1, 0)).norm()
+
+
+def test_megas_bias_is_of_the_distance() -> None:
+    one, other = mega._rotated(torch.randn(2, 8, dtype=torch.float64), 30)
+    bias = one @ other.T
+    assert torch.allclose(bias[1:, 1:], bias[:-1, :-1], atol=1e-3) and not torch.allclose(bias, bias.T)
 
 
 def test_an_encoder_reads_tokens_pixels_and_pairs() -> None:

@@ -16,7 +16,7 @@ from bench import launch, plan
 from evals import corpus, pretrain, training
 from evals.pocket.make import TOKENIZER_FILE
 from evals.pretrain import NextToken
-from evals.training import Recipe, train
+from evals.training import Recipe, Undecayed, train
 from rwkv_core.load import find, load
 from rwkv_core.model import RWKV
 from rwkv_core.spec import BadInput, ModelSpec
@@ -89,6 +89,24 @@ def test_another_recipe_does_not_go_on_from_this_one(tmp_path: Path) -> None:
     losses(tmp_path)
     with pytest.raises(BadInput, match="another recipe"):
         losses(tmp_path, Recipe(steps=20, learning_rate=5e-3, end_rate=1e-3, rise=3))
+
+
+def test_dynamics_do_not_decay_and_may_learn_slower(tmp_path: Path) -> None:
+    class Decayed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix, self.table = torch.nn.Parameter(torch.ones(2, 2)), Undecayed(torch.ones(2, 2))
+            self.slow = Undecayed(torch.ones(2, 2))
+            self.slow.rate_at_most = 0.01
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sum() * (self.table.sum() + self.slow.sum() + 0 * self.matrix.sum())
+
+    model = Decayed()
+    train(model, lambda step: [torch.ones(1)], Recipe(1, 0.1, 0.1, rise=1, weight_decay=1.0), tmp_path)
+    assert model.matrix[0, 0].item() == pytest.approx(0.9)  # no gradient: decay alone, at the rate of 0.1
+    assert model.table[0, 0].item() == pytest.approx(0.9, abs=1e-3)  # Adam's step, of the size of the rate
+    assert model.slow[0, 0].item() == pytest.approx(0.99, abs=1e-3)
 
 
 def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:

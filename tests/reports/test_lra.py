@@ -11,13 +11,14 @@ from tests.reports.test_page import PROVENANCE
 
 SPEC = load.find("lra-encoder", weights="fresh:0")
 PARAMS = {"protocol": "pocket", "direction": "both", "length": 256, "pixels": False, "steps": 20, "batch": 8}
+PARAMS |= {"layers": 2, "width": 32, "heads": 2, "dropout": 0.0, "rise": 0.1, "weight_decay": 0.05, "every": 10}
 
 
 def record(experiment: str, params: dict[str, Any], metrics: dict[str, Any], samples: dict[str, Any]) -> Record:
     cell = {
         "id": f"{experiment}-{params}-{metrics}",
         "experiment": experiment,
-        "version": 1,
+        "version": 2,
         "model": {**vars(SPEC), "architecture": dict(SPEC.architecture)},
         "device": "cpu",
         "dtype": "float32",
@@ -31,7 +32,13 @@ def record(experiment: str, params: dict[str, Any], metrics: dict[str, Any], sam
 def trained(task: str, mixer: str, title: str, published: str, accuracy: float, **more: Any) -> Record:
     metrics = {"accuracy": accuracy, "validation_accuracy": accuracy + 0.01, "best_step": 20, "majority": 0.2}
     metrics |= {"docs": 100, "parameters": 12000, "budget": 9000, "title": title, "published": published}
-    metrics |= {"train_s": 90.0, "data_source": "generated", **({"root": 0.37} if task == "listops" else {})}
+    metrics |= {
+        "inner": 64,
+        "trained": 500,
+        "train_s": 90.0,
+        "data_source": "generated",
+        **({"root": 0.37} if task == "listops" else {}),
+    }
     params = {**PARAMS, "task": task, "mixer": mixer, "learning_rate": 0.01, **more}
     return record("lra", params, metrics, {"validation": [[10, 0.3], [20, accuracy + 0.01]]})
 
@@ -87,6 +94,7 @@ def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
         names = dict.fromkeys([mixer, "attention"])
         metrics = {"errors": {}, "graphed": [], "channels": 64, "threads": 1}
         metrics |= {"titles": {name: name for name in names}, "budget": dict.fromkeys(names, 100)}
+        metrics["inner"] = dict.fromkeys(names, 64)
         metrics["peak_bytes"] = dict.fromkeys(names, 2**20)
         samples = {"seconds": {"attention": [attention] * 3, mixer: [own] * 3}}
         params = {"mixer": mixer, "direction": "both", "tokens": tokens, "batch": 1, "threads": 1}

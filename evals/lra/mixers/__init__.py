@@ -35,8 +35,8 @@ from evals.lra.mixers.shape import Shape
 @dataclass(frozen=True)
 class Kind:
     """title: in tables. causal, bidirectional: in which directions it can be run. published: its row in the paper's
-    table. fixed_length: it has weights for each position, and takes no longer sequence than it was built for. ordered:
-    it tells positions apart by itself; the others are given learned ones.
+    table. fixed_length: what it computes depends on the length that it was built for, and it takes no longer sequence.
+    ordered: it tells positions apart by itself; the others are given learned ones.
     """
 
     title: str
@@ -57,9 +57,11 @@ KINDS: dict[str, Kind] = {
     "linformer": Kind("Linformer", linformer.Mixer, causal=False, fixed_length=True, published="Linformer"),
     "performer": Kind("Performer", performer.Mixer, published="Performer"),
     "linear": Kind("Linear Transformer", linear_transformer.Mixer, published="Linear Trans."),
-    "nystromformer": Kind("Nystromformer", nystromformer.Mixer, causal=False, published="Nyströmformer"),
-    "fnet": Kind("FNet", fnet.Mixer, causal=False, published="FNet"),
-    "luna": Kind("Luna", luna.Mixer, causal=False, published="Luna-256"),
+    "nystromformer": Kind(
+        "Nystromformer", nystromformer.Mixer, causal=False, fixed_length=True, published="Nyströmformer"
+    ),
+    "fnet": Kind("FNet", fnet.Mixer, causal=False, fixed_length=True, published="FNet"),
+    "luna": Kind("Luna-16", luna.Mixer, causal=False),
     "s4": Kind("S4 (S4D)", s4.Mixer, published="S4", ordered=True),
     "aft": Kind("AFT", aft.Mixer, fixed_length=True),
     "mega": Kind("MEGA", mega.Mixer, published="MEGA", ordered=True),

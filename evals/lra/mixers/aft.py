@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Shape
+from evals.lra.mixers.shape import Positions, Shape
 
 RANK = 32  # of the bias, as in the paper's section 3.1
 
@@ -16,7 +16,7 @@ class Mixer(nn.Module):
         self.causal = not shape.bidirectional
         self.inward = nn.Linear(shape.width, 3 * shape.width)
         self.outward = nn.Linear(shape.width, shape.width)
-        self.rows, self.columns = (nn.Parameter(torch.randn(shape.length, RANK) * 0.1) for _ in "rc")
+        self.rows, self.columns = (Positions(torch.randn(shape.length, RANK) * 0.1) for _ in "rc")
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         q, k, v = self.inward(x).chunk(3, -1)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Projections, Shape
+from evals.lra.mixers.shape import Projections, Shape, in_blocks
 
 BLOCK = 32  # tokens
 RANDOM = 3  # blocks
@@ -37,9 +37,9 @@ class Mixer(nn.Module):
     def _sparse(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
         blocks = [one.unflatten(2, (-1, BLOCK)) for one in (q, k, v)]
         keys, values = (one[:, :, self.table].flatten(3, 4) for one in blocks[1:])
-        mask = seen.unflatten(1, (-1, BLOCK))[:, self.table].flatten(2)[:, None, :, None]
+        mask = seen.unflatten(1, (-1, BLOCK))[:, self.table].flatten(2)[:, :, None]
         mask = mask | ~mask.any(-1, keepdim=True)
-        return F.scaled_dot_product_attention(blocks[0], keys, values, attn_mask=mask).flatten(2, 3)
+        return in_blocks(blocks[0], keys, values, mask)
 
 
 def _table(blocks: int, layer: int) -> Tensor:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape
 
 
 class Mixer(nn.Module):
+    """Over the length that it was built for, so that the answer does not depend on how far a batch is padded."""
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
+        self.length = shape.length
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        return torch.fft.fft2(x * valid[..., None], dim=(1, 2), norm="ortho").real
+        tokens = x.shape[1]
+        padded = F.pad(x * valid[..., None], (0, 0, 0, self.length - tokens))
+        return torch.fft.fft2(padded, dim=(1, 2), norm="ortho").real[:, :tokens]

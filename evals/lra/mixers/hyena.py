@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, convolved
+from evals.training import Undecayed
 
 ORDER = 2
 HIDDEN = 32
 FREQUENCIES = 8
+FAST, SLOW = 0.3, 1.5  # shares of the length in which a channel's filter falls to a hundredth
 SHORT = 3  # tokens of the short convolution
 
 
@@ -31,9 +33,8 @@ class Mixer(nn.Module):
         self.outward = nn.Linear(width, width)
         self.first, self.second = nn.Linear(1 + 2 * FREQUENCIES, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
         self.last = nn.Linear(HIDDEN, ORDER * width, bias=False)
-        self.skip = nn.Parameter(torch.randn(ORDER, width))
-        decay = torch.linspace(math.log(0.3), math.log(1.5), width).exp() * math.log(100)
-        self.register_buffer("decay", decay)
+        self.skip = Undecayed(torch.randn(ORDER, width))
+        self.register_buffer("decay", math.log(100) * torch.linspace(1 / SLOW, 1 / FAST, width))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         tokens = x.shape[1]

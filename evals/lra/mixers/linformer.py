@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Projections, Shape
+from evals.lra.mixers.shape import Positions, Projections, Shape
 
 SHORT = 32  # tokens: the projected length
 
@@ -17,7 +17,7 @@ class Mixer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.project = Projections(shape)
-        self.shorten = nn.Parameter(torch.randn(shape.length, SHORT) * SHORT**-0.5)
+        self.shorten = Positions(torch.randn(shape.length, SHORT) * shape.length**-0.5)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         q, k, v = self.project.split(x)

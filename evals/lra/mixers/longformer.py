@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Projections, Shape
+from evals.lra.mixers.shape import Projections, Shape, in_blocks
 
 WINDOW = 64  # tokens to each side
 
@@ -28,10 +28,9 @@ class Mixer(nn.Module):
         to = torch.arange(WINDOW, 2 * WINDOW, device=x.device)[:, None]
         distance = to - torch.arange(3 * WINDOW, device=x.device)
         near = (distance <= WINDOW) & (distance >= (0 if self.causal else -WINDOW))
-        mask = near & seen[:, None, :, None]
+        mask = near & seen[:, :, None]
         mask = mask | ~mask.any(-1, keepdim=True)  # a padded token sees something, so that nothing is NaN
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(2, 3)[:, :, :tokens]
-        return self.project.join(y)
+        return self.project.join(in_blocks(q, k, v, mask)[:, :, :tokens])
 
 
 def _neighbours(x: Tensor, axis: int) -> Tensor:

@@ -17,7 +17,7 @@ class Mixer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
-        self.packed = nn.Parameter(torch.randn(PACKED, shape.width) * shape.width**-0.5)
+        self.packed = nn.Parameter(torch.randn(PACKED, shape.width))
         self.pack_q, self.pack_k, self.pack_v, self.unpack_q, self.unpack_k, self.unpack_v, self.outward = (
             nn.Linear(shape.width, shape.width) for _ in range(7)
         )

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, scan
+from evals.training import Undecayed
 
 STATES = 16
 EXPAND = 2
@@ -27,7 +28,7 @@ class Mixer(nn.Module):
         self.short = nn.Conv1d(inner, inner, SHORT, padding=SHORT - 1, groups=inner)
         self.select = nn.Linear(inner, rank + 2 * STATES, bias=False)
         self.step = nn.Linear(rank, inner)
-        self.log_a = nn.Parameter(torch.log(torch.arange(1, STATES + 1).float()).repeat(inner, 1))
+        self.log_a = Undecayed(torch.log(torch.arange(1, STATES + 1).float()).repeat(inner, 1))
         self.skip = nn.Parameter(torch.ones(inner))
         self.outward = nn.Linear(inner, shape.width, bias=False)
         with torch.no_grad():

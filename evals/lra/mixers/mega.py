@@ -7,13 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, convolved_each_way
+from evals.training import Undecayed
 
 AVERAGES = 16  # for each channel
 SHARED = 2  # times narrower: the representation that queries and keys are made of
 
 
 class Mixer(nn.Module):
-    """Positions are told by the moving average alone (no relative bias)."""
+    """Its relative bias is the rotary one, b_ij = (R_i alpha) (R_j beta): as a part of queries and keys it leaves torch
+    its fused attention.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -22,7 +25,8 @@ class Mixer(nn.Module):
         self.ways = nn.ModuleList(_Average(width) for _ in range(2 if shape.bidirectional else 1))
         self.value = nn.Linear(width, width)
         self.shared = nn.Linear(width, own)
-        self.scale, self.bias = nn.Parameter(torch.randn(2, own) * 0.02 + 1), nn.Parameter(torch.zeros(2, own))
+        self.scale, self.bias = Undecayed(torch.randn(2, own) * 0.02 + 1), Undecayed(torch.zeros(2, own))
+        self.relative = Undecayed(torch.randn(2, width - own) * 0.02)
         self.gates = nn.Linear(width, 3 * width)  # reset, update, candidate
         self.recall = nn.Linear(width, width, bias=False)
 
@@ -31,12 +35,25 @@ class Mixer(nn.Module):
         smooth = convolved_each_way(self.ways, x, valid)
         shared = F.silu(self.shared(smooth))
         q, k = (shared * scale + bias for scale, bias in zip(self.scale, self.bias, strict=True))
-        mask = None if self.causal else valid[:, None]
-        told = F.scaled_dot_product_attention(q, k, F.silu(self.value(x)), attn_mask=mask, is_causal=self.causal)
+        near = _rotated(self.relative, x.shape[1])[:, None].expand(-1, len(x), -1, -1)
+        q, k = torch.cat([q * q.shape[-1] ** -0.5, near[0]], -1), torch.cat([k, near[1]], -1)
+        mask = None if self.causal else valid[:, None, None]
+        q, k, v = (one[:, None] for one in (q, k, F.silu(self.value(x))))
+        told = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal, scale=1.0)[:, 0]
         reset, update, candidate = self.gates(smooth).chunk(3, -1)
         new = F.silu(candidate + self.recall(F.silu(reset) * told))
         # the encoder adds its own x, before normalisation: as near as a pre-norm block comes to eq. 15
         return torch.sigmoid(update) * (new - x)
+
+
+def _rotated(x: Tensor, tokens: int) -> Tensor:
+    """[2, D] -> [2, T, D]: each turned by the angles of each position, slower from channel to channel."""
+    half = x.shape[-1] // 2
+    turns = 10000 ** (-torch.arange(half, device=x.device) / half)
+    angles = torch.arange(tokens, device=x.device)[:, None] * turns
+    one, other = (part[:, None] for part in x.split([half, half], -1))
+    sin, cos = angles.sin(), angles.cos()
+    return torch.cat([one * cos - other * sin, one * sin + other * cos], -1)
 
 
 class _Average(nn.Module):
@@ -44,7 +61,7 @@ class _Average(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.alpha, self.damp = (nn.Parameter(torch.randn(width, AVERAGES) * 0.2) for _ in "ad")
+        self.alpha, self.damp = (Undecayed(torch.randn(width, AVERAGES) * 0.2) for _ in "ad")
         self.widen, self.join = (nn.Parameter(torch.randn(width, AVERAGES) * AVERAGES**-0.5) for _ in "wj")
 
     def forward(self, tokens: int) -> Tensor:

@@ -14,12 +14,17 @@ KERNEL = 33  # of the depthwise convolution over values
 
 
 class Mixer(nn.Module):
+    """Segments are of the length that it was built for, however far a batch is padded."""
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
+        self.length = shape.length
         self.project = Projections(shape)
         self.near = nn.Conv2d(shape.heads, shape.heads, (KERNEL, 1), padding=(KERNEL // 2, 0), groups=shape.heads)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        tokens = x.shape[1]
+        x, valid = F.pad(x, (0, 0, 0, self.length - tokens)), F.pad(valid, (0, self.length - tokens))
         q, k, v = self.project.split(x)
         told = valid[:, None, :, None].to(x.dtype)
         v = v * told
@@ -29,7 +34,8 @@ class Mixer(nn.Module):
         first = torch.softmax(scale * q @ short_k.transpose(-1, -2), -1)
         middle = torch.softmax(scale * short_q @ short_k.transpose(-1, -2), -1)
         last = torch.softmax(scale * short_q @ k.transpose(-1, -2) + far, -1)
-        return self.project.join(first @ (_inverse(middle) @ (last @ v)) + self.near(v))
+        y = first @ (_inverse(middle) @ (last @ v)) + self.near(v)
+        return self.project.join(y[:, :, :tokens])
 
 
 def _means(x: Tensor, told: Tensor) -> Tensor:

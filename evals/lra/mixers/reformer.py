@@ -60,5 +60,6 @@ class Mixer(nn.Module):
 
 
 def _with_previous(x: Tensor) -> Tensor:
-    """Each chunk after the one before it: [B, H, N, W, ...] -> [B, H, N, 2 W, ...]."""
-    return torch.cat([x.roll(1, 2), x], 3)
+    """Each chunk after the one before it, the first after zeros: [B, H, N, W, ...] -> [B, H, N, 2 W, ...]."""
+    before = torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], 2)
+    return torch.cat([before, x], 3)

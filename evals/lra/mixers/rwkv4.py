@@ -1,4 +1,6 @@
-"""RWKV-4's time mixing (arXiv:2305.13048, eqs. 11-17), rwkv_core's own; in both directions, the mean of two."""
+"""RWKV-4's time mixing (arXiv:2305.13048, eqs. 11-17), rwkv_core's own; in both directions, two of half
+the width, as other recurrent mixers are.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,21 @@ from rwkv_core.wkv import initial_state
 class Mixer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.ways = nn.ModuleList(_fresh(shape) for _ in range(2 if shape.bidirectional else 1))
+        ways = 2 if shape.bidirectional else 1
+        self.ways = nn.ModuleList(_fresh(shape, shape.width // ways) for _ in range(ways))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        return torch.stack(each_way(self.ways, _run, x, valid)).mean(0)
+        return torch.stack(each_way(self.ways, _run, x, valid)).sum(0)
 
 
 def _run(way: TimeMix, x: Tensor) -> Tensor:
-    start = initial_state(len(x), x.shape[-1], x.device, torch.float32)
+    start = initial_state(len(x), len(way.time_decay), x.device, torch.float32)
     y, _, _ = way(x, torch.zeros_like(x[:, 0]), start, -torch.exp(way.time_decay.float()), None, "auto")
     return y
 
 
-def _fresh(shape: Shape) -> TimeMix:
+def _fresh(shape: Shape, inner: int) -> TimeMix:
     """Vectors as the paper's initialisation has them; matrices as torch's layers, where its zeros would learn later."""
-    way = TimeMix(shape.width, shape.width)
+    way = TimeMix(shape.width, inner)
     time_mix_vectors(way, shape.layer, shape.layers)
     return way

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, convolved_each_way
+from evals.training import Undecayed
 
 STATES = 64  # real; half as many pairs of complex ones
 STEP = (0.001, 0.1)
+DYNAMICS_RATE = 1e-3  # as in S4's own training
 
 
 class Mixer(nn.Module):
@@ -33,9 +35,11 @@ class _Kernel(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         low, high = (math.log(bound) for bound in STEP)
-        self.log_step = nn.Parameter(torch.empty(width).uniform_(low, high))
-        self.log_decay = nn.Parameter(torch.full((width, STATES // 2), math.log(0.5)))
-        self.turn = nn.Parameter(math.pi * torch.arange(STATES // 2).float().repeat(width, 1))
+        self.log_step = Undecayed(torch.empty(width).uniform_(low, high))
+        self.log_decay = Undecayed(torch.full((width, STATES // 2), math.log(0.5)))
+        self.turn = Undecayed(math.pi * torch.arange(STATES // 2).float().repeat(width, 1))
+        for dynamics in (self.log_step, self.log_decay, self.turn):
+            dynamics.rate_at_most = DYNAMICS_RATE
         self.c = nn.Parameter(torch.randn(width, STATES // 2, 2) * 0.5**0.5)
 
     def forward(self, tokens: int) -> Tensor:

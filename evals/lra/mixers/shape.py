@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evals.training import Undecayed
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -24,6 +26,10 @@ class Shape:
     layer: int
     layers: int
     bidirectional: bool
+
+
+class Positions(Undecayed):
+    """Weights for each position [T, ...]. Their number is the length's: no budget holds them."""
 
 
 class Projections(nn.Module):
@@ -42,6 +48,15 @@ class Projections(nn.Module):
 
     def join(self, y: Tensor) -> Tensor:
         return self.outward(y.transpose(1, 2).flatten(2))
+
+
+def in_blocks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attention of each block of queries [B, H, N, W, D] to its own keys and values [B, H, N, M, D]: [B, H, N W, D].
+    mask: [B, N, 1 or W, M]. Blocks are rows of one batch, or torch would not take its fused way.
+    """
+    rows, keys, values = (one.transpose(1, 2).flatten(0, 1) for one in (q, k, v))
+    y = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask.flatten(0, 1)[:, None])
+    return y.unflatten(0, (len(q), -1)).transpose(1, 2).flatten(2, 3)
 
 
 def turned(x: Tensor, valid: Tensor) -> Tensor:

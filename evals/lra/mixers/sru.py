@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, each_way
+from evals.training import Undecayed
 
 
 class Mixer(nn.Module):
@@ -22,7 +23,7 @@ class _Cell(nn.Module):
     def __init__(self, width: int, own: int) -> None:
         super().__init__()
         self.inward = nn.Linear(width, 4 * own)  # value, forget, reset, and the highway's input
-        self.look = nn.Parameter(torch.zeros(2, own))
+        self.look = Undecayed(torch.zeros(2, own))
 
     def forward(self, x: Tensor) -> Tensor:
         value, forget, reset, highway = self.inward(x).chunk(4, -1)
