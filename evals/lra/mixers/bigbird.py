@@ -28,10 +28,12 @@ class Mixer(nn.Module):
         missing = len(self.table) * BLOCK - tokens
         q, k, v = (F.pad(one, (0, 0, 0, missing)) for one in self.project.split(x))
         seen = F.pad(valid, (0, missing))
-        y = self._sparse(q, k, v, seen)
-        for ends in (slice(0, GLOBAL * BLOCK), slice(-GLOBAL * BLOCK, None)):
-            whole = F.scaled_dot_product_attention(q[:, :, ends], k, v, attn_mask=seen[:, None, None])
-            y[:, :, ends] = whole
+        sparse, end = self._sparse(q, k, v, seen), GLOBAL * BLOCK
+        first, last = (
+            F.scaled_dot_product_attention(one, k, v, attn_mask=seen[:, None, None])
+            for one in (q[:, :, :end], q[:, :, -end:])
+        )
+        y = torch.cat([first, sparse[:, :, end:-end], last], 2)
         return self.project.join(y[:, :, :tokens])
 
     def _sparse(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
