@@ -55,10 +55,9 @@ def run(
         torch.set_num_threads(threads)
     problem = Problem(VALUES, CLASSES, tokens)
     size, both = Size(layers, width, heads, inner), direction == "both"
-    encoders, hidden = {}, {}
-    for name in dict.fromkeys([mixer, "attention"]):
-        own = matched(name, size, problem, bidirectional=both)
-        hidden[name] = own.inner
+    sizes = {name: matched(name, size, problem, bidirectional=both) for name in (mixer, "attention")}
+    encoders = {}
+    for name, own in sizes.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoders[name] = Encoder(name, own, problem, bidirectional=both).to(device)
@@ -86,7 +85,7 @@ def run(
         "peak_bytes": peaks,
         "titles": {name: KINDS[name].title for name in encoders},
         "budget": {name: encoder.budget for name, encoder in encoders.items()},
-        "inner": hidden,
+        "inner": {name: own.inner for name, own in sizes.items()},
     }
     return metrics, {"seconds": seconds}
 

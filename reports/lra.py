@@ -34,9 +34,8 @@ TEXT = (
     "Every mixer has attention's budget of parameters (within a tenth) at the same width and depth, its feed-forward "
     "layers made wider or narrower for it. Where a mixer was tried with several settings (learning rates above all), "
     "the one that was best on the validation part is shown, and the weights that were best there are tested once; what "
-    "was tried stands below. Published are "
-    "the paper's numbers, whose budgets, steps and directions differ from row to row and are in part not known: they "
-    "stand for orientation, and only under the protocols lra and s4 for comparison."
+    "was tried stands below. Published are the paper's numbers, whose budgets, steps and directions differ from row to "
+    "row and are in part not known: they stand for orientation, and only under the protocols lra and s4 for comparison."
 )
 TABLE_NOTE = (
     "Percent; the mean over the seeds, with the least and the largest in brackets where there are several, else ± one "
@@ -59,7 +58,7 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
         protocol, *where = map(str, key)
         name = f"lra{f'-{i + 1}' if i else ''}"
         footer = f"protocol {protocol} · {', '.join(where)}"
-        own = [row for row in refused if [row[where] for where in WHERE] == list(key)]
+        own = [row for row in refused if [row[column] for column in WHERE] == list(key)]
         best = part[part.chosen]
         tables = [_scores(best, own, protocol, name), _published(name), _costs(part, name)]
         pictures = [

@@ -14,14 +14,8 @@ from rwkv_core.spec import ModelSpec
 
 Row = dict[str, Any]
 
-OLDEST = {
-    "pretrain": 2,
-    "context": 2,
-    "extend": 2,
-    "prompts": 2,
-    "lra": 2,
-    "encoders": 2,
-}  # versions of experiments that are read
+# versions of experiments that are read
+OLDEST = {"pretrain": 2, "context": 2, "extend": 2, "prompts": 2, "lra": 2, "encoders": 2}
 OUTDATED = "measured by an older version of this experiment, which kept less; `rwkv-bench run` measures it again"
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
 LRA_SIZES = ("length", "pixels", "layers", "width", "heads", "dropout")
@@ -250,8 +244,8 @@ def _needles(record: Record) -> Iterator[Row]:
 def _lra(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {key: params[key] for key in ("mixer", "direction", *LRA_SIZES, *LRA_RECIPE)}
-    kept = ("title", "published", "budget", "inner", "trained", "data_source", "majority")
-    shared |= {key: metrics[key] for key in kept}
+    told = ("title", "published", "budget", "inner", "trained", "data_source", "majority")
+    shared |= {key: metrics[key] for key in told}
     shared |= {"root": metrics.get("root"), "seed": record.cell["model"]["weights"].partition(":")[2]}
     shared["rate"] = params["learning_rate"]
     share = metrics["accuracy"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evals.lra.mixers import KINDS
-from evals.lra.mixers.shape import Positions, Shape
+from evals.lra.mixers.shape import Positions, Shape, angles
 from rwkv_core.spec import Unsupported
 
 ALIKE = 0.1  # encoders are of one budget if their parameters differ by less
@@ -90,9 +90,8 @@ class Encoder(nn.Module):
 
 def _waves(length: int, width: int) -> Tensor:
     """Sines and cosines [T, C] of the embedding's size (arXiv:1706.03762, sec. 3.5): where learned positions start."""
-    turns = 10000 ** (-torch.arange(0, width, 2) / width)
-    angles = torch.arange(length)[:, None] * turns
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width]
+    turns = angles(length, -(-width // 2)).float()
+    return torch.stack([turns.sin(), turns.cos()], -1).flatten(1)[:, :width]
 
 
 class _Block(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench import plan
 from evals.lra.encoder import ALIKE, Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, linear_transformer, mamba, mega, qrnn, retnet, s4
-from evals.lra.mixers.shape import Shape, convolved, scan, turned
+from evals.lra.mixers.shape import Shape, convolved, rotated, scan, turned
 from rwkv_core.spec import Unsupported
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -209,10 +209,46 @@ def test_a_fresh_encoder_tells_orders_apart(name: str) -> None:
     assert (own - shuffled).norm() > 0.08 * (own - own.roll(1, 0)).norm()
 
 
-def test_megas_bias_is_of_the_distance() -> None:
-    one, other = mega._rotated(torch.randn(2, 8, dtype=torch.float64), 30)
+@pytest.mark.parametrize("name", ["longformer", "bigbird"])
+def test_blocks_are_attention_under_a_mask(name: str) -> None:
+    from evals.lra.mixers.bigbird import BLOCK
+    from evals.lra.mixers.longformer import WINDOW
+
+    mixer, x, valid = built(name, True)
+    place = torch.arange(TOKENS)
+    if name == "longformer":
+        mask = (place[:, None] - place).abs() <= WINDOW
+    else:
+        block, table = place // BLOCK, mixer.table
+        mask = (table[block][:, :, None] == block).any(1)
+        mask[(block == 0) | (block == len(table) - 1)] = True
+    q, k, v = mixer.project.split(x)  # type: ignore[operator, union-attr]
+    scores = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~(mask & valid[:, None, None]), -torch.inf)
+    slow = mixer.project.join(torch.softmax(scores, -1) @ v)  # type: ignore[operator, union-attr]
+    assert torch.allclose(mixer(x, valid)[valid], slow[valid], atol=1e-5)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_mega_is_its_equations(both: bool) -> None:
+    mixer, x, valid = built("mega", both)
+    assert isinstance(mixer, mega.Mixer)
+    x = x * valid[..., None]
+    smooth = mega.convolved_each_way(mixer.ways, x, valid)
+    shared = torch.nn.functional.silu(mixer.shared(smooth))
+    q, k = shared * mixer.scale[0] + mixer.bias[0], shared * mixer.scale[1] + mixer.bias[1]
+    one, other = rotated(mixer.relative[:, None].expand(-1, TOKENS, -1))
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + one @ other.T
+    seen = valid[:, None] if both else torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()
+    told = torch.softmax(scores.masked_fill(~seen, -torch.inf), -1) @ torch.nn.functional.silu(mixer.value(x))
+    reset, update, candidate = mixer.gates(smooth).chunk(3, -1)
+    new = torch.nn.functional.silu(candidate + mixer.recall(torch.nn.functional.silu(reset) * told))
+    assert torch.allclose(mixer(x, valid)[valid], (torch.sigmoid(update) * (new - x))[valid], atol=1e-5)
+
+
+def test_rotations_tell_the_distance() -> None:
+    one, other = rotated(torch.randn(2, 1, 8, dtype=torch.float64).expand(-1, 30, -1))
     bias = one @ other.T
-    assert torch.allclose(bias[1:, 1:], bias[:-1, :-1], atol=1e-3) and not torch.allclose(bias, bias.T)
+    assert torch.allclose(bias[1:, 1:], bias[:-1, :-1]) and not torch.allclose(bias, bias.T)
 
 
 def test_an_encoder_reads_tokens_pixels_and_pairs() -> None:

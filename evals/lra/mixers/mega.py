@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Shape, convolved_each_way
+from evals.lra.mixers.shape import Shape, convolved_each_way, rotated
 from evals.training import Undecayed
 
 AVERAGES = 16  # for each channel
@@ -35,7 +35,7 @@ class Mixer(nn.Module):
         smooth = convolved_each_way(self.ways, x, valid)
         shared = F.silu(self.shared(smooth))
         q, k = (shared * scale + bias for scale, bias in zip(self.scale, self.bias, strict=True))
-        near = _rotated(self.relative, x.shape[1])[:, None].expand(-1, len(x), -1, -1)
+        near = rotated(self.relative[:, None, None].expand(-1, len(x), x.shape[1], -1))
         q, k = torch.cat([q * q.shape[-1] ** -0.5, near[0]], -1), torch.cat([k, near[1]], -1)
         mask = None if self.causal else valid[:, None, None]
         q, k, v = (one[:, None] for one in (q, k, F.silu(self.value(x))))
@@ -44,16 +44,6 @@ class Mixer(nn.Module):
         new = F.silu(candidate + self.recall(F.silu(reset) * told))
         # the encoder adds its own x, before normalisation: as near as a pre-norm block comes to eq. 15
         return torch.sigmoid(update) * (new - x)
-
-
-def _rotated(x: Tensor, tokens: int) -> Tensor:
-    """[2, D] -> [2, T, D]: each turned by the angles of each position, slower from channel to channel."""
-    half = x.shape[-1] // 2
-    turns = 10000 ** (-torch.arange(half, device=x.device) / half)
-    angles = torch.arange(tokens, device=x.device)[:, None] * turns
-    one, other = (part[:, None] for part in x.split([half, half], -1))
-    sin, cos = angles.sin(), angles.cos()
-    return torch.cat([one * cos - other * sin, one * sin + other * cos], -1)
 
 
 class _Average(nn.Module):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evals.lra.mixers.shape import Projections, Shape
+from evals.lra.mixers.shape import Projections, Shape, rotated
 
 CHUNK = 128  # tokens: within one by a matrix, from one to the next by a state
 
@@ -15,7 +15,6 @@ class Mixer(nn.Module):
     """Causal alone. Rotation of queries and keys as in the paper (xPos without its scale)."""
 
     decay: Tensor
-    turn: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -23,14 +22,10 @@ class Mixer(nn.Module):
         self.gate = nn.Linear(shape.width, shape.width)
         self.norm = nn.GroupNorm(shape.heads, shape.width)
         self.register_buffer("decay", torch.log1p(-(2.0 ** (-5 - torch.arange(shape.heads)))))
-        own = shape.width // shape.heads
-        self.register_buffer("turn", 10000.0 ** (-torch.arange(0, own, 2) / own))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         q, k, v = self.project.split(x)
-        place = torch.arange(x.shape[1], device=x.device)
-        angle = place[:, None] * self.turn
-        q, k = _rotated(q, angle), _rotated(k * k.shape[-1] ** -0.5, angle)
+        q, k = rotated(q), rotated(k * k.shape[-1] ** -0.5)
         y = retention(q, k, v, self.decay).transpose(1, 2).flatten(2)
         y = self.norm(y.flatten(0, 1)).view_as(x)
         return self.project.outward(F.silu(self.gate(x)) * y)
@@ -55,9 +50,3 @@ def retention(q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Tensor:
     y = (q @ k.transpose(-1, -2) * within) @ v + q * torch.exp(decay * (place + 1)) @ torch.stack(before, 2)
     weight = torch.expm1(decay * torch.arange(1, tokens + 1, device=q.device)[:, None]) / torch.expm1(decay)
     return y.flatten(2, 3)[:, :, :tokens] / weight[:, 0].sqrt()
-
-
-def _rotated(x: Tensor, angle: Tensor) -> Tensor:
-    even, odd = x[..., ::2], x[..., 1::2]
-    cos, sin = angle.cos(), angle.sin()
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)

@@ -32,6 +32,20 @@ class Positions(Undecayed):
     """Weights for each position [T, ...]. Their number is the length's: no budget holds them."""
 
 
+def angles(tokens: int, count: int, device: torch.device | None = None) -> Tensor:
+    """[T, count] in radians, float64: each place turned so many ways, the last slowly (arXiv:1706.03762, sec. 3.5)."""
+    turns = 10000 ** (-torch.arange(count, dtype=torch.float64, device=device) / count)
+    return torch.arange(tokens, device=device)[:, None] * turns
+
+
+def rotated(x: Tensor) -> Tensor:
+    """x [..., T, D]: pairs of channels, each turned by its angle at each place (arXiv:2104.09864, eq. 15)."""
+    turns = angles(x.shape[-2], x.shape[-1] // 2, x.device).to(x.dtype)
+    sin, cos = turns.sin(), turns.cos()
+    even, odd = x[..., ::2], x[..., 1::2]
+    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1).flatten(-2)
+
+
 class Projections(nn.Module):
     """Queries, keys and values [B, H, T, C/H] of x [B, T, C], and the way back."""
 
