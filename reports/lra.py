@@ -27,6 +27,7 @@ TASKS = {  # ours -> the paper's columns, in its order; those without one are of
 TITLES = {
     name: title or {"pathfinder64": "Pathfinder-64", "path256": "Path-256"}[name] for name, title in TASKS.items()
 }
+MAJORITY, ROOT = "always the majority", "root operator"
 FAILED = 50.0  # what a failed Path-X counts in the paper's averages
 PUBLISHED = "arXiv:2305.13048v2 Table 4"
 TEXT = (
@@ -85,8 +86,8 @@ def _scores(part: pd.DataFrame, refused: Sequence[Row], protocol: str, name: str
     published = paper.lra_scores(PUBLISHED)
     floors = scores.groupby("task")[["majority", "root"]].first()
     lines = [
-        _line("always the majority", {task: f"{100 * floors.majority[task]:.1f}" for task in tasks}, tasks),
-        _line("root operator", {"listops": f"{100 * floors.root['listops']:.1f}"} if "listops" in tasks else {}, tasks),
+        _line(MAJORITY, {task: f"{100 * floors.majority[task]:.1f}" for task in tasks}, tasks),
+        _line(ROOT, {"listops": f"{100 * floors.root['listops']:.1f}"} if "listops" in tasks else {}, tasks),
     ]
     for model, own in scores.groupby("model", sort=False):
         by_task = {str(task): rows for task, rows in own.groupby("task")}
@@ -187,7 +188,7 @@ def _curves(own: pd.DataFrame, title: str) -> Panel:
         by_step = 100 * line.groupby("tokens").value.agg(["mean", "min", "max"])
         x, (y, low, high) = list(by_step.index), (list(by_step[key]) for key in ("mean", "min", "max"))
         series.append(Series(str(model), str(mixer), x, y, low, high, dashed=line.direction.iloc[0] == "causal"))
-    return Panel(title, "steps", "validation accuracy, percent", series)
+    return Panel(title, "steps", "validation accuracy, percent", [*series, *_floors(own, series)])
 
 
 def _times(own: pd.DataFrame, title: str) -> Panel:
@@ -195,4 +196,12 @@ def _times(own: pd.DataFrame, title: str) -> Panel:
     for (mixer, model), line in own.groupby(["mixer", "model"], sort=False):
         mean = line.groupby("metric").value.mean()
         series.append(Series(str(model), str(mixer), [mean.lra_train_s / 60], [100 * mean.lra], joined=False))
-    return Panel(title, "minutes of training", "test accuracy, percent", series, log_x=10)
+    return Panel(title, "minutes of training", "test accuracy, percent", [*series, *_floors(own, series)], log_x=10)
+
+
+def _floors(own: pd.DataFrame, series: Sequence[Series]) -> Iterator[Series]:
+    """Black lines as wide as the series: what needs no learning."""
+    x = [at for line in series for at in line.x]
+    for name, label, dashed in (("majority", MAJORITY, True), ("root", ROOT, False)):
+        if pd.notna(value := own[name].iloc[0]):
+            yield Series(label, label, [min(x), max(x)], [100 * value] * 2, markers=False, dashed=dashed)

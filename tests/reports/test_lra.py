@@ -62,6 +62,10 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
     assert [panel.title for panel in view.pictures[0].panels] == ["ListOps", "Image"]
     assert view.pictures[0].panels[0].series[0].y == pytest.approx([30, 51])
     assert view.pictures[1].panels[0].series[0].x == pytest.approx([1.5])
+    for picture in view.pictures:
+        listops, image = ({line.label: list(line.y) for line in panel.series} for panel in picture.panels)
+        assert listops["root operator"] == pytest.approx([37, 37]) and "root operator" not in image
+        assert listops["always the majority"] == image["always the majority"] == pytest.approx([20, 20])
 
 
 def test_seeds_are_pooled_and_shown_as_a_range() -> None:
