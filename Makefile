@@ -10,7 +10,7 @@ run: $(STAMP)  ## measure the embedded default and write the page
 	$(BIN)/rwkv-bench report results/pocket && exit $$status
 
 test: lint  ## everything that CI checks
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Triton's interpreter where there is no GPU; it must be chosen before Triton is imported."""
+"""Triton's interpreter where there is no GPU, chosen before Triton is imported; the cores shared out among processes."""
 
 import os
 
@@ -6,3 +6,8 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # of pytest-xdist; what they start inherits it
+    threads = max(1, (os.cpu_count() or 1) // int(workers))
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
