@@ -1,4 +1,4 @@
-"""Triton's interpreter where there is no GPU, chosen before Triton is imported; the cores shared out among processes."""
+"""Triton's interpreter where there is no GPU, chosen before Triton is imported; the cores shared among processes."""
 
 import os
 
