@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from reports import paper
-from reports.figures import FAMILIES, Picture
+from reports.figures import FAMILIES, MIXERS, Picture
 from reports.rows import Row
 from reports.tables import Table, mebibytes
 from rwkv_core.spec import rwkv4_flops, rwkv4_parameters
@@ -30,6 +30,12 @@ def by_family(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """The rows of one family together, RWKV-4 first, then by these columns."""
     families = list(dict.fromkeys([*FAMILIES, *frame.family]))
     return frame.assign(_family=frame.family.map(families.index)).sort_values(["_family", *columns], kind="stable")
+
+
+def by_mixer(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Sorted by these columns, then by Long Range Arena's mixers: RWKV-4 first, attention second."""
+    mixers = list(dict.fromkeys(["rwkv4", *MIXERS, *frame.mixer]))
+    return frame.assign(_mixer=frame.mixer.map(mixers.index)).sort_values([*columns, "_mixer"], kind="stable")
 
 
 def architectures() -> View:

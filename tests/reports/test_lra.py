@@ -50,8 +50,9 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
         trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.4, direction="causal"),
         record("lra", {**PARAMS, "task": "image", "mixer": "aft"}, {}, {}),
     ]
-    (view,) = lra.views(rows.from_records(found))
+    (view,) = lra.views(rows.from_records(found[::-1]))
     scores = view.tables[0].frame.set_index("model")
+    assert scores.index.tolist() == ["always the majority", "root operator", "RWKV-4", "RWKV-4, causal", "aft"]
     both = scores.loc["RWKV-4"]
     assert (both["ListOps"], both["ListOps, published"], both["average"]) == ("50.0 ± 5.0", "55.88", "40.0")
     assert (both["Image"], both["Image, published"]) == ("30.0 ± 4.6", "70.53")
@@ -104,9 +105,10 @@ def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
         params = {"mixer": mixer, "direction": "both", "tokens": tokens, "batch": 1, "threads": 1}
         return record("encoders", params, metrics, samples)
 
-    found = [timed("rwkv4", 1024, 0.1, 0.05), timed("rwkv4", 2048, 0.2, 0.4), timed("s4", 1024, 0.1, 0.2)]
+    found = [timed("s4", 1024, 0.1, 0.2), timed("rwkv4", 1024, 0.1, 0.05), timed("rwkv4", 2048, 0.2, 0.4)]
     (view,) = encoders.views(rows.from_records(found))
     table = view.tables[0].frame.set_index("mixer")
+    assert table.index.tolist() == ["rwkv4", "s4"]
     assert table.loc["rwkv4", "1,024"] == "100 (100-100), x0.50, 1" and "x2.00" in table.loc["rwkv4", "2,048"]
     assert table.loc["s4", "2,048"] == "-"
     time, memory = view.pictures[0].panels
