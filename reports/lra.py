@@ -183,24 +183,27 @@ def _picture(part: pd.DataFrame, name: str, title: str, footer: str, panel: Call
 
 
 def _curves(own: pd.DataFrame, title: str) -> Panel:
-    series = []
-    for (mixer, model), line in own[own.metric == "lra_curve"].groupby(["mixer", "model"], sort=False):
+    series, validated = [], own[own.metric == "lra_curve"]
+    for (mixer, model), line in validated.groupby(["mixer", "model"], sort=False):
         by_step = 100 * line.groupby("tokens").value.agg(["mean", "min", "max"])
         x, (y, low, high) = list(by_step.index), (list(by_step[key]) for key in ("mean", "min", "max"))
         series.append(Series(str(model), str(mixer), x, y, low, high, dashed=line.direction.iloc[0] == "causal"))
-    return Panel(title, "steps", "validation accuracy, percent", [*series, *_floors(own, series)])
+    return Panel(title, "steps", "validation accuracy, percent", [*series, *_floors(validated, series)])
 
 
 def _times(own: pd.DataFrame, title: str) -> Panel:
     series = []
     for (mixer, model), line in own.groupby(["mixer", "model"], sort=False):
         mean = line.groupby("metric").value.mean()
-        series.append(Series(str(model), str(mixer), [mean.lra_train_s / 60], [100 * mean.lra], joined=False))
-    return Panel(title, "minutes of training", "test accuracy, percent", [*series, *_floors(own, series)], log_x=10)
+        causal = line.direction.iloc[0] == "causal"
+        x, y = [mean.lra_train_s / 60], [100 * mean.lra]
+        series.append(Series(str(model), str(mixer), x, y, joined=False, hollow=causal))
+    floors = _floors(own[own.metric == "lra"], series)
+    return Panel(title, "minutes of training", "test accuracy, percent", [*series, *floors], log_x=10)
 
 
 def _floors(own: pd.DataFrame, series: Sequence[Series]) -> Iterator[Series]:
-    """Black lines as wide as the series: what needs no learning."""
+    """Black lines as wide as the series: what needs no learning, in the part that is shown."""
     x = [at for line in series for at in line.x]
     for name, label, dashed in (("majority", MAJORITY, True), ("root", ROOT, False)):
         if pd.notna(value := own[name].iloc[0]):

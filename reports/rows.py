@@ -244,17 +244,20 @@ def _needles(record: Record) -> Iterator[Row]:
 def _lra(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {key: params[key] for key in ("mixer", "direction", *LRA_SIZES, *LRA_RECIPE)}
-    told = ("title", "published", "budget", "inner", "trained", "data_source", "majority")
+    told = ("title", "published", "budget", "inner", "trained", "data_source")
     shared |= {key: metrics[key] for key in told}
-    shared |= {"root": metrics.get("root"), "seed": record.cell["model"]["weights"].partition(":")[2]}
+    shared["seed"] = record.cell["model"]["weights"].partition(":")[2]
     shared["rate"] = params["learning_rate"]
     share = metrics["accuracy"]
     error = math.sqrt(share * (1 - share) / metrics["docs"])
-    yield {"metric": "lra", "value": share, "stderr": error, "docs": metrics["docs"], **shared}
+    test, validation = (
+        {floor: metrics.get(f"{part}{floor}") for floor in ("majority", "root")} for part in ("", "validation_")
+    )
+    yield {"metric": "lra", "value": share, "stderr": error, "docs": metrics["docs"], **test, **shared}
     yield {"metric": "lra_validation", "value": metrics["validation_accuracy"], "best": metrics["best_step"], **shared}
     yield {"metric": "lra_train_s", "value": metrics["train_s"], **shared}
     for step, score in record.samples["validation"]:
-        yield {"metric": "lra_curve", "value": score, "tokens": step, **shared}
+        yield {"metric": "lra_curve", "value": score, "tokens": step, **validation, **shared}
 
 
 def _encoders(record: Record) -> Iterator[Row]:

@@ -247,12 +247,12 @@ TASKS: dict[str, Task] = {
 }
 
 
-def root_rule(parts: Parts) -> float:
-    """Accuracy on the test part of the value that is most frequent in training under an expression's first token."""
-    first = parts.train.tokens[:, 0]
-    likely = {token: np.bincount(parts.train.labels[first == token]).argmax() for token in np.unique(first)}
-    answers = np.array([likely.get(token, -1) for token in parts.test.tokens[:, 0]])
-    return float((answers == parts.test.labels).mean())
+def root_rule(train: Split, part: Split) -> float:
+    """Accuracy on a part of the value that is most frequent in training under an expression's first token."""
+    first = train.tokens[:, 0]
+    likely = {token: np.bincount(train.labels[first == token]).argmax() for token in np.unique(first)}
+    answers = np.array([likely.get(token, -1) for token in part.tokens[:, 0]])
+    return float((answers == part.labels).mean())
 
 
 def fingerprint(parts: Parts) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from evals import files
 from evals.lra import data as tasks
-from evals.lra.data import GENERATED, Split
+from evals.lra.data import GENERATED, Parts, Split
 from evals.lra.encoder import Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS
 from evals.pretrain import WORK
@@ -124,8 +124,7 @@ def run(
         "accuracy": float(right.mean()),
         "validation_accuracy": best["score"],
         "best_step": best["step"] + 1,
-        "majority": parts.test.majority,
-        **({"root": tasks.root_rule(parts)} if task == "listops" else {}),
+        **_floors(parts, task),
         "docs": len(right),
         "trained": len(parts.train.labels),
         "parameters": sum(p.numel() for p in encoder.parameters()),
@@ -155,6 +154,16 @@ def _batches(split: Split, batch: int, seed: int) -> Callable[[int], Sequence[Te
         return [torch.from_numpy(split.labels[rows]), *_inputs(split, rows)]
 
     return at
+
+
+def _floors(parts: Parts, task: str) -> dict[str, float]:
+    """What needs no learning, in the test and in the validation part."""
+    found = {}
+    for prefix, part in (("", parts.test), ("validation_", parts.validation)):
+        found[f"{prefix}majority"] = part.majority
+        if task == "listops":
+            found[f"{prefix}root"] = tasks.root_rule(parts.train, part)
+    return found
 
 
 def _inputs(split: Split, rows: Any) -> list[Tensor]:

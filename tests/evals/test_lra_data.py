@@ -62,6 +62,15 @@ def test_listops_follows_its_rules_and_published_statistics(drawn: list[listops.
     assert right / 2000 == pytest.approx(0.371, abs=0.03)  # the famous plateau of 36 to 37 %
 
 
+def test_the_root_rule_is_learned_in_training_and_scored_elsewhere() -> None:
+    def part(firsts: list[int], labels: list[int]) -> data.Split:
+        tokens = np.array(firsts)[:, None]
+        return data.Split(tokens, np.ones(len(firsts)), np.array(labels))
+
+    train = part([1, 1, 1, 2, 2], [9, 9, 0, 3, 3])
+    assert data.root_rule(train, part([1, 2, 2, 5], [9, 3, 0, 0])) == 0.5  # what was never seen is never right
+
+
 def test_listops_is_the_same_for_the_same_seed(drawn: list[listops.Example]) -> None:
     assert listops.examples(600, 0) == drawn[:600]
     assert listops.examples(50, 1) != drawn[:50]

@@ -42,7 +42,9 @@ def test_what_is_best_on_validation_is_tested(tmp_path: Path) -> None:
     best = max(score for _, score in samples["validation"])
     assert metrics["validation_accuracy"] == best == dict(samples["validation"])[metrics["best_step"]]
     assert metrics["accuracy"] == sum(samples["right"]) / 50 and metrics["docs"] == 50
-    assert 0.1 <= metrics["majority"] <= metrics["root"] + 0.1 and metrics["data_source"] == "generated"
+    for part in ("", "validation_"):
+        assert 0.1 <= metrics[f"{part}majority"] <= metrics[f"{part}root"] + 0.1
+    assert metrics["data_source"] == "generated"
     again, other = measured(tmp_path / "other")
     assert other["loss"] == pytest.approx(samples["loss"], abs=1e-5) and again["accuracy"] == metrics["accuracy"]
 
