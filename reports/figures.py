@@ -51,8 +51,8 @@ LONE_INCHES = 8.4  # the width of a figure with a single panel
 
 @dataclass(frozen=True)
 class Series:
-    """One line. low and high: the spread of the repeats, drawn as a band. hollow: an open marker, for what is published or
-    causal. Without a label the line is not in the legend.
+    """One line. low and high: the spread of the repeats, drawn as a band. hollow: an open marker, for what is
+    published or causal. Without a label the line is not in the legend.
     """
 
     label: str
