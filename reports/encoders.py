@@ -9,7 +9,7 @@ import pandas as pd
 from reports.figures import Panel, Picture, Series
 from reports.rows import Row
 from reports.tables import MIB, Table
-from reports.views import View, by_mixer
+from reports.views import View, ordered
 
 WHERE = ["machine", "device"]
 WAYS = {"both": "in both directions", "causal": "causal"}
@@ -27,7 +27,7 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
     frame = pd.DataFrame([row for row in rows if row["experiment"] == "encoders" and row["metric"] != "status"])
     if frame.empty:
         return
-    frame = by_mixer(frame, "what")
+    frame = ordered(frame, "what", "mixer")
     for i, (where, part) in enumerate(frame.groupby(WHERE, sort=False)):
         name = f"encoders{f'-{i + 1}' if i else ''}"
         threads = part.threads.dropna().iloc[0]

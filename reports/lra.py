@@ -10,7 +10,7 @@ from reports import paper
 from reports.figures import Panel, Picture, Series
 from reports.rows import LRA_RECIPE, LRA_SIZES, Row
 from reports.tables import Table
-from reports.views import View, by_mixer
+from reports.views import View, ordered
 
 WHERE = ["protocol", "machine", "device"]
 SETTING = ["direction", *LRA_SIZES, *LRA_RECIPE, "inner", "trained", "rate", "data_source"]
@@ -54,7 +54,7 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
     if frame.empty:
         return
     frame["model"] = frame.title + frame.direction.map({"both": "", "causal": ", causal"})
-    frame = by_mixer(_chosen(frame), "task", "direction")
+    frame = ordered(_chosen(frame), "task", "direction", "mixer")
     for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
         protocol, *where = map(str, key)
         name = f"lra{f'-{i + 1}' if i else ''}"

@@ -9,7 +9,7 @@ import pandas as pd
 from reports.figures import HeatMap, Picture
 from reports.rows import Row, mark
 from reports.tables import Table, mebibytes
-from reports.views import View, by_family
+from reports.views import View, ordered
 
 WHERE = ["weights", "machine", "device", "dtype"]
 TITLES = {
@@ -38,7 +38,7 @@ def views(measured: Sequence[Row]) -> Iterator[View]:
     frame = pd.DataFrame([row for row in measured if row["experiment"] == "needles" and row["metric"] != "status"])
     if frame.empty:
         return
-    frame = by_family(frame, "window", "length").sort_values("task", kind="stable")
+    frame = ordered(frame, "task", "family", "window", "length")
     for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
         weights, *where = map(str, key)
         name = f"needles{f'-{i + 1}' if i else ''}"

@@ -16,7 +16,7 @@ from reports.figures import Panel, Picture, Series
 from reports.record import Record
 from reports.rows import Row, mark
 from reports.tables import Table
-from reports.views import View, by_family
+from reports.views import View, ordered
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "prompts"
 WHERE = ["weights", "machine", "device", "dtype"]
@@ -57,7 +57,7 @@ def views(measured: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
     frame = pd.DataFrame([row for row in measured if row["experiment"] == "prompts" and row["metric"] != "status"])
     if frame.empty:
         return
-    frame = by_family(frame)
+    frame = ordered(frame, "family")
     by_id = {record.id: record for record in records}
     several = frame.groupby("label").given.transform("nunique") > 1  # as with random:0 and random:1
     frame.loc[several, "label"] += " (" + frame.given + ")"

@@ -9,7 +9,7 @@ import pandas as pd
 from reports.figures import Panel, Picture, Series
 from reports.rows import Row
 from reports.tables import Table
-from reports.views import View, by_family
+from reports.views import View, ordered
 
 WHERE = ["machine", "device"]
 SETTING = ["alphabet", "steps", "batch", "tokens"]
@@ -40,7 +40,7 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
     frame = pd.DataFrame([row for row in rows if row["experiment"] == "recall" and row["metric"] != "status"])
     if frame.empty:
         return
-    frame = by_family(frame, "size")
+    frame = ordered(frame, "family", "size")
     frame["mixer"] = frame.label.str.partition(",")[0] + frame["shift"].map({True: " + token shift", False: ""})
     frame["mixer"] += frame.shuffled.map({True: ", answers shuffled", False: ""})
     for i, (where, part) in enumerate(frame.groupby(WHERE, sort=False)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from reports.tables import Table, mebibytes
 from rwkv_core.spec import rwkv4_flops, rwkv4_parameters
 
 PAPER_VOCABULARY = 50277
+ORDERS = {"family": tuple(FAMILIES), "mixer": ("rwkv4", *MIXERS)}
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,16 @@ class View:
     pictures: list[Picture] = field(default_factory=list)
 
 
-def by_family(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The rows of one family together, RWKV-4 first, then by these columns."""
-    families = list(dict.fromkeys([*FAMILIES, *frame.family]))
-    return frame.assign(_family=frame.family.map(families.index)).sort_values(["_family", *columns], kind="stable")
+def ordered(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Sorted by these columns; families and mixers stand as in the figures, RWKV-4 first, unknown ones last."""
 
+    def places(column: pd.Series[Any]) -> pd.Series[Any]:
+        if column.name not in ORDERS:
+            return column
+        names = list(dict.fromkeys([*ORDERS[str(column.name)], *column]))
+        return column.map(names.index)
 
-def by_mixer(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """Sorted by these columns, then by Long Range Arena's mixers: RWKV-4 first, attention second."""
-    mixers = list(dict.fromkeys(["rwkv4", *MIXERS, *frame.mixer]))
-    return frame.assign(_mixer=frame.mixer.map(mixers.index)).sort_values([*columns, "_mixer"], kind="stable")
+    return frame.sort_values(list(columns), key=places, kind="stable")
 
 
 def architectures() -> View:

@@ -64,6 +64,7 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
     assert [panel.title for panel in view.pictures[0].panels] == ["ListOps", "Image"]
     assert view.pictures[0].panels[0].series[0].y == pytest.approx([30, 51])
     assert view.pictures[1].panels[0].series[0].x == pytest.approx([1.5])
+    assert [line.hollow for line in view.pictures[1].panels[0].series[:2]] == [False, True]
     for picture, majority, root in zip(view.pictures, (25, 20), (33, 37), strict=True):  # of validation, of the test
         listops, image = ({line.label: list(line.y) for line in panel.series} for panel in picture.panels)
         assert listops["root operator"] == pytest.approx([root] * 2) and "root operator" not in image
