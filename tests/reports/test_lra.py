@@ -1,5 +1,6 @@
 """Long Range Arena's views: floors and published numbers beside the measured ones; mixers against length."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +88,23 @@ def test_of_several_rates_the_best_on_validation_is_shown() -> None:
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "40.0 ± 4.9"
     assert view.tables[2].frame.rate.tolist() == ["0.1 (not the best)", "0.01"]
     assert [panel.series[0].y for picture in view.pictures for panel in picture.panels] == [[30, 41], [40]]
+
+
+def test_machines_share_the_scores_but_not_the_times() -> None:
+    first, second = (trained("image", "s4", "S4 (S4D)", "S4", score) for score in (0.3, 0.4))
+    found = [first, replace(second, provenance={**PROVENANCE, "machine": "another"})]
+    (view,) = lra.views(rows.from_records(found))
+    assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (30.0-40.0)"
+    assert view.tables[2].frame[["machine", "seeds", "test"]].to_numpy().tolist() == [
+        ["Test CPU <2 cores>", 1, "30.0"],
+        ["another", 1, "40.0"],
+    ]
+    _, *times = view.pictures
+    assert [(picture.name, picture.panels[0].series[0].y) for picture in times] == [
+        ("lra-time", [30]),
+        ("lra-time-2", [40]),
+    ]
+    assert times[1].footer.endswith("another")
 
 
 def test_both_averages_of_the_published_rows_are_computed_anew() -> None:
