@@ -86,8 +86,20 @@ def test_of_several_rates_the_best_on_validation_is_shown() -> None:
     found[0].metrics["accuracy"] = 0.9
     (view,) = lra.views(rows.from_records(found))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "40.0 ± 4.9"
-    assert view.tables[2].frame.rate.tolist() == ["0.1 (not the best)", "0.01"]
+    assert view.tables[2].frame.rate.tolist() == ["0.1 (not chosen)", "0.01"]
     assert [panel.series[0].y for picture in view.pictures for panel in picture.panels] == [[30, 41], [40]]
+
+
+def test_a_lucky_seed_of_another_rate_does_not_go_before_the_mean_of_several() -> None:
+    found = [trained("image", "s4", "S4 (S4D)", "S4", 0.4, learning_rate=0.1)]
+    for seed, score in enumerate((0.5, 0.2)):
+        record = trained("image", "s4", "S4 (S4D)", "S4", score)
+        found.append(
+            replace(record, cell={**record.cell, "model": {**record.cell["model"], "weights": f"fresh:{seed}"}})
+        )
+    (view,) = lra.views(rows.from_records(found))
+    assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (20.0-50.0)"
+    assert view.tables[2].frame[["rate", "seeds"]].to_numpy().tolist() == [["0.1 (not chosen)", 1], ["0.01", 2]]
 
 
 def test_machines_share_the_scores_but_not_the_times() -> None:
