@@ -194,7 +194,8 @@ def _curves(own: pd.DataFrame, title: str) -> Panel:
         by_step = 100 * line.groupby("tokens").value.agg(["mean", "min", "max"])
         x, (y, low, high) = list(by_step.index), (list(by_step[key]) for key in ("mean", "min", "max"))
         series.append(Series(str(model), str(mixer), x, y, low, high, dashed=line.direction.iloc[0] == "causal"))
-    return Panel(title, "steps", "validation accuracy, percent", [*series, *_floors(validated, series)])
+    ends = validated.tokens.min(), validated.tokens.max()
+    return Panel(title, "steps", "validation accuracy, percent", [*series, *_floors(validated, ends)])
 
 
 def _times(own: pd.DataFrame, title: str) -> Panel:
@@ -204,13 +205,13 @@ def _times(own: pd.DataFrame, title: str) -> Panel:
         causal = line.direction.iloc[0] == "causal"
         x, y = [mean.lra_train_s / 60], [100 * mean.lra]
         series.append(Series(str(model), str(mixer), x, y, joined=False, hollow=causal))
-    floors = _floors(own[own.metric == "lra"], series)
+    minutes = [at for line in series for at in line.x]
+    floors = _floors(own[own.metric == "lra"], (min(minutes) / 1.2, max(minutes) * 1.2))  # of one point a line, too
     return Panel(title, "minutes of training", "test accuracy, percent", [*series, *floors], log_x=10)
 
 
-def _floors(own: pd.DataFrame, series: Sequence[Series]) -> Iterator[Series]:
-    """Black lines as wide as the series: what needs no learning, in the part that is shown."""
-    x = [at for line in series for at in line.x]
+def _floors(own: pd.DataFrame, ends: tuple[float, float]) -> Iterator[Series]:
+    """Black lines from end to end: what needs no learning, in the part that is shown."""
     for name, label, dashed in (("majority", MAJORITY, True), ("root", ROOT, False)):
         if pd.notna(value := own[name].iloc[0]):
-            yield Series(label, label, [min(x), max(x)], [100 * value] * 2, markers=False, dashed=dashed)
+            yield Series(label, label, ends, [100 * value] * 2, markers=False, dashed=dashed)
