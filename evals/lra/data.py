@@ -25,7 +25,7 @@ from rwkv_core.spec import BadInput, Unsupported
 Read = tuple[list[Sample], list[Sample], list[Sample]]  # train, validation, test
 
 GENERATED = "generated"
-GENERATION = 1  # of the generators; a change in what they draw makes what was kept another's
+GENERATION = 2  # of the generators; a change in what they draw makes what was kept another's
 HELD_OUT = 10  # one training sample in so many validates, where a task has no such part
 BLOCK = 50  # images that one process draws at a time
 

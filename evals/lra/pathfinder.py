@@ -6,7 +6,6 @@ the other on the last end of the same (1) or of the other one (0), so that nothi
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from dataclasses import dataclass
@@ -87,7 +86,7 @@ def _draw(rng: np.random.Generator, settings: Settings) -> tuple[np.ndarray, int
 
 @dataclass
 class _Curve:
-    """start: the first dash's far end; end: the last one's tip, both [row, column]. pivot: where the next dash's gap
+    """start: where the first dash begins; end: the last one's tip, both [row, column]. pivot: where the next dash's gap
     begins. pending: the last dash, whose mask is put once the next one is there, so that the two may be close.
     """
 
@@ -120,14 +119,14 @@ class _Canvas:
         found: np.ndarray = places[self.rng.integers(len(places))]
         return found
 
-    def begin(self, tip: np.ndarray) -> _Curve:
-        """A curve's first dash, in any direction, ending there."""
+    def begin(self, start: np.ndarray) -> _Curve:
+        """A curve's first dash, in any direction, beginning there."""
         direction = math.radians(self.rng.integers(360))
-        placed = self._put(tip, direction)
+        along = np.array([math.sin(direction), math.cos(direction)])
+        tip = np.rint(start + self.settings.dash * along).astype(int)
+        placed = self._put(tip, direction) if ((tip >= 0) & (tip < self.settings.size)).all() else None
         if placed is None:
             raise Stuck
-        along = np.array([math.sin(direction), math.cos(direction)])
-        start = np.rint(tip - self.settings.dash * along).astype(int)
         return _Curve(start, tip, tip + self.margin * along, direction, placed)
 
     def extend(self, curve: _Curve) -> None:
@@ -160,19 +159,16 @@ class _Canvas:
         self.mask[at] = np.maximum(self.mask[at], mask)
 
     def short(self) -> None:
-        """A short curve, as far as it goes."""
+        """A short curve; none, if it cannot be drawn to its end."""
         for _ in range(SHORT_TRIES):
+            image, mask = self.image.copy(), self.mask.copy()
             try:
                 curve = self.begin(self.somewhere(0))
-                break
+                for _ in range(self.settings.distractor - 1):
+                    self.extend(curve)
+                return self.close(curve)
             except Stuck:
-                continue
-        else:
-            return
-        with contextlib.suppress(Stuck):
-            for _ in range(self.settings.distractor - 1):
-                self.extend(curve)
-        self.close(curve)
+                self.image, self.mask = image, mask
 
     def dot(self, at: np.ndarray) -> None:
         """A disc, bright."""

@@ -99,6 +99,27 @@ def test_a_curve_of_pathfinder_has_its_dashes() -> None:
     assert 12 <= statistics.median(counts) <= 20  # two curves of nine dashes, some of which touch
 
 
+def test_curves_of_pathfinder_begin_at_their_seeds_and_short_ones_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = pathfinder.SIZES[64]
+    for seed in range(20):
+        canvas = pathfinder._Canvas(np.random.default_rng(seed), settings)
+        curve = canvas.begin(np.array([30, 30]))
+        assert curve.start.tolist() == [30, 30]
+        assert np.hypot(*(curve.end - curve.start)) == pytest.approx(settings.dash, abs=1)
+    canvas.short()
+    before, mask = canvas.image.copy(), canvas.mask.copy()
+
+    def stuck(canvas: Any, curve: Any) -> None:
+        raise pathfinder.Stuck
+
+    monkeypatch.setattr(pathfinder._Canvas, "extend", stuck)
+    canvas.short()
+    assert np.array_equal(canvas.image, before) and np.array_equal(canvas.mask, mask)
+    monkeypatch.undo()
+    canvas.short()
+    assert canvas.image.sum() > before.sum()
+
+
 def test_listops_is_read_as_released(tmp_path: Path) -> None:
     folder = tmp_path / "listops-1000"
     folder.mkdir()

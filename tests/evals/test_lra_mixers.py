@@ -211,7 +211,6 @@ def test_a_fresh_encoder_tells_orders_apart(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["longformer", "bigbird"])
 def test_blocks_are_attention_under_a_mask(name: str) -> None:
-    from evals.lra.mixers.bigbird import BLOCK
     from evals.lra.mixers.longformer import WINDOW
 
     mixer, x, valid = built(name, True)
@@ -219,13 +218,40 @@ def test_blocks_are_attention_under_a_mask(name: str) -> None:
     if name == "longformer":
         mask = (place[:, None] - place).abs() <= WINDOW
     else:
-        block, table = place // BLOCK, mixer.table
+        block, table = place // mixer.block, mixer.table  # type: ignore[operator]
         mask = (table[block][:, :, None] == block).any(1)
         mask[(block == 0) | (block == len(table) - 1)] = True
+    assert mask.float().mean() < 0.9
     q, k, v = mixer.project.split(x)  # type: ignore[operator, union-attr]
     scores = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~(mask & valid[:, None, None]), -torch.inf)
     slow = mixer.project.join(torch.softmax(scores, -1) @ v)  # type: ignore[operator, union-attr]
     assert torch.allclose(mixer(x, valid)[valid], slow[valid], atol=1e-5)
+
+
+def test_bigbird_is_refused_where_it_would_be_attention() -> None:
+    KINDS["bigbird"].build(Shape(WIDTH, 2, 80, 0, 1, True))
+    with pytest.raises(Unsupported, match="sees all of 64 tokens"):
+        KINDS["bigbird"].build(Shape(WIDTH, 2, 64, 0, 1, True))
+
+
+def test_attention_with_a_shift_sees_the_neighbours() -> None:
+    mixer, x, valid = built("attention-shift", True)
+    before, after = (torch.zeros_like(x) for _ in "ba")
+    before[:, 1:], after[:, :-1] = x[:, :-1], x[:, 1:]
+    after[1, VALID - 1] = 0
+    with torch.no_grad():
+        mixer.shares.copy_(torch.stack([torch.full((WIDTH,), 0.3), torch.full((WIDTH,), 0.6)]))  # type: ignore[operator, union-attr]
+        mixed = 0.1 * x + 0.3 * before + 0.6 * after
+        slow = mixer.attention(mixed, valid)  # type: ignore[operator]
+        assert torch.allclose(mixer(x, valid)[valid], slow[valid], atol=1e-5)
+
+
+def test_s4_steps_less_at_path_x() -> None:
+    torch.manual_seed(0)
+    short, long = (
+        s4.Mixer(Shape(512, 1, length, 0, 1, False)).ways[0].log_step.exp().min() for length in (1024, 16384)
+    )  # type: ignore[operator, union-attr]
+    assert 0.001 <= short < 0.002 and 0.0001 <= long < 0.0002
 
 
 @pytest.mark.parametrize("both", [True, False])

@@ -10,6 +10,7 @@ from torch import nn
 from evals.lra.mixers import (
     aft,
     attention,
+    attention_shift,
     bigbird,
     fnet,
     hyena,
@@ -51,7 +52,8 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "rwkv4": Kind("RWKV-4", rwkv4.Mixer, published="RWKV", ordered=True),
     "attention": Kind("attention", attention.Mixer, published="Transformer"),
-    "longformer": Kind("Longformer", longformer.Mixer, published="Longformer"),
+    "attention-shift": Kind("attention + shift", attention_shift.Mixer),
+    "longformer": Kind("Longformer", longformer.Mixer),
     "bigbird": Kind("BigBird", bigbird.Mixer, causal=False, fixed_length=True, published="BigBird"),
     "reformer": Kind("Reformer", reformer.Mixer, causal=False, published="Reformer"),
     "linformer": Kind("Linformer", linformer.Mixer, causal=False, fixed_length=True, published="Linformer"),
@@ -64,7 +66,7 @@ KINDS: dict[str, Kind] = {
     "luna": Kind("Luna-16", luna.Mixer, causal=False),
     "s4": Kind("S4 (S4D)", s4.Mixer, published="S4", ordered=True),
     "aft": Kind("AFT", aft.Mixer, fixed_length=True),
-    "mega": Kind("MEGA", mega.Mixer, published="MEGA", ordered=True),
+    "mega": Kind("MEGA", mega.Mixer, ordered=True),
     "lstm": Kind("LSTM", recurrent.LSTM, ordered=True),
     "gru": Kind("GRU", recurrent.GRU, ordered=True),
     "qrnn": Kind("QRNN", qrnn.Mixer, ordered=True),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Positions, Shape
 
-RANK = 32  # of the bias, as in the paper's section 3.1
+RANK = 32  # of the bias, small beside the length, as section 3.1 has it
 
 
 class Mixer(nn.Module):

@@ -7,10 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Projections, Shape, in_blocks
+from rwkv_core.spec import Unsupported
 
-BLOCK = 32  # tokens
+BLOCK, LEAST = 32, 8  # tokens
+BLOCKS = 32  # as long as they are of LEAST tokens or more: in a short text smaller ones, or each would see all
 RANDOM = 3  # blocks
 GLOBAL = 1  # blocks at each end, seen by all
+SEEN = 3 + 2 * GLOBAL + RANDOM  # blocks
 
 
 class Mixer(nn.Module):
@@ -20,15 +23,21 @@ class Mixer(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
+        self.block = max(LEAST, min(BLOCK, shape.length // BLOCKS))
+        blocks = -(-shape.length // self.block)
+        if blocks <= SEEN:
+            raise Unsupported(
+                f"BigBird sees all of {shape.length} tokens, {SEEN} blocks of {self.block}: it is attention"
+            )
         self.project = Projections(shape)
-        self.register_buffer("table", _table(-(-shape.length // BLOCK), shape.layer))
+        self.register_buffer("table", _table(blocks, shape.layer))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         tokens = x.shape[1]
-        missing = len(self.table) * BLOCK - tokens
+        missing = len(self.table) * self.block - tokens
         q, k, v = (F.pad(one, (0, 0, 0, missing)) for one in self.project.split(x))
         seen = F.pad(valid, (0, missing))
-        sparse, end = self._sparse(q, k, v, seen), GLOBAL * BLOCK
+        sparse, end = self._sparse(q, k, v, seen), GLOBAL * self.block
         first, last = (
             F.scaled_dot_product_attention(one, k, v, attn_mask=seen[:, None, None])
             for one in (q[:, :, :end], q[:, :, -end:])
@@ -37,9 +46,9 @@ class Mixer(nn.Module):
         return self.project.join(y[:, :, :tokens])
 
     def _sparse(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
-        blocks = [one.unflatten(2, (-1, BLOCK)) for one in (q, k, v)]
+        blocks = [one.unflatten(2, (-1, self.block)) for one in (q, k, v)]
         keys, values = (one[:, :, self.table].flatten(3, 4) for one in blocks[1:])
-        mask = seen.unflatten(1, (-1, BLOCK))[:, self.table].flatten(2)[:, :, None]
+        mask = seen.unflatten(1, (-1, self.block))[:, self.table].flatten(2)[:, :, None]
         mask = mask | ~mask.any(-1, keepdim=True)
         return in_blocks(blocks[0], keys, values, mask)
 
@@ -47,11 +56,10 @@ class Mixer(nn.Module):
 def _table(blocks: int, layer: int) -> Tensor:
     """Which blocks each one sees, [blocks, N]: as many for each, none twice."""
     generator = torch.Generator().manual_seed(layer)
-    wanted = min(blocks, 3 + 2 * GLOBAL + RANDOM)
     rows = []
     for block in range(blocks):
         near = [other for other in (block - 1, block, block + 1) if 0 <= other < blocks]
-        ends = [*range(min(GLOBAL, blocks)), *range(max(0, blocks - GLOBAL), blocks)]
+        ends = [*range(GLOBAL), *range(blocks - GLOBAL, blocks)]
         chosen = list(dict.fromkeys([*near, *ends, *torch.randperm(blocks, generator=generator).tolist()]))
-        rows.append(chosen[:wanted])
+        rows.append(chosen[:SEEN])
     return torch.tensor(rows)

@@ -10,7 +10,9 @@ from evals.lra.mixers.shape import Shape
 
 
 class Mixer(nn.Module):
-    """Over the length that it was built for, so that the answer does not depend on how far a batch is padded."""
+    """Over the length that it was built for, so that the answer does not depend on how far a batch is padded. A shorter
+    row loses the frequencies beyond its own tokens, which FNet's own code leaves in its padding.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

@@ -52,7 +52,9 @@ class _Average(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.alpha, self.damp = (Undecayed(torch.randn(width, AVERAGES) * 0.2) for _ in "ad")
-        self.widen, self.join = (nn.Parameter(torch.randn(width, AVERAGES) * AVERAGES**-0.5) for _ in "wj")
+        signs = 1 - 2 * (torch.arange(AVERAGES) % 2)  # as the authors' code begins
+        self.widen = nn.Parameter(signs + torch.randn(width, AVERAGES) * 0.02)
+        self.join = nn.Parameter(torch.randn(width, AVERAGES) * AVERAGES**-0.5)
 
     def forward(self, tokens: int) -> Tensor:
         """[T, C]: sum over averages of join (1 - alpha damp)^t alpha widen."""

@@ -13,6 +13,7 @@ from evals.training import Undecayed
 
 STATES = 64  # real; half as many pairs of complex ones
 STEP = (0.001, 0.1)
+PATHX, PATHX_STEP = 16384, 0.0001  # tokens, and the least step from there on: S4's configuration for Path-X
 DYNAMICS_RATE = 1e-3  # as in S4's own training
 
 
@@ -21,7 +22,8 @@ class Mixer(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.ways = nn.ModuleList(_Kernel(shape.width) for _ in range(2 if shape.bidirectional else 1))
+        least = PATHX_STEP if shape.length >= PATHX else STEP[0]
+        self.ways = nn.ModuleList(_Kernel(shape.width, least) for _ in range(2 if shape.bidirectional else 1))
         self.skip = nn.Parameter(torch.randn(shape.width))
         self.outward = nn.Linear(shape.width, 2 * shape.width)
 
@@ -32,9 +34,9 @@ class Mixer(nn.Module):
 
 
 class _Kernel(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, least: float = STEP[0]) -> None:
         super().__init__()
-        low, high = (math.log(bound) for bound in STEP)
+        low, high = math.log(least), math.log(STEP[1])
         self.log_step = Undecayed(torch.empty(width).uniform_(low, high))
         self.log_decay = Undecayed(torch.full((width, STATES // 2), math.log(0.5)))
         self.turn = Undecayed(math.pi * torch.arange(STATES // 2).float().repeat(width, 1))
