@@ -18,8 +18,8 @@ Row = dict[str, Any]
 OLDEST = {"pretrain": 2, "context": 2, "extend": 2, "prompts": 2, "lra": 2, "encoders": 2}
 OUTDATED = "measured by an older version of this experiment, which kept less; `rwkv-bench run` measures it again"
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
-LRA_SIZES = ("length", "pixels", "layers", "width", "heads", "dropout")
-LRA_RECIPE = ("steps", "batch", "rise", "weight_decay", "every")
+LRA_TASK = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "every")  # the same for all mixers
+LRA_RECIPE = ("dropout", "rise", "weight_decay")
 MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its curve
 
 
@@ -243,9 +243,10 @@ def _needles(record: Record) -> Iterator[Row]:
 
 def _lra(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
-    shared = {key: params[key] for key in ("mixer", "direction", *LRA_SIZES, *LRA_RECIPE)}
-    told = ("title", "published", "budget", "inner", "trained", "data_source")
+    shared = {key: params[key] for key in ("mixer", "direction", *LRA_TASK, *LRA_RECIPE)}
+    told = ("title", "published", "budget", "inner", "data_source", "data_fingerprint")
     shared |= {key: metrics[key] for key in told}
+    shared["attention_inner"] = params["inner"]
     shared["seed"] = record.cell["model"]["weights"].partition(":")[2]
     shared["rate"] = params["learning_rate"]
     share = metrics["accuracy"]

@@ -12,7 +12,16 @@ from tests.reports.test_page import PROVENANCE
 
 SPEC = load.find("lra-encoder", weights="fresh:0")
 PARAMS = {"protocol": "pocket", "direction": "both", "length": 256, "pixels": False, "steps": 20, "batch": 8}
-PARAMS |= {"layers": 2, "width": 32, "heads": 2, "dropout": 0.0, "rise": 0.1, "weight_decay": 0.05, "every": 10}
+PARAMS |= {
+    "layers": 2,
+    "width": 32,
+    "heads": 2,
+    "inner": 64,
+    "dropout": 0.0,
+    "rise": 0.1,
+    "weight_decay": 0.05,
+    "every": 10,
+}
 
 
 def record(experiment: str, params: dict[str, Any], metrics: dict[str, Any], samples: dict[str, Any]) -> Record:
@@ -38,7 +47,8 @@ def trained(task: str, mixer: str, title: str, published: str, accuracy: float, 
         "inner": 64,
         "trained": 500,
         "train_s": 90.0,
-        "data_source": "generated",
+        "data_source": "generated" if task == "listops" else "files",
+        "data_fingerprint": task,
         **({"root": 0.37, "validation_root": 0.33} if task == "listops" else {}),
     }
     params = {**PARAMS, "task": task, "mixer": mixer, "learning_rate": 0.01, **more}
@@ -56,10 +66,13 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
     scores = view.tables[0].frame.set_index("model")
     assert scores.index.tolist() == ["always the majority", "root operator", "RWKV-4", "RWKV-4, causal", "aft"]
     both = scores.loc["RWKV-4"]
-    assert (both["ListOps"], both["ListOps, published"], both["average"]) == ("50.0 ± 5.0", "55.88", "40.0")
+    assert (both["ListOps, generated"], both["ListOps, published"], both["average"]) == ("50.0 ± 5.0", "55.88", "40.0")
     assert (both["Image"], both["Image, published"]) == ("30.0 ± 4.6", "70.53")
-    assert scores.loc["RWKV-4, causal"][["ListOps", "Image", "average"]].tolist() == ["40.0 ± 4.9", "-", "-"]
-    assert scores.loc["always the majority", "Image"] == "20.0" and scores.loc["root operator", "ListOps"] == "37.0"
+    assert scores.loc["RWKV-4, causal"][["ListOps, generated", "Image", "average"]].tolist() == ["40.0 ± 4.9", "-", "-"]
+    assert (
+        scores.loc["always the majority", "Image"] == "20.0"
+        and scores.loc["root operator", "ListOps, generated"] == "37.0"
+    )
     assert scores.loc["aft", "why not"] == "Image: too many parameters"
     assert "not comparable" in view.tables[0].note
     assert [panel.title for panel in view.pictures[0].panels] == ["ListOps", "Image"]
@@ -75,7 +88,7 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
 def test_seeds_are_pooled_and_shown_as_a_range() -> None:
     found = [trained("listops", "s4", "S4 (S4D)", "S4", score, learning_rate=0.01) for score in (0.3, 0.4, 0.8)]
     (view,) = lra.views(rows.from_records(found))
-    assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "ListOps"] == "50.0 (30.0-80.0)"
+    assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "ListOps, generated"] == "50.0 (30.0-80.0)"
     assert view.tables[2].frame.seeds.tolist() == [3]
 
 
@@ -100,6 +113,39 @@ def test_a_lucky_seed_of_another_rate_does_not_go_before_the_mean_of_several() -
     (view,) = lra.views(rows.from_records(found))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (20.0-50.0)"
     assert view.tables[2].frame[["rate", "seeds"]].to_numpy().tolist() == [["0.1 (not chosen)", 1], ["0.01", 2]]
+
+
+def test_other_data_or_sizes_stand_in_a_table_of_their_own() -> None:
+    found = [
+        trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.3),
+        trained("listops", "attention", "attention", "Transformer", 0.4),
+        trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.9, length=64),
+        trained("image", "rwkv4", "RWKV-4", "RWKV", 0.5),
+    ]
+    whole, other = lra.views(rows.from_records(found))
+    assert whole.tables[0].frame.set_index("model").loc["RWKV-4", ["ListOps, generated", "Image"]].tolist() == [
+        "30.0 ± 4.6",
+        "50.0 ± 5.0",
+    ]
+    assert other.tables[0].frame.set_index("model").loc["RWKV-4", "ListOps, generated"] == "90.0 ± 3.0"
+    assert "other data, sizes or steps" in other.title and "other data" not in whole.title
+    assert "Image" not in other.tables[0].frame and "attention" not in set(other.tables[0].frame.model)
+
+
+def test_a_stand_in_has_no_published_number_and_no_part_in_the_average() -> None:
+    found = [trained(task, "s4", "S4 (S4D)", "S4", score) for task, score in (("listops", 0.3), ("image", 0.5))]
+    stand_in = trained("retrieval", "s4", "S4 (S4D)", "S4", 0.9)
+    found.append(replace(stand_in, metrics={**stand_in.metrics, "data_source": "stand-in"}))
+    (view,) = lra.views(rows.from_records(found))
+    line = view.tables[0].frame.set_index("model").loc["S4 (S4D)"]
+    assert line["Retrieval, stand-in"] == "90.0 ± 3.0" and "Retrieval, published" not in line
+    assert line["average"] == "40.0" and line["Image, published"] == "88.65"
+
+
+def test_a_rate_that_failed_does_not_hide_one_that_was_measured() -> None:
+    refused = record("lra", {**PARAMS, "task": "image", "mixer": "s4"}, {}, {})
+    (view,) = lra.views(rows.from_records([trained("image", "s4", "S4 (S4D)", "S4", 0.4), refused]))
+    assert view.tables[0].frame.model.tolist() == ["always the majority", "root operator", "S4 (S4D)"]
 
 
 def test_machines_share_the_scores_but_not_the_times() -> None:
