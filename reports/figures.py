@@ -27,20 +27,8 @@ FAMILIES = {
 }
 # Long Range Arena's mixers, more than colours can tell apart: two differ in colour or in marker.
 MIXERS = (
-    *(
-        "attention",
-        "attention-shift",
-        "s4",
-        "linear",
-        "performer",
-        "linformer",
-        "nystromformer",
-        "fnet",
-        "luna",
-        "reformer",
-        "longformer",
-    ),
-    *("bigbird", "aft", "mega", "lstm", "gru", "qrnn", "sru", "retnet", "hyena"),
+    *("attention", "attention-shift", "s4", "linear", "performer", "linformer", "nystromformer", "fnet", "luna"),
+    *("reformer", "longformer", "bigbird", "aft", "mega", "lstm", "gru", "qrnn", "sru", "retnet", "hyena"),
 )
 COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "h", "p", "d")

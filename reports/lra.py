@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -59,29 +58,25 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
     machines stand together, times apart.
     """
     frame = pd.DataFrame([row for row in rows if row["experiment"] == "lra" and row["metric"] != "status"])
-    refused = pd.DataFrame([row for row in rows if row["experiment"] == "lra" and row["metric"] == "status"])
+    reasons = [{**row, "variant": 0} for row in rows if row["experiment"] == "lra" and row["metric"] == "status"]
+    refused = pd.DataFrame(reasons, columns=[*WHERE, "mixer", "direction", "task", "error"])
     if frame.empty:
         return
     frame["model"] = frame.title + frame.direction.map({"both": "", "causal": ", causal"})
     frame = ordered(_chosen(_apart(frame)), "task", "direction", "mixer")
     for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
-        protocol, device, variant = str(key[0]), str(key[1]), key[2]
+        protocol, device, variant = key
         name = f"lra{f'-{i + 1}' if i else ''}"
         title = f"Long Range Arena, protocol {protocol}{', other data, sizes or steps' if variant else ''}"
-        own = (
-            []
-            if variant or refused.empty
-            else _unscored(refused[(refused.protocol == protocol) & (refused.device == device)], part)
-        )
+        own = _unscored(refused[(refused[WHERE] == list(key)).all(axis=1)], part)
         best = part[part.chosen]
-        tables = [_scores(best, own, protocol, name, title), _published(name), _costs(part, name)]
+        note = (POCKET_NOTE if protocol == "pocket" else "") + TABLE_NOTE
+        tables = [Table(name, title, _scores(best, own), note), _published(name), _costs(part, name)]
         footer = f"protocol {protocol} · {device}"
         pictures = [_picture(best, f"{name}-curves", "Validation accuracy while training", footer, _curves)]
         for j, (machine, timed) in enumerate(best.groupby("machine", sort=False)):
-            file = f"{name}-time{f'-{j + 1}' if j else ''}"
-            pictures.append(
-                _picture(timed, file, "Test accuracy against training time", f"{footer} · {machine}", _times)
-            )
+            file, on = f"{name}-time{f'-{j + 1}' if j else ''}", f"{footer} · {machine}"
+            pictures.append(_picture(timed, file, "Test accuracy against training time", on, _times))
         yield View(name, title, [TEXT], tables, pictures)
 
 
@@ -94,11 +89,11 @@ def _apart(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _unscored(refused: pd.DataFrame, part: pd.DataFrame) -> list[Any]:
+def _unscored(refused: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
     """Of what was refused or failed, each mixer and task once; not what was measured at another rate."""
     key = ["mixer", "direction", "task"]
     missing = ~refused.set_index(key).index.isin(part.set_index(key).index)
-    return list(refused[missing].drop_duplicates(key).itertuples())
+    return refused[missing].drop_duplicates(key)
 
 
 def _chosen(frame: pd.DataFrame) -> pd.DataFrame:
@@ -115,12 +110,12 @@ def _chosen(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _scores(part: pd.DataFrame, refused: Sequence[Any], protocol: str, name: str, title: str) -> Table:
+def _scores(part: pd.DataFrame, refused: pd.DataFrame) -> pd.DataFrame:
     """Mixers in lines, tasks in columns, each measured and published; the floors first, what was refused last."""
     scores = part[part.metric == "lra"]
     sources = scores.groupby("task").data_source.first()
-    tasks = {task: _heading(task, sources[task]) for task in TASKS if task in sources}
-    stand_ins = [task for task in tasks if sources[task] == STAND_IN]
+    tasks = {task: sources[task] for task in TASKS if task in sources}
+    real = {task for task, source in tasks.items() if source != STAND_IN}
     published = paper.lra_scores(PUBLISHED)
     floors = scores.groupby("task")[["majority", "root"]].first()
     lines = [
@@ -130,30 +125,25 @@ def _scores(part: pd.DataFrame, refused: Sequence[Any], protocol: str, name: str
     for model, own in scores.groupby("model", sort=False):
         by_task = {str(task): rows for task, rows in own.groupby("task")}
         printed = published.get(own.published.iloc[0], {})
-        means = {task: 100 * float(rows.value.mean()) for task, rows in by_task.items() if task not in stand_ins}
+        means = {task: 100 * float(rows.value.mean()) for task, rows in by_task.items() if task in real}
         line = _line(str(model), {task: _score(rows) for task, rows in by_task.items()}, tasks, printed)
-        if len(means) > 1 and len(means) == len(tasks) - len(stand_ins):
+        if len(means) > 1 and len(means) == len(real):
             line["average"] = f"{sum(means.values()) / len(means):.1f}"
         least, most = own.parameters.min(), own.parameters.max()
         lines.append({**line, "parameters": f"{least:,.0f}" + (f" to {most:,.0f}" if most > least else "")})
-    for row in refused:
+    for row in refused.itertuples():
         kind = f"{row.mixer}{', causal' if row.direction == 'causal' else ''}"
-        lines.append({"model": kind, "why not": f"{TITLES[row.task]}: {row.error}"})
-    note = (POCKET_NOTE if protocol == "pocket" else "") + TABLE_NOTE
-    return Table(name, title, pd.DataFrame(lines).fillna("-"), note)
-
-
-def _heading(task: str, source: str) -> str:
-    return TITLES[task] if source == FILES else f"{TITLES[task]}, {source}"
+        lines.append({"model": kind, "why not": f"{TITLES[str(row.task)]}: {row.error}"})
+    return pd.DataFrame(lines).fillna("-")
 
 
 def _line(
     model: str, scores: Mapping[str, str], tasks: Mapping[str, str], printed: Mapping[str, float] | None = None
 ) -> dict[str, str]:
     line = {"model": model}
-    for task, heading in tasks.items():
-        line[heading] = scores.get(task, "-")
-        if TASKS[task] and STAND_IN not in heading:
+    for task, source in tasks.items():
+        line[TITLES[task] if source == FILES else f"{TITLES[task]}, {source}"] = scores.get(task, "-")
+        if TASKS[task] and source != STAND_IN:
             value = (printed or {}).get(TASKS[task])
             line[f"{TITLES[task]}, published"] = "-" if value is None else f"{value:.2f}"
     return line

@@ -111,6 +111,7 @@ def test_s4_is_its_state_space() -> None:
 def test_megas_average_is_its_recurrence() -> None:
     torch.manual_seed(0)
     average = mega._Average(3).double()
+    assert torch.allclose(average.widen, torch.tensor([1.0, -1]).repeat(8).double(), atol=0.2)
     alpha, damp = torch.sigmoid(average.alpha), torch.sigmoid(average.damp)
     x = torch.randn(1, 30, 3, dtype=torch.float64)
     state, slow = torch.zeros_like(alpha), []

@@ -12,16 +12,8 @@ from tests.reports.test_page import PROVENANCE
 
 SPEC = load.find("lra-encoder", weights="fresh:0")
 PARAMS = {"protocol": "pocket", "direction": "both", "length": 256, "pixels": False, "steps": 20, "batch": 8}
-PARAMS |= {
-    "layers": 2,
-    "width": 32,
-    "heads": 2,
-    "inner": 64,
-    "dropout": 0.0,
-    "rise": 0.1,
-    "weight_decay": 0.05,
-    "every": 10,
-}
+PARAMS |= {"layers": 2, "width": 32, "heads": 2, "inner": 64, "every": 10}
+PARAMS |= {"dropout": 0.0, "rise": 0.1, "weight_decay": 0.05}
 
 
 def record(experiment: str, params: dict[str, Any], metrics: dict[str, Any], samples: dict[str, Any]) -> Record:
@@ -69,10 +61,8 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
     assert (both["ListOps, generated"], both["ListOps, published"], both["average"]) == ("50.0 ± 5.0", "55.88", "40.0")
     assert (both["Image"], both["Image, published"]) == ("30.0 ± 4.6", "70.53")
     assert scores.loc["RWKV-4, causal"][["ListOps, generated", "Image", "average"]].tolist() == ["40.0 ± 4.9", "-", "-"]
-    assert (
-        scores.loc["always the majority", "Image"] == "20.0"
-        and scores.loc["root operator", "ListOps, generated"] == "37.0"
-    )
+    assert scores.loc["always the majority", "Image"] == "20.0"
+    assert scores.loc["root operator", "ListOps, generated"] == "37.0"
     assert scores.loc["aft", "why not"] == "Image: too many parameters"
     assert "not comparable" in view.tables[0].note
     assert [panel.title for panel in view.pictures[0].panels] == ["ListOps", "Image"]
@@ -106,10 +96,8 @@ def test_of_several_rates_the_best_on_validation_is_shown() -> None:
 def test_a_lucky_seed_of_another_rate_does_not_go_before_the_mean_of_several() -> None:
     found = [trained("image", "s4", "S4 (S4D)", "S4", 0.4, learning_rate=0.1)]
     for seed, score in enumerate((0.5, 0.2)):
-        record = trained("image", "s4", "S4 (S4D)", "S4", score)
-        found.append(
-            replace(record, cell={**record.cell, "model": {**record.cell["model"], "weights": f"fresh:{seed}"}})
-        )
+        found.append(one := trained("image", "s4", "S4 (S4D)", "S4", score))
+        one.cell["model"]["weights"] = f"fresh:{seed}"
     (view,) = lra.views(rows.from_records(found))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (20.0-50.0)"
     assert view.tables[2].frame[["rate", "seeds"]].to_numpy().tolist() == [["0.1 (not chosen)", 1], ["0.01", 2]]

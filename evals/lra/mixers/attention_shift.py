@@ -1,5 +1,5 @@
-"""Attention of tokens mixed with their neighbours: what RWKV-4 has from its token shift (arXiv:2305.13048, eqs. 11-13),
-given to attention, so that what is left between the two is WKV's.
+"""Attention of tokens mixed with their neighbours, as RWKV-4's token shift mixes them (arXiv:2305.13048, eqs. 11-13): a
+control, so that what a shift gives is not taken for WKV's.
 """
 
 from __future__ import annotations
