@@ -1,0 +1,26 @@
+"""On what a number was measured."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from reports import provenance
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (
+            "cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n\ncpu family\t: 6\nmodel name\t: other\n",
+            "AMD EPYC (family 25, model 1)",
+        ),
+        ("processor\t: 0\nHardware\t: BCM2711\nModel\t\t: Raspberry Pi 4\n", "BCM2711"),
+        ("processor\t: 0\n", platform.machine()),
+    ],
+)
+def test_processors_that_share_a_name_are_told_apart(tmp_path: Path, cpuinfo: str, name: str) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert provenance.cpu_name(tmp_path / "cpuinfo") == name
