@@ -4,7 +4,7 @@
  *   e = exp(k_t), c = exp(u) e, y_t = (A + c v_t) / (B + c), A <- exp(w) A + e v_t, B <- exp(w) B + e.
  *
  * Work is cut into tasks (batch row, tile of channels). Within a tile, time goes in blocks of ROWS tokens:
- * sixteen channels of ROWS tokens are worked through in registers, and only then is the state touched.
+ * LANES channels of ROWS tokens are worked through in registers, and only then is the state touched.
  * Two ways to compute a block, chosen by looking at it:
  *   linear  the sums themselves, in double across blocks and in float within one; valid while every
  *           exponential and every sum stays far inside float's range (the LIMITs below);
@@ -15,14 +15,26 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
-#define LANES 16        /* channels worked on at once: one AVX-512 register, two or four of smaller machines */
-#define ROWS 8          /* tokens worked on at once */
+/* Channels worked on at once, and rows of which exponentials are taken at once: what 32 registers of 64 bytes hold, or 16
+ * of 32. PREFETCH: ask for the next rows; where the first cache is smaller (32 KiB), they push each other out. */
+#ifdef __AVX512F__
+#define LANES 16
+#define GROUP 8
+#define PREFETCH 1
+#else
+#define LANES 8
+#define GROUP 4
+#define PREFETCH 0
+#endif
+#define LINE 16         /* floats of a cache line: results of so many channels are written together */
+#define ROWS 8          /* tokens worked on at once, a multiple of GROUP */
 #define SPAN 32         /* tokens between two stored states; backward computes again what lies between */
 #define TILE 1024       /* channels of a task: narrow tiles read memory badly, wider ones leave the first cache */
+#define ROOM (TILE + 48) /* arrays of whole pages would lie in the same sets of the first cache */
 /* Linear while |k| <= 40, |u| <= 12 and sums and slopes <= 1e24: then, with |v| <= 1e15, all products fit float. */
 #define K_LIMIT 40.f
 #define U_LIMIT 12.
@@ -32,10 +44,10 @@
 #define THREAD_ELEMENTS (1 << 16) /* fewer elements are done sooner than a second thread has started */
 
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
 
 typedef float Lane __attribute__((vector_size(4 * LANES)));
 typedef int32_t LaneInt __attribute__((vector_size(4 * LANES)));
-typedef double Wide __attribute__((vector_size(8 * LANES)));
 
 /* One call: what Python hands over, in this order. Contiguous; N = ceil(T / SPAN). */
 typedef struct {
@@ -53,12 +65,14 @@ typedef struct {
 
 /* What a thread works with, for the channels of one task. */
 typedef struct {
-    double w[TILE], u[TILE], decay_one[TILE], decay_rows[TILE]; /* exp(w), exp(ROWS w) */
-    float decay[TILE], bonus[TILE];                             /* exp(w), exp(u) */
-    double a[TILE], b[TILE], p[TILE];   /* the sums, a exp(p) and b exp(p); p is 0 while linear */
-    double old_a[TILE], old_b[TILE];    /* at the start of a span, should it have to be done again */
-    double ga[TILE], gb[TILE], q[TILE]; /* backward: d loss / d sums, ga exp(q) and gb exp(q); likewise */
-    double dw[TILE], du[TILE];
+    double w[ROOM], u[ROOM], decay_one[ROOM], decay_rows[ROOM]; /* exp(w), exp(ROWS w) */
+    float decay[ROOM], bonus[ROOM];                             /* exp(w), exp(u) */
+    float near[2][ROOM], added[2][ROOM]; /* a, b (or ga, gb) as floats, and what a block of tokens adds to them */
+    float added_dw[ROOM], added_du[ROOM];
+    double a[ROOM], b[ROOM], p[ROOM];   /* the sums, a exp(p) and b exp(p); p is 0 while linear */
+    double old_a[ROOM], old_b[ROOM];    /* at the start of a span, should it have to be done again */
+    double ga[ROOM], gb[ROOM], q[ROOM]; /* backward: d loss / d sums, ga exp(q) and gb exp(q); likewise */
+    double dw[ROOM], du[ROOM];
     int64_t width;
     int u_fits, linear, slope_linear, stream;
 } Work;
@@ -94,52 +108,52 @@ INLINE Lane load(const float *from, int64_t count) {
     return x;
 }
 INLINE void store(float *to, Lane x, int64_t count) { memcpy(to, &x, 4 * count); }
-INLINE Wide load_wide(const double *from) {
-    Wide x;
-    memcpy(&x, from, sizeof x);
-    return x;
-}
-INLINE void store_wide(double *to, Wide x) { memcpy(to, &x, sizeof x); }
-INLINE Lane narrow(Wide x) { return __builtin_convertvector(x, Lane); }
-INLINE Wide widen(Lane x) { return __builtin_convertvector(x, Wide); }
 
-/* exp(x) for |x| <= 87, relative error about 1e-7: x = n ln 2 / steps + r, a minimax polynomial in r, and 2^(n / steps)
- * by the bits of a float. Adding 1.5 * 2^23 leaves n, rounded, in the low bits. */
+/* exp(x) of `count` rows in place, |x| <= 87, relative error about 1e-7: x = n ln 2 / steps + r, a minimax polynomial
+ * in r, and 2^(n / steps) by the bits of a float. Adding 1.5 * 2^23 leaves n, rounded, in the low bits. Each step is done
+ * for a GROUP of rows: one row after the other, the processor would wait for each step's result. */
 #ifdef __AVX512F__
 static const float roots[32] = { /* 2^(i / 32): a look-up in two registers takes the place of three products */
     1.f, 1.0218972f, 1.04427373f, 1.06714046f, 1.09050775f, 1.1143868f, 1.13878858f, 1.1637249f,
     1.18920708f, 1.21524739f, 1.24185777f, 1.26905096f, 1.29683959f, 1.32523668f, 1.35425556f, 1.38390994f,
     1.41421354f, 1.44518077f, 1.47682619f, 1.50916445f, 1.54221082f, 1.5759809f, 1.61049032f, 1.64575553f,
     1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f, 1.8340081f, 1.87416768f, 1.91520655f, 1.95714414f};
-INLINE Lane exp_lane(Lane x) {
-    const float magic = 12582912.f;
-    const Lane low = load(roots, LANES), high = load(roots + LANES, LANES);
-    Lane n = x * 46.1662413f + magic;
-    LaneInt bits = (LaneInt)n;
-    Lane r = x - (n - magic) * 0.0216608494f;
-    Lane e = 0.499996334f * r + 1.00001466f;
-    e = (e * r + 1.f) * (Lane)_mm512_permutex2var_ps((__m512)low, (__m512i)bits, (__m512)high);
-    return (Lane)((LaneInt)e + ((bits & ~31) << 18));
-}
-#else
-INLINE Lane exp_lane(Lane x) {
-    const float magic = 12582912.f;
-    Lane n = x * 1.44269504f + magic;
-    LaneInt power = (LaneInt)n << 23;
-    Lane r = x - (n - magic) * 0.693147181f;
-    Lane e = 8.297619340e-3f * r + 4.191562924e-2f;
-    e = e * r + 1.666757654e-1f;
-    e = e * r + 4.999889266e-1f;
-    e = e * r + 9.999996911e-1f;
-    e = e * r + 1.000000072f;
-    return (Lane)((LaneInt)e + power);
-}
 #endif
+INLINE void exp_rows(Lane *x, int count) {
+    const float magic = 12582912.f;
+    Lane n[GROUP], r[GROUP], e[GROUP];
+    UNROLL for (int from = 0; from < count; from += GROUP, x += GROUP) {
+        const int rows = count - from < GROUP ? count - from : GROUP;
+#define EACH UNROLL for (int i = 0; i < rows; i++)
+#ifdef __AVX512F__
+        const Lane low = load(roots, LANES), high = load(roots + LANES, LANES);
+        EACH n[i] = x[i] * 46.1662413f + magic;
+        EACH r[i] = x[i] - (n[i] - magic) * 0.0216608494f;
+        EACH e[i] = 0.499996334f * r[i] + 1.00001466f;
+        EACH e[i] = e[i] * r[i] + 1.f;
+        EACH e[i] *= (Lane)_mm512_permutex2var_ps((__m512)low, (__m512i)n[i], (__m512)high);
+        EACH x[i] = (Lane)((LaneInt)e[i] + (((LaneInt)n[i] & ~31) << 18));
+#else
+        EACH n[i] = x[i] * 1.44269504f + magic;
+        EACH r[i] = x[i] - (n[i] - magic) * 0.693147181f;
+        EACH e[i] = 8.297619340e-3f * r[i] + 4.191562924e-2f;
+        EACH e[i] = e[i] * r[i] + 1.666757654e-1f;
+        EACH e[i] = e[i] * r[i] + 4.999889266e-1f;
+        EACH e[i] = e[i] * r[i] + 9.999996911e-1f;
+        EACH e[i] = e[i] * r[i] + 1.000000072f;
+        EACH x[i] = (Lane)((LaneInt)e[i] + ((LaneInt)n[i] << 23));
+#endif
+#undef EACH
+    }
+}
 
-/* Past the cache where the machine can, so that the line is not read before it is written; `to` is aligned. */
+/* Past the cache where the machine can, so that the line is not read before it is written; `to` is aligned, and the
+ * rest of the line follows at once. */
 INLINE void store_past_cache(float *to, Lane x) {
 #ifdef __AVX512F__
     _mm512_stream_ps(to, (__m512)x);
+#elif defined __AVX2__
+    _mm256_stream_ps(to, (__m256)x);
 #else
     store(to, x, LANES);
 #endif
@@ -178,6 +192,24 @@ static void make_stable(double *x, double *y, double *p, int64_t width) {
     }
 }
 
+/* The sums as floats, before the first block. */
+static void narrow(Work *s, const double *x, const double *y) {
+    for (int64_t j = 0; j < s->width; j++) {
+        s->near[0][j] = (float)x[j];
+        s->near[1][j] = (float)y[j];
+    }
+}
+
+/* x <- all x + what a block added, likewise y. */
+static void refresh(Work *s, double *restrict x, double *restrict y, const double *restrict all) {
+    for (int64_t j = 0; j < s->width; j++) {
+        x[j] = all[j] * x[j] + s->added[0][j];
+        y[j] = all[j] * y[j] + s->added[1][j];
+        s->near[0][j] = (float)x[j];
+        s->near[1][j] = (float)y[j];
+    }
+}
+
 /* ---- forward ---- */
 
 /* Negative in the lanes where |x| is above the limit, or NaN: as integers floats keep their order. */
@@ -188,59 +220,63 @@ INLINE LaneInt beyond(Lane x, float limit) {
 }
 
 /* R tokens of `count` channels from channel j on, the linear way. With `seen`, the sums are noted instead of y. */
-INLINE LaneInt linear_lanes(Work *s, int64_t j, int R, int stream, const double *decay_all, const float *k,
-                            const float *v, float *y, int64_t stride, int64_t count, Seen *seen, int64_t row) {
-    Wide A = load_wide(s->a + j), B = load_wide(s->b + j), all = load_wide(decay_all + j);
-    Lane a = narrow(A), b = narrow(B), decay = load(s->decay + j, LANES), bonus = load(s->bonus + j, LANES);
+INLINE LaneInt linear_lanes(Work *s, int64_t j, int R, const float *k, const float *v, Lane *y, int64_t stride,
+                            int64_t count, Seen *seen, int64_t row) {
+    Lane a = load(s->near[0] + j, LANES), b = load(s->near[1] + j, LANES);
+    Lane decay = load(s->decay + j, LANES), bonus = load(s->bonus + j, LANES);
     Lane new_a = {0}, new_b = {0}; /* what these R tokens add to the sums */
     LaneInt bad = {0};
-    /* All loads, then all stores: rows lie such that a store to y and a later load of k often share their low address
-     * bits, and the processor would make the load wait for the store. */
-    Lane keys[ROWS], values[ROWS];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-        keys[r] = load(k + r * stride, count);
+    Lane values[ROWS];
+    UNROLL for (int r = 0; r < R; r++) {
+        y[r] = load(k + r * stride, count);
         values[r] = load(v + r * stride, count);
-        if (stream) {
-            __builtin_prefetch(k + (r + R) * stride);
-            __builtin_prefetch(v + (r + R) * stride);
-        }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-        bad |= beyond(keys[r], K_LIMIT);
-        Lane e = exp_lane(keys[r]), ev = e * values[r];
+    UNROLL for (int r = 0; r < R; r++) bad |= beyond(y[r], K_LIMIT);
+    exp_rows(y, R);
+    UNROLL for (int r = 0; r < R; r++) {
+        Lane e = y[r], ev = e * values[r];
         if (seen) {
             store(seen->a[row + r] + j, a, LANES);
             store(seen->b[row + r] + j, b, LANES);
         }
-        keys[r] = (a + bonus * ev) / (b + bonus * e); /* y, in the place of its key */
+        y[r] = (a + bonus * ev) / (b + bonus * e);
         a = decay * a + ev;
         b = decay * b + e;
         new_a = decay * new_a + ev;
         new_b = decay * new_b + e;
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < R && !seen; r++) {
-        if (stream)
-            store_past_cache(y + r * stride, keys[r]);
-        else
-            store(y + r * stride, keys[r], count);
-    }
-    store_wide(s->a + j, all * A + widen(new_a));
-    store_wide(s->b + j, all * B + widen(new_b));
+    store(s->added[0] + j, new_a, LANES);
+    store(s->added[1] + j, new_b, LANES);
     return bad | beyond(a, SUM_LIMIT) | beyond(b, SUM_LIMIT);
 }
 
 /* R tokens of all channels. Returns whether every key and sum was small enough. */
 INLINE int linear_rows(Work *s, int R, int stream, const double *decay_all, const float *k, const float *v, float *y,
                        int64_t stride, Seen *seen, int64_t row) {
-    const int64_t whole = s->width / LANES * LANES, rest = s->width - whole;
+    const int64_t step = stream ? LINE : LANES, whole = s->width / step * step, rest = s->width - whole;
+    Lane found[LINE / LANES][ROWS];
     LaneInt bad = {0};
-    for (int64_t j = 0; j < whole; j += LANES)
-        bad |= linear_lanes(s, j, R, stream, decay_all, k + j, v + j, y + j, stride, LANES, seen, row);
-    if (rest)
-        bad |= linear_lanes(s, whole, R, 0, decay_all, k + whole, v + whole, y + whole, stride, rest, seen, row);
+    for (int64_t j = 0; j < whole; j += step) {
+        UNROLL for (int r = 0; r < R && stream && PREFETCH; r++) {
+            __builtin_prefetch(k + j + (r + R) * stride);
+            __builtin_prefetch(v + j + (r + R) * stride);
+        }
+        UNROLL for (int i = 0; i < step / LANES; i++) {
+            const int64_t at = j + i * LANES;
+            bad |= linear_lanes(s, at, R, k + at, v + at, found[i], stride, LANES, seen, row);
+        }
+        /* All loads, then all stores: rows lie such that a store to y and a later load of k often share their low
+         * address bits, and the processor would make the load wait for the store. */
+        UNROLL for (int r = 0; r < R && !seen; r++) UNROLL for (int i = 0; i < step / LANES; i++) {
+            float *to = y + r * stride + j + i * LANES;
+            stream ? store_past_cache(to, found[i][r]) : store(to, found[i][r], LANES);
+        }
+    }
+    if (rest) {
+        bad |= linear_lanes(s, whole, R, k + whole, v + whole, found[0], stride, rest, seen, row);
+        for (int r = 0; r < R && !seen; r++) store(y + r * stride + whole, found[0][r], rest);
+    }
+    refresh(s, s->a, s->b, decay_all);
     int32_t any = 0;
     for (int i = 0; i < LANES; i++) any |= bad[i];
     return any >= 0;
@@ -250,6 +286,7 @@ INLINE int linear_rows(Work *s, int R, int stream, const double *decay_all, cons
 static int linear_span(Work *s, const float *k, const float *v, float *y, int64_t rows, int64_t stride, Seen *seen) {
     int fits = 1;
     int64_t t = 0;
+    narrow(s, s->a, s->b);
     for (; fits && t + ROWS <= rows; t += ROWS) {
         const float *keys = k + t * stride, *values = v + t * stride;
         if (seen)
@@ -306,17 +343,17 @@ static void span_forward(Work *s, const float *k, const float *v, float *y, int6
  *      dv = c g + e ga,  dk = c g (v - y) + e (ga v + gb),  ga <- exp(w) ga + g,  gb <- exp(w) gb - g y,
  *      du = sum c g (v - y),  dw = sum exp(w) (ga A + gb B). ---- */
 
-INLINE void linear_slope_lanes(Work *s, int64_t j, int R, const double *decay_all, const float *k, const float *v,
-                               const float *dy, float *dk, float *dv, int64_t stride, int64_t count, const Seen *seen,
-                               int64_t row) {
-    Wide GA = load_wide(s->ga + j), GB = load_wide(s->gb + j);
-    Lane ga = narrow(GA), gb = narrow(GB), decay = load(s->decay + j, LANES), bonus = load(s->bonus + j, LANES);
-    Lane new_ga = {0}, new_gb = {0}, du = {0}, dw = {0};
-#pragma GCC unroll 8
-    for (int r = R - 1; r >= 0; r--) {
+INLINE void linear_slope_lanes(Work *s, int64_t j, int R, const float *k, const float *v, const float *dy, float *dk,
+                               float *dv, int64_t stride, int64_t count, const Seen *seen, int64_t row) {
+    Lane ga = load(s->near[0] + j, LANES), gb = load(s->near[1] + j, LANES);
+    Lane decay = load(s->decay + j, LANES), bonus = load(s->bonus + j, LANES);
+    Lane new_ga = {0}, new_gb = {0}, du = {0}, dw = {0}, keys[ROWS];
+    UNROLL for (int r = 0; r < R; r++) keys[r] = load(k + r * stride, count);
+    exp_rows(keys, R);
+    UNROLL for (int r = R - 1; r >= 0; r--) {
         const int64_t at = r * stride;
         Lane v_t = load(v + at, count), a = load(seen->a[row + r] + j, LANES), b = load(seen->b[row + r] + j, LANES);
-        Lane e = exp_lane(load(k + at, count)), c = bonus * e, inverse = 1.f / (b + c);
+        Lane e = keys[r], c = bonus * e, inverse = 1.f / (b + c);
         Lane y = (a + c * v_t) * inverse, g = load(dy + at, count) * inverse, cg = c * g, dk_now = cg * (v_t - y);
         store(dv + at, cg + e * ga, count);
         store(dk + at, dk_now + e * (ga * v_t + gb), count);
@@ -327,20 +364,24 @@ INLINE void linear_slope_lanes(Work *s, int64_t j, int R, const double *decay_al
         new_ga = decay * new_ga + g;
         new_gb = decay * new_gb - g * y;
     }
-    Wide all = load_wide(decay_all + j);
-    store_wide(s->ga + j, all * GA + widen(new_ga));
-    store_wide(s->gb + j, all * GB + widen(new_gb));
-    store_wide(s->du + j, load_wide(s->du + j) + widen(du));
-    store_wide(s->dw + j, load_wide(s->dw + j) + widen(dw));
+    store(s->added[0] + j, new_ga, LANES);
+    store(s->added[1] + j, new_gb, LANES);
+    store(s->added_du + j, du, LANES);
+    store(s->added_dw + j, dw, LANES);
 }
 
 INLINE void linear_slope_rows(Work *s, int R, const double *decay_all, const float *k, const float *v, const float *dy,
                               float *dk, float *dv, int64_t stride, const Seen *seen, int64_t row) {
     int64_t j = 0;
     for (; j + LANES <= s->width; j += LANES)
-        linear_slope_lanes(s, j, R, decay_all, k + j, v + j, dy + j, dk + j, dv + j, stride, LANES, seen, row);
+        linear_slope_lanes(s, j, R, k + j, v + j, dy + j, dk + j, dv + j, stride, LANES, seen, row);
     if (j < s->width)
-        linear_slope_lanes(s, j, R, decay_all, k + j, v + j, dy + j, dk + j, dv + j, stride, s->width - j, seen, row);
+        linear_slope_lanes(s, j, R, k + j, v + j, dy + j, dk + j, dv + j, stride, s->width - j, seen, row);
+    refresh(s, s->ga, s->gb, decay_all);
+    for (j = 0; j < s->width; j++) {
+        s->dw[j] += s->added_dw[j];
+        s->du[j] += s->added_du[j];
+    }
 }
 
 static void stable_slope_row(Work *s, const float *k, const float *v, const float *dy, float *dk, float *dv,
@@ -370,6 +411,7 @@ static void span_backward(Work *s, const float *k, const float *v, const float *
     if (!linear && s->slope_linear) make_stable(s->ga, s->gb, s->q, s->width);
     s->slope_linear = linear;
     if (linear) {
+        narrow(s, s->ga, s->gb);
         for (; t % ROWS; t--)
             linear_slope_rows(s, 1, s->decay_one, k + (t - 1) * stride, v + (t - 1) * stride, dy + (t - 1) * stride,
                               dk + (t - 1) * stride, dv + (t - 1) * stride, stride, seen, t - 1);
@@ -389,7 +431,7 @@ static void span_backward(Work *s, const float *k, const float *v, const float *
 
 /* Everything that does not depend on the row; the lanes beyond the width hold zeros. */
 static void begin(Work *s, const Call *c, int64_t from, int64_t width) {
-    const int64_t padding = ((width + LANES - 1) / LANES * LANES - width) * sizeof(double);
+    const int64_t padding = ((width + LANES - 1) / LANES * LANES - width) * sizeof(float);
     s->width = width;
     s->u_fits = 1;
     s->linear = s->slope_linear = 0;
@@ -402,12 +444,10 @@ static void begin(Work *s, const Call *c, int64_t from, int64_t width) {
         s->bonus[j] = (float)exp_double(s->u[j]);
         s->u_fits &= fabs(s->u[j]) <= U_LIMIT;
     }
-    double *padded[] = {s->decay_one, s->decay_rows, s->a, s->b, s->ga, s->gb, s->dw, s->du};
+    float *padded[] = {s->decay, s->bonus, s->near[0], s->near[1]};
     for (size_t i = 0; i < sizeof padded / sizeof *padded; i++) memset(padded[i] + width, 0, padding);
-    memset(s->decay + width, 0, padding / 2);
-    memset(s->bonus + width, 0, padding / 2);
-    s->stream = c->batch * c->tokens * c->channels >= STREAM_ELEMENTS && c->channels % LANES == 0 &&
-                (uintptr_t)c->y % sizeof(Lane) == 0;
+    s->stream = c->batch * c->tokens * c->channels >= STREAM_ELEMENTS && c->channels % LINE == 0 &&
+                (uintptr_t)c->y % (LINE * sizeof(float)) == 0;
 }
 
 static void take_sums(Work *s, const float *a, const float *b, const float *p) {
@@ -507,7 +547,7 @@ static void work(void *shared) {
         else
             task_forward(c, &s, row, from, width);
     }
-#ifdef __AVX512F__
+#ifdef __AVX2__
     _mm_sfence(); /* what was written past the cache is there for every thread that joins this one */
 #endif
     free(seen);
@@ -542,7 +582,7 @@ int wkv4(const Call *c) {
     if (threads < 1) threads = 1;
     int64_t tiles = (c->channels + TILE - 1) / TILE, wanted = (threads + c->batch - 1) / c->batch;
     if (tiles < wanted) tiles = wanted;
-    const int64_t width = ((c->channels + tiles - 1) / tiles + LANES - 1) / LANES * LANES;
+    const int64_t width = ((c->channels + tiles - 1) / tiles + LINE - 1) / LINE * LINE;
     Tasks tasks = {c, width, (c->channels + width - 1) / width, 0, 0};
     if (threads > 1 && c->parallel)
         c->parallel(work, &tasks, (unsigned)threads, 0);
