@@ -19,11 +19,11 @@
 #include <immintrin.h>
 #endif
 
-/* Channels worked on at once, and rows of which exponentials are taken at once: what 32 registers of 64 bytes hold, or 16
- * of 32. PREFETCH: ask for the next rows; where the first cache is smaller (32 KiB), they push each other out. */
+/* Channels worked on at once, and rows of which exponentials are taken at once, as measured: registers that hold rows do
+ * not hold constants. PREFETCH: ask for the next rows; where the first cache is smaller (32 KiB), they push each other out. */
 #ifdef __AVX512F__
 #define LANES 16
-#define GROUP 8
+#define GROUP 2
 #define PREFETCH 1
 #else
 #define LANES 8
@@ -67,9 +67,9 @@ typedef struct {
 typedef struct {
     double w[ROOM], u[ROOM], decay_one[ROOM], decay_rows[ROOM]; /* exp(w), exp(ROWS w) */
     float decay[ROOM], bonus[ROOM];                             /* exp(w), exp(u) */
-    float near[2][ROOM], added[2][ROOM]; /* a, b (or ga, gb) as floats, and what a block of tokens adds to them */
+    float near[2][ROOM], added[2][ROOM]; /* a, b (or ga, gb) as floats, and what is not yet added to the doubles */
     float added_dw[ROOM], added_du[ROOM];
-    double a[ROOM], b[ROOM], p[ROOM];   /* the sums, a exp(p) and b exp(p); p is 0 while linear */
+    double a[ROOM], b[ROOM], p[ROOM], scale[ROOM]; /* the sums, a exp(p) and b exp(p); p is 0 while linear */
     double old_a[ROOM], old_b[ROOM];    /* at the start of a span, should it have to be done again */
     double ga[ROOM], gb[ROOM], q[ROOM]; /* backward: d loss / d sums, ga exp(q) and gb exp(q); likewise */
     double dw[ROOM], du[ROOM];
@@ -161,19 +161,22 @@ INLINE void store_past_cache(float *to, Lane x) {
 
 /* ---- the two forms of sums ---- */
 
-/* x exp(p), y exp(p) in place of x, y, p, if all of them are within the limit. */
-static int try_linear(double *x, double *y, double *p, int64_t width) {
+/* x exp(p), y exp(p) in place of x, y, p, and as floats for the first block, if all of them are within the limit. */
+INLINE int try_linear(Work *s, double *x, double *y, double *p) {
+    double *scale = s->scale;
     int above = 0;
-    for (int64_t j = 0; j < width; j++) {
-        double scale = exp_double(p[j]);
-        above |= !(fabs(x[j] * scale) <= SUM_LIMIT) | !(fabs(y[j] * scale) <= SUM_LIMIT);
+    for (int64_t j = 0; j < s->width; j++) {
+        scale[j] = exp_double(p[j]);
+        above |= !(fabs(x[j] * scale[j]) <= SUM_LIMIT) | !(fabs(y[j] * scale[j]) <= SUM_LIMIT);
     }
     if (above) return 0;
-    for (int64_t j = 0; j < width; j++) {
-        double scale = exp_double(p[j]);
-        x[j] *= scale;
-        y[j] *= scale;
+    for (int64_t j = 0; j < s->width; j++) {
+        x[j] *= scale[j];
+        y[j] *= scale[j];
         p[j] = 0;
+        s->near[0][j] = (float)x[j];
+        s->near[1][j] = (float)y[j];
+        s->added[0][j] = s->added[1][j] = 0;
     }
     return 1;
 }
@@ -192,21 +195,15 @@ static void make_stable(double *x, double *y, double *p, int64_t width) {
     }
 }
 
-/* The sums as floats, before the first block. */
-static void narrow(Work *s, const double *x, const double *y) {
+/* x <- all x + what blocks have added, likewise y. Two blocks are taken at once: then `all` counts twice. */
+static void refresh(Work *s, double *restrict x, double *restrict y, const double *restrict all, int twice) {
     for (int64_t j = 0; j < s->width; j++) {
+        const double decay = twice ? all[j] * all[j] : all[j];
+        x[j] = decay * x[j] + s->added[0][j];
+        y[j] = decay * y[j] + s->added[1][j];
         s->near[0][j] = (float)x[j];
         s->near[1][j] = (float)y[j];
-    }
-}
-
-/* x <- all x + what a block added, likewise y. */
-static void refresh(Work *s, double *restrict x, double *restrict y, const double *restrict all) {
-    for (int64_t j = 0; j < s->width; j++) {
-        x[j] = all[j] * x[j] + s->added[0][j];
-        y[j] = all[j] * y[j] + s->added[1][j];
-        s->near[0][j] = (float)x[j];
-        s->near[1][j] = (float)y[j];
+        s->added[0][j] = s->added[1][j] = 0;
     }
 }
 
@@ -224,7 +221,7 @@ INLINE LaneInt linear_lanes(Work *s, int64_t j, int R, const float *k, const flo
                             int64_t count, Seen *seen, int64_t row) {
     Lane a = load(s->near[0] + j, LANES), b = load(s->near[1] + j, LANES);
     Lane decay = load(s->decay + j, LANES), bonus = load(s->bonus + j, LANES);
-    Lane new_a = {0}, new_b = {0}; /* what these R tokens add to the sums */
+    Lane new_a = load(s->added[0] + j, LANES), new_b = load(s->added[1] + j, LANES);
     LaneInt bad = {0};
     Lane values[ROWS];
     UNROLL for (int r = 0; r < R; r++) {
@@ -245,14 +242,16 @@ INLINE LaneInt linear_lanes(Work *s, int64_t j, int R, const float *k, const flo
         new_a = decay * new_a + ev;
         new_b = decay * new_b + e;
     }
+    store(s->near[0] + j, a, LANES);
+    store(s->near[1] + j, b, LANES);
     store(s->added[0] + j, new_a, LANES);
     store(s->added[1] + j, new_b, LANES);
     return bad | beyond(a, SUM_LIMIT) | beyond(b, SUM_LIMIT);
 }
 
 /* R tokens of all channels. Returns whether every key and sum was small enough. */
-INLINE int linear_rows(Work *s, int R, int stream, const double *decay_all, const float *k, const float *v, float *y,
-                       int64_t stride, Seen *seen, int64_t row) {
+INLINE int linear_rows(Work *s, int R, int stream, const float *k, const float *v, float *y, int64_t stride, Seen *seen,
+                       int64_t row) {
     const int64_t step = stream ? LINE : LANES, whole = s->width / step * step, rest = s->width - whole;
     Lane found[LINE / LANES][ROWS];
     LaneInt bad = {0};
@@ -276,7 +275,6 @@ INLINE int linear_rows(Work *s, int R, int stream, const double *decay_all, cons
         bad |= linear_lanes(s, whole, R, k + whole, v + whole, found[0], stride, rest, seen, row);
         for (int r = 0; r < R && !seen; r++) store(y + r * stride + whole, found[0][r], rest);
     }
-    refresh(s, s->a, s->b, decay_all);
     int32_t any = 0;
     for (int i = 0; i < LANES; i++) any |= bad[i];
     return any >= 0;
@@ -286,18 +284,21 @@ INLINE int linear_rows(Work *s, int R, int stream, const double *decay_all, cons
 static int linear_span(Work *s, const float *k, const float *v, float *y, int64_t rows, int64_t stride, Seen *seen) {
     int fits = 1;
     int64_t t = 0;
-    narrow(s, s->a, s->b);
     for (; fits && t + ROWS <= rows; t += ROWS) {
         const float *keys = k + t * stride, *values = v + t * stride;
+        const int second = t / ROWS % 2, last = t + 2 * ROWS > rows;
         if (seen)
-            fits = linear_rows(s, ROWS, 0, s->decay_rows, keys, values, y, stride, seen, t);
+            fits = linear_rows(s, ROWS, 0, keys, values, y, stride, seen, t);
         else if (s->stream)
-            fits = linear_rows(s, ROWS, 1, s->decay_rows, keys, values, y + t * stride, stride, NULL, t);
+            fits = linear_rows(s, ROWS, 1, keys, values, y + t * stride, stride, NULL, t);
         else
-            fits = linear_rows(s, ROWS, 0, s->decay_rows, keys, values, y + t * stride, stride, NULL, t);
+            fits = linear_rows(s, ROWS, 0, keys, values, y + t * stride, stride, NULL, t);
+        if (second || last) refresh(s, s->a, s->b, s->decay_rows, second);
     }
-    for (; fits && t < rows; t++)
-        fits = linear_rows(s, 1, 0, s->decay_one, k + t * stride, v + t * stride, y + t * stride, stride, seen, t);
+    for (; fits && t < rows; t++) {
+        fits = linear_rows(s, 1, 0, k + t * stride, v + t * stride, y + t * stride, stride, seen, t);
+        refresh(s, s->a, s->b, s->decay_one, 0);
+    }
     return fits;
 }
 
@@ -326,7 +327,7 @@ static void stable_row(Work *s, const float *k, const float *v, float *y, Seen *
 /* The next `rows` <= SPAN tokens: writes y, or with `seen` notes the sums before each token and leaves y alone. */
 static void span_forward(Work *s, const float *k, const float *v, float *y, int64_t rows, int64_t stride, Seen *seen) {
     const size_t bytes = s->width * sizeof(double);
-    if (!s->linear) s->linear = s->u_fits && try_linear(s->a, s->b, s->p, s->width);
+    if (!s->linear) s->linear = s->u_fits && try_linear(s, s->a, s->b, s->p);
     if (s->linear) {
         memcpy(s->old_a, s->a, bytes);
         memcpy(s->old_b, s->b, bytes);
@@ -347,7 +348,8 @@ INLINE void linear_slope_lanes(Work *s, int64_t j, int R, const float *k, const 
                                float *dv, int64_t stride, int64_t count, const Seen *seen, int64_t row) {
     Lane ga = load(s->near[0] + j, LANES), gb = load(s->near[1] + j, LANES);
     Lane decay = load(s->decay + j, LANES), bonus = load(s->bonus + j, LANES);
-    Lane new_ga = {0}, new_gb = {0}, du = {0}, dw = {0}, keys[ROWS];
+    Lane new_ga = load(s->added[0] + j, LANES), new_gb = load(s->added[1] + j, LANES);
+    Lane du = load(s->added_du + j, LANES), dw = load(s->added_dw + j, LANES), keys[ROWS];
     UNROLL for (int r = 0; r < R; r++) keys[r] = load(k + r * stride, count);
     exp_rows(keys, R);
     UNROLL for (int r = R - 1; r >= 0; r--) {
@@ -364,23 +366,30 @@ INLINE void linear_slope_lanes(Work *s, int64_t j, int R, const float *k, const 
         new_ga = decay * new_ga + g;
         new_gb = decay * new_gb - g * y;
     }
+    store(s->near[0] + j, ga, LANES);
+    store(s->near[1] + j, gb, LANES);
     store(s->added[0] + j, new_ga, LANES);
     store(s->added[1] + j, new_gb, LANES);
     store(s->added_du + j, du, LANES);
     store(s->added_dw + j, dw, LANES);
 }
 
-INLINE void linear_slope_rows(Work *s, int R, const double *decay_all, const float *k, const float *v, const float *dy,
-                              float *dk, float *dv, int64_t stride, const Seen *seen, int64_t row) {
+INLINE void linear_slope_rows(Work *s, int R, const float *k, const float *v, const float *dy, float *dk, float *dv,
+                              int64_t stride, const Seen *seen, int64_t row) {
     int64_t j = 0;
     for (; j + LANES <= s->width; j += LANES)
         linear_slope_lanes(s, j, R, k + j, v + j, dy + j, dk + j, dv + j, stride, LANES, seen, row);
     if (j < s->width)
         linear_slope_lanes(s, j, R, k + j, v + j, dy + j, dk + j, dv + j, stride, s->width - j, seen, row);
-    refresh(s, s->ga, s->gb, decay_all);
-    for (j = 0; j < s->width; j++) {
+}
+
+/* refresh, and the sums of dw and du. */
+static void refresh_slopes(Work *s, const double *all, int twice) {
+    refresh(s, s->ga, s->gb, all, twice);
+    for (int64_t j = 0; j < s->width; j++) {
         s->dw[j] += s->added_dw[j];
         s->du[j] += s->added_du[j];
+        s->added_dw[j] = s->added_du[j] = 0;
     }
 }
 
@@ -407,17 +416,20 @@ static void stable_slope_row(Work *s, const float *k, const float *v, const floa
 static void span_backward(Work *s, const float *k, const float *v, const float *dy, float *dk, float *dv, int64_t rows,
                           int64_t stride, Seen *seen) {
     int64_t t = rows;
-    const int linear = s->linear && try_linear(s->ga, s->gb, s->q, s->width);
+    const int linear = s->linear && try_linear(s, s->ga, s->gb, s->q);
     if (!linear && s->slope_linear) make_stable(s->ga, s->gb, s->q, s->width);
     s->slope_linear = linear;
     if (linear) {
-        narrow(s, s->ga, s->gb);
-        for (; t % ROWS; t--)
-            linear_slope_rows(s, 1, s->decay_one, k + (t - 1) * stride, v + (t - 1) * stride, dy + (t - 1) * stride,
-                              dk + (t - 1) * stride, dv + (t - 1) * stride, stride, seen, t - 1);
+        for (; t % ROWS; t--) {
+            const int64_t at = (t - 1) * stride;
+            linear_slope_rows(s, 1, k + at, v + at, dy + at, dk + at, dv + at, stride, seen, t - 1);
+            refresh_slopes(s, s->decay_one, 0);
+        }
         for (; t > 0; t -= ROWS) {
             const int64_t at = (t - ROWS) * stride;
-            linear_slope_rows(s, ROWS, s->decay_rows, k + at, v + at, dy + at, dk + at, dv + at, stride, seen, t - ROWS);
+            const int second = (rows / ROWS - t / ROWS) % 2, last = t == ROWS;
+            linear_slope_rows(s, ROWS, k + at, v + at, dy + at, dk + at, dv + at, stride, seen, t - ROWS);
+            if (second || last) refresh_slopes(s, s->decay_rows, second);
         }
     }
     for (; t > 0; t--) {
@@ -500,7 +512,7 @@ static void task_backward(const Call *c, Work *s, Seen *seen, int64_t row, int64
         s->ga[j] = c->a[here + j];
         s->gb[j] = c->b[here + j];
         s->q[j] = -c->p[here + j];
-        s->dw[j] = s->du[j] = 0;
+        s->dw[j] = s->du[j] = s->added_dw[j] = s->added_du[j] = 0;
     }
     for (int64_t t = (length - 1) / SPAN * SPAN; t >= 0 && length > 0; t -= SPAN) {
         const int64_t rows = length - t < SPAN ? length - t : SPAN, at = start + t * C;
