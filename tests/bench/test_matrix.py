@@ -1,5 +1,6 @@
 """The rig: resume after kills, statuses, skipping; real processes on the smallest model."""
 
+import functools
 import json
 import multiprocessing
 import os
@@ -43,6 +44,18 @@ def path(tmp_path: Path) -> Path:
 
 def command(path: Path, store: Path) -> list[str]:
     return [sys.executable, "-m", "bench.cli", "run", str(path), "--store", str(store)]
+
+
+def interruptible(call: list[str]) -> subprocess.Popen[str]:
+    """`call` started with SIGINT as a terminal has it: a shell's background job, and what it starts, ignores it."""
+    return subprocess.Popen(
+        call,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def test_killed_at_five_moments_it_goes_on_and_holds_each_cell_once(path: Path, tmp_path: Path) -> None:
@@ -107,9 +120,7 @@ def _alive(pid: str) -> bool:
 
 def test_ctrl_c_is_one_line_and_130(path: Path, tmp_path: Path) -> None:
     path.write_text(MATRIX.format(lengths="[2000]"))
-    process = subprocess.Popen(
-        command(path, tmp_path / "store"), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = interruptible(command(path, tmp_path / "store"))
     _child(process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)  # the measurement itself would go on for longer
@@ -249,13 +260,7 @@ def test_side_by_side_measures_the_same(tmp_path: Path) -> None:
 def test_ctrl_c_ends_what_is_measured_side_by_side(tmp_path: Path) -> None:
     path = tmp_path / "matrix.yaml"
     path.write_text(RECALL.replace("STEPS", "100000"))
-    process = subprocess.Popen(
-        [*command(path, tmp_path / "store"), "--jobs", "2"],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = interruptible([*command(path, tmp_path / "store"), "--jobs", "2"])
     while not (busy := [c for c in psutil.Process(process.pid).children() if c.cpu_times().user > 3]):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
