@@ -19,8 +19,8 @@
 #include <immintrin.h>
 #endif
 
-/* Channels worked on at once, and rows of which exponentials are taken at once, as measured: registers that hold rows do
- * not hold constants. PREFETCH: ask for the next rows; where the first cache is smaller (32 KiB), they push each other out. */
+/* Channels worked on at once, and rows of which exponentials are taken at once: the fastest of those tried, since registers
+ * that hold rows hold no constants. PREFETCH: ask for the next rows; a first cache of 32 KiB has no room for them. */
 #ifdef __AVX512F__
 #define LANES 16
 #define GROUP 2
@@ -69,7 +69,8 @@ typedef struct {
     float decay[ROOM], bonus[ROOM];                             /* exp(w), exp(u) */
     float near[2][ROOM], added[2][ROOM]; /* a, b (or ga, gb) as floats, and what is not yet added to the doubles */
     float added_dw[ROOM], added_du[ROOM];
-    double a[ROOM], b[ROOM], p[ROOM], scale[ROOM]; /* the sums, a exp(p) and b exp(p); p is 0 while linear */
+    double a[ROOM], b[ROOM], p[ROOM]; /* the sums, a exp(p) and b exp(p); p is 0 while linear */
+    double scale[ROOM];               /* exp(p), while it is being put into the sums */
     double old_a[ROOM], old_b[ROOM];    /* at the start of a span, should it have to be done again */
     double ga[ROOM], gb[ROOM], q[ROOM]; /* backward: d loss / d sums, ga exp(q) and gb exp(q); likewise */
     double dw[ROOM], du[ROOM];
