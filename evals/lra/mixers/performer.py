@@ -42,5 +42,6 @@ class Mixer(nn.Module):
 
 
 def _orthogonal(rows: int, columns: int) -> Tensor:
-    blocks = [torch.linalg.qr(torch.randn(columns, columns))[0].T for _ in range(-(-rows // columns))]
-    return torch.cat(blocks)[:rows] * torch.randn(rows, columns).norm(dim=1, keepdim=True)
+    q, r = torch.linalg.qr(torch.randn(-(-rows // columns), columns, columns))
+    turned = q * r.diagonal(dim1=1, dim2=2).sign()[:, None]  # or they would lean one way, as Householder's columns do
+    return turned.transpose(1, 2).flatten(0, 1)[:rows] * torch.randn(rows, columns).norm(dim=1, keepdim=True)
