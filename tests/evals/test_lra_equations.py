@@ -1,6 +1,7 @@
 """Mixers of Long Range Arena beside their papers' equations, written out token by token or as whole tables."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from evals.lra.mixers.shape import Shape
 TOKENS, WIDTH, HEADS, VALID = 70, 12, 2, 50
 
 
-def built(name: str, both: bool = True, tokens: int = TOKENS) -> tuple[torch.nn.Module, Tensor, Tensor]:
+def built(name: str, both: bool = True, tokens: int = TOKENS) -> tuple[Any, Tensor, Tensor]:
     """The mixer in float64 with no weight at zero, and two rows of which the second is padded."""
     torch.manual_seed(0)
     mixer = KINDS[name].build(Shape(WIDTH, HEADS, tokens, 1, 3, both)).double()
@@ -34,7 +35,7 @@ def attended(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Ten
     return (scores @ v / scores.sum(-1, keepdim=True)).transpose(1, 2).flatten(2)
 
 
-def agree(mixer: torch.nn.Module, x: Tensor, valid: Tensor, slow: Tensor, atol: float = 1e-9) -> None:
+def agree(mixer: Any, x: Tensor, valid: Tensor, slow: Tensor, atol: float = 1e-9) -> None:
     with torch.no_grad():
         assert slow[valid].std() > 1e-3
         assert torch.allclose(mixer(x, valid)[valid], slow[valid], atol=atol)
@@ -43,31 +44,31 @@ def agree(mixer: torch.nn.Module, x: Tensor, valid: Tensor, slow: Tensor, atol: 
 def test_aft_is_equation_2() -> None:
     for both in (True, False):
         mixer, x, valid = built("aft", both)
-        q, k, v = mixer.inward(x).chunk(3, -1)  # type: ignore[operator]
-        bias = mixer.rows @ mixer.columns.T  # type: ignore[operator,union-attr]
+        q, k, v = mixer.inward(x).chunk(3, -1)
+        bias = mixer.rows @ mixer.columns.T
         slow = torch.zeros_like(x)
         for row in range(2):
             for t in range(TOKENS):
                 keys = [s for s in range(TOKENS) if valid[row, s] and (both or s <= t)]
                 weights = torch.exp(k[row, keys] + bias[t, keys][:, None])
                 slow[row, t] = torch.sigmoid(q[row, t]) * (weights * v[row, keys]).sum(0) / weights.sum(0)
-        agree(mixer, x, valid, mixer.outward(slow))  # type: ignore[operator]
+        agree(mixer, x, valid, mixer.outward(slow))
 
 
 def test_linformer_is_equation_7() -> None:
     mixer, x, valid = built("linformer")
-    q, k, v = (by_heads(one) for one in mixer.project.inward(x).chunk(3, -1))  # type: ignore[operator,union-attr]
+    q, k, v = (by_heads(one) for one in mixer.project.inward(x).chunk(3, -1))
     k, v = (torch.einsum("ts,bhtd->bhsd", mixer.shorten, one * valid[:, None, :, None]) for one in (k, v))
-    agree(mixer, x, valid, mixer.project.outward(attended(q, k, v)))  # type: ignore[operator,union-attr]
+    agree(mixer, x, valid, mixer.project.outward(attended(q, k, v)))
 
 
 def test_luna_packs_and_unpacks() -> None:
     mixer, x, valid = built("luna")
-    asked = mixer.packed.expand(2, -1, -1)  # type: ignore[operator,union-attr]
-    pack = [by_heads(one) for one in (mixer.pack_q(asked), mixer.pack_k(x), mixer.pack_v(x))]  # type: ignore[operator]
+    asked = mixer.packed.expand(2, -1, -1)
+    pack = [by_heads(one) for one in (mixer.pack_q(asked), mixer.pack_k(x), mixer.pack_v(x))]
     packed = attended(*pack, seen=valid)
-    unpack = [mixer.unpack_q(x), mixer.unpack_k(packed), mixer.unpack_v(packed)]  # type: ignore[operator]
-    agree(mixer, x, valid, mixer.outward(attended(*map(by_heads, unpack))))  # type: ignore[operator]
+    unpack = [mixer.unpack_q(x), mixer.unpack_k(packed), mixer.unpack_v(packed)]
+    agree(mixer, x, valid, mixer.outward(attended(*map(by_heads, unpack))))
 
 
 def test_fnet_is_two_fourier_sums() -> None:
@@ -82,12 +83,12 @@ def test_fnet_is_two_fourier_sums() -> None:
 
 def test_sru_is_equations_1_to_4() -> None:
     mixer, x, valid = built("sru", both=False)
-    (cell,) = mixer.ways  # type: ignore[misc]
-    value, forget, reset, highway = cell.inward(x).chunk(4, -1)  # type: ignore[operator]
+    (cell,) = mixer.ways
+    value, forget, reset, highway = cell.inward(x).chunk(4, -1)
     state, slow = torch.zeros(2, WIDTH, dtype=torch.float64), []
     for t in range(TOKENS):
-        f = torch.sigmoid(forget[:, t] + cell.look[0] * state)  # type: ignore[index]
-        r = torch.sigmoid(reset[:, t] + cell.look[1] * state)  # type: ignore[index]
+        f = torch.sigmoid(forget[:, t] + cell.look[0] * state)
+        r = torch.sigmoid(reset[:, t] + cell.look[1] * state)
         state = f * state + (1 - f) * value[:, t]
         slow.append(r * state + (1 - r) * highway[:, t])
     agree(mixer, x, valid, torch.stack(slow, 1))
@@ -96,37 +97,37 @@ def test_sru_is_equations_1_to_4() -> None:
 def test_hyena_gates_what_its_filters_sum() -> None:
     mixer, x, valid = built("hyena", both=False)
     mixer, x = mixer.float(), x.float()  # as its places are
-    inward = mixer.inward(x)  # type: ignore[operator]
-    kernel, bias = mixer.short.weight[:, 0], mixer.short.bias  # type: ignore[index,union-attr]
+    inward = mixer.inward(x)
+    kernel, bias = mixer.short.weight[:, 0], mixer.short.bias
     mixed = torch.stack(
         [bias + sum(kernel[:, 2 - s] * inward[:, t - s] for s in range(3) if s <= t) for t in range(TOKENS)], 1
     )
     first, second, v = mixed.chunk(3, -1)
-    for gate, drawn, skip in zip((first, second), mixer._filters(TOKENS), mixer.skip, strict=True):  # type: ignore[operator,arg-type]
-        sums = torch.stack([sum(drawn[s] * v[:, t - s] for s in range(t + 1)) for t in range(TOKENS)], 1)  # type: ignore[misc]
+    for gate, drawn, skip in zip((first, second), mixer._filters(TOKENS), mixer.skip, strict=True):
+        sums = torch.stack([sum(drawn[s] * v[:, t - s] for s in range(t + 1)) for t in range(TOKENS)], 1)
         v = gate * (sums + skip * v)
-    agree(mixer, x, valid, mixer.outward(v), atol=1e-4)  # type: ignore[operator]
+    agree(mixer, x, valid, mixer.outward(v), atol=1e-4)
 
 
 def test_performer_with_many_features_is_softmax_attention() -> None:
     mixer, x, valid = built("performer")
     x = x * 0.4  # the more two features differ, the more of them their mean takes
     mixer.features = performer._orthogonal(30000, WIDTH // HEADS).double()
-    q, k, v = (by_heads(one) for one in mixer.project.inward(x).chunk(3, -1))  # type: ignore[operator,union-attr]
+    q, k, v = (by_heads(one) for one in mixer.project.inward(x).chunk(3, -1))
     exact = attended(q, k, v, valid)
     uniform = attended(torch.zeros_like(q), k, v, valid)
     with torch.no_grad():
         found = mixer(x, valid)[valid]
-        wanted, flat = (mixer.project.outward(one)[valid] for one in (exact, uniform))  # type: ignore[operator,union-attr]
+        wanted, flat = (mixer.project.outward(one)[valid] for one in (exact, uniform))
     assert (found - wanted).norm() < 0.1 * (flat - wanted).norm()
 
 
 def test_reformer_attends_within_its_buckets() -> None:
     tokens = 3 * reformer.CHUNK - 20
     mixer, x, valid = built("reformer", tokens=tokens)
-    qk, v = (by_heads(one) for one in (mixer.qk(x), mixer.v(x)))  # type: ignore[operator]
+    qk, v = (by_heads(one) for one in (mixer.qk(x), mixer.v(x)))
     found, totals = [], []
-    for turn in mixer.turns:  # type: ignore[union-attr]
+    for turn in mixer.turns:
         bucket = torch.cat([qk @ turn, -(qk @ turn)], -1).argmax(-1).masked_fill(~valid[:, None], 10**6)
         place = bucket.argsort(stable=True, dim=-1).argsort(-1) // reformer.CHUNK
         near = (place[..., None] - place[..., None, :] == 0) | (place[..., None] - place[..., None, :] == 1)
@@ -137,4 +138,4 @@ def test_reformer_attends_within_its_buckets() -> None:
         found.append(torch.softmax(scores, -1) @ v)
     shares = torch.softmax(torch.stack(totals), 0)[..., None]
     slow = (shares * torch.stack(found)).sum(0).transpose(1, 2).flatten(2)
-    agree(mixer, x, valid, mixer.outward(slow.nan_to_num()))  # type: ignore[operator]
+    agree(mixer, x, valid, mixer.outward(slow.nan_to_num()))
