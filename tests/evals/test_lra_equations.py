@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evals.lra.mixers import KINDS, performer, reformer
+from evals.lra.mixers import KINDS, nystromformer, performer, reformer
 from evals.lra.mixers.shape import Shape
 
 TOKENS, WIDTH, HEADS, VALID = 70, 12, 2, 50
@@ -139,3 +139,31 @@ def test_reformer_attends_within_its_buckets() -> None:
     shares = torch.softmax(torch.stack(totals), 0)[..., None]
     slow = (shares * torch.stack(found)).sum(0).transpose(1, 2).flatten(2)
     agree(mixer, x, valid, mixer.outward(slow.nan_to_num()))
+
+
+def test_nystromformer_goes_through_landmarks() -> None:
+    mixer, x, valid = built("nystromformer")
+    q, k, v = (by_heads(one) for one in mixer.project.inward(x).chunk(3, -1))
+    v = v * valid[:, None, :, None]
+    each, reach = -(-TOKENS // nystromformer.LANDMARKS), nystromformer.KERNEL // 2
+    short_q, short_k = (torch.zeros(2, HEADS, nystromformer.LANDMARKS, WIDTH // HEADS).double() for _ in "qk")
+    for row in range(2):
+        for segment in range(nystromformer.LANDMARKS):
+            inside = [t for t in range(segment * each, min((segment + 1) * each, TOKENS)) if valid[row, t]]
+            if inside:
+                short_q[row, :, segment], short_k[row, :, segment] = (
+                    q[row][:, inside].mean(1),
+                    k[row][:, inside].mean(1),
+                )
+    tables = [
+        torch.exp(a @ b.transpose(-1, -2) / math.sqrt(WIDTH // HEADS)) * seen
+        for a, b, seen in ((q, short_k, 1), (short_q, short_k, 1), (short_q, k, valid[:, None, None]))
+    ]
+    first, middle, last = (table / table.sum(-1, keepdim=True) for table in tables)
+    near = mixer.near.bias[:, None, None] + sum(
+        mixer.near.weight[:, 0, s + reach, :, None]
+        * torch.nn.functional.pad(v, (0, 0, reach, reach))[:, :, reach + s :][:, :, :TOKENS]
+        for s in range(-reach, reach + 1)
+    )
+    y = first @ nystromformer._inverse(middle) @ last @ v + near
+    agree(mixer, x, valid, mixer.project.outward(y.transpose(1, 2).flatten(2)))
