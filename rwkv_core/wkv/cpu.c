@@ -69,8 +69,7 @@ typedef struct {
     float decay[ROOM], bonus[ROOM];                             /* exp(w), exp(u) */
     float near[2][ROOM], added[2][ROOM]; /* a, b (or ga, gb) as floats, and what is not yet added to the doubles */
     float added_dw[ROOM], added_du[ROOM];
-    double a[ROOM], b[ROOM], p[ROOM]; /* the sums, a exp(p) and b exp(p); p is 0 while linear */
-    double scale[ROOM];               /* exp(p), while it is being put into the sums */
+    double a[ROOM], b[ROOM], p[ROOM];   /* the sums, a exp(p) and b exp(p); p is 0 while linear */
     double old_a[ROOM], old_b[ROOM];    /* at the start of a span, should it have to be done again */
     double ga[ROOM], gb[ROOM], q[ROOM]; /* backward: d loss / d sums, ga exp(q) and gb exp(q); likewise */
     double dw[ROOM], du[ROOM];
@@ -164,16 +163,16 @@ INLINE void store_past_cache(float *to, Lane x) {
 
 /* x exp(p), y exp(p) in place of x, y, p, and as floats for the first block, if all of them are within the limit. */
 INLINE int try_linear(Work *s, double *x, double *y, double *p) {
-    double *scale = s->scale;
     int above = 0;
     for (int64_t j = 0; j < s->width; j++) {
-        scale[j] = exp_double(p[j]);
-        above |= !(fabs(x[j] * scale[j]) <= SUM_LIMIT) | !(fabs(y[j] * scale[j]) <= SUM_LIMIT);
+        const double scale = exp_double(p[j]);
+        above |= !(fabs(x[j] * scale) <= SUM_LIMIT) | !(fabs(y[j] * scale) <= SUM_LIMIT);
     }
     if (above) return 0;
     for (int64_t j = 0; j < s->width; j++) {
-        x[j] *= scale[j];
-        y[j] *= scale[j];
+        const double scale = exp_double(p[j]);
+        x[j] *= scale;
+        y[j] *= scale;
         p[j] = 0;
         s->near[0][j] = (float)x[j];
         s->near[1][j] = (float)y[j];

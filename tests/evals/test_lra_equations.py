@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from evals.lra.mixers import KINDS, nystromformer, performer, reformer
@@ -57,7 +58,7 @@ def test_aft_is_equation_2() -> None:
 
 def test_linformer_is_equation_7() -> None:
     mixer, x, valid = built("linformer")
-    q, k, v = (by_heads(one) for one in mixer.project.inward(x).chunk(3, -1))
+    q, k, v = map(by_heads, mixer.project.inward(x).chunk(3, -1))
     k, v = (torch.einsum("ts,bhtd->bhsd", mixer.shorten, one * valid[:, None, :, None]) for one in (k, v))
     agree(mixer, x, valid, mixer.project.outward(attended(q, k, v)))
 
@@ -113,7 +114,7 @@ def test_performer_with_many_features_is_softmax_attention() -> None:
     mixer, x, valid = built("performer")
     x = x * 0.4  # the more two features differ, the more of them their mean takes
     mixer.features = performer._orthogonal(30000, WIDTH // HEADS).double()
-    q, k, v = (by_heads(one) for one in mixer.project.inward(x).chunk(3, -1))
+    q, k, v = map(by_heads, mixer.project.inward(x).chunk(3, -1))
     exact = attended(q, k, v, valid)
     uniform = attended(torch.zeros_like(q), k, v, valid)
     with torch.no_grad():
@@ -125,14 +126,15 @@ def test_performer_with_many_features_is_softmax_attention() -> None:
 def test_reformer_attends_within_its_buckets() -> None:
     tokens = 3 * reformer.CHUNK - 20
     mixer, x, valid = built("reformer", tokens=tokens)
-    qk, v = (by_heads(one) for one in (mixer.qk(x), mixer.v(x)))
+    qk, v = by_heads(mixer.qk(x)), by_heads(mixer.v(x))
     found, totals = [], []
     for turn in mixer.turns:
         bucket = torch.cat([qk @ turn, -(qk @ turn)], -1).argmax(-1).masked_fill(~valid[:, None], 10**6)
         place = bucket.argsort(stable=True, dim=-1).argsort(-1) // reformer.CHUNK
-        near = (place[..., None] - place[..., None, :] == 0) | (place[..., None] - place[..., None, :] == 1)
+        before = place[..., None] - place[..., None, :]
+        near = (before == 0) | (before == 1)
         seen = near & (bucket[..., None] == bucket[..., None, :]) & valid[:, None, None]
-        scores = qk @ torch.nn.functional.normalize(qk, dim=-1).transpose(-1, -2) / math.sqrt(WIDTH // HEADS)
+        scores = qk @ F.normalize(qk, dim=-1).transpose(-1, -2) / math.sqrt(WIDTH // HEADS)
         scores = scores.masked_fill(torch.eye(tokens, dtype=torch.bool), -1e5).masked_fill(~seen, -math.inf)
         totals.append(scores.logsumexp(-1))
         found.append(torch.softmax(scores, -1) @ v)
@@ -143,7 +145,7 @@ def test_reformer_attends_within_its_buckets() -> None:
 
 def test_nystromformer_goes_through_landmarks() -> None:
     mixer, x, valid = built("nystromformer")
-    q, k, v = (by_heads(one) for one in mixer.project.inward(x).chunk(3, -1))
+    q, k, v = map(by_heads, mixer.project.inward(x).chunk(3, -1))
     v = v * valid[:, None, :, None]
     each, reach = -(-TOKENS // nystromformer.LANDMARKS), nystromformer.KERNEL // 2
     short_q, short_k = (torch.zeros(2, HEADS, nystromformer.LANDMARKS, WIDTH // HEADS).double() for _ in "qk")
@@ -151,18 +153,15 @@ def test_nystromformer_goes_through_landmarks() -> None:
         for segment in range(nystromformer.LANDMARKS):
             inside = [t for t in range(segment * each, min((segment + 1) * each, TOKENS)) if valid[row, t]]
             if inside:
-                short_q[row, :, segment], short_k[row, :, segment] = (
-                    q[row][:, inside].mean(1),
-                    k[row][:, inside].mean(1),
-                )
+                short_q[row, :, segment] = q[row, :, inside].mean(1)
+                short_k[row, :, segment] = k[row, :, inside].mean(1)
     tables = [
         torch.exp(a @ b.transpose(-1, -2) / math.sqrt(WIDTH // HEADS)) * seen
         for a, b, seen in ((q, short_k, 1), (short_q, short_k, 1), (short_q, k, valid[:, None, None]))
     ]
     first, middle, last = (table / table.sum(-1, keepdim=True) for table in tables)
     near = mixer.near.bias[:, None, None] + sum(
-        mixer.near.weight[:, 0, s + reach, :, None]
-        * torch.nn.functional.pad(v, (0, 0, reach, reach))[:, :, reach + s :][:, :, :TOKENS]
+        mixer.near.weight[:, 0, s + reach, :, None] * F.pad(v, (0, 0, reach, reach))[:, :, reach + s :][:, :, :TOKENS]
         for s in range(-reach, reach + 1)
     )
     y = first @ nystromformer._inverse(middle) @ last @ v + near

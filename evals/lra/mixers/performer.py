@@ -42,6 +42,5 @@ class Mixer(nn.Module):
 
 
 def _orthogonal(rows: int, columns: int) -> Tensor:
-    q, r = torch.linalg.qr(torch.randn(-(-rows // columns), columns, columns))
-    turned = q * r.diagonal(dim1=1, dim2=2).sign()[:, None]  # or they would lean one way, as Householder's columns do
-    return turned.transpose(1, 2).flatten(0, 1)[:rows] * torch.randn(rows, columns).norm(dim=1, keepdim=True)
+    blocks = [nn.init.orthogonal_(torch.empty(columns, columns)).T for _ in range(-(-rows // columns))]
+    return torch.cat(blocks)[:rows] * torch.randn(rows, columns).norm(dim=1, keepdim=True)
