@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 
+from rwkv_core import machine
 from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported, near
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,8 +126,7 @@ def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:
             raise Unsupported("no CUDA device on this machine")
         free: Any = torch.cuda.mem_get_info()[0]
     elif device == "cpu":
-        meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(meminfo["MemAvailable"].split()[0]) * 1024
+        free = machine.free_memory()
     else:
         raise BadInput(f"unknown device {device!r}: cpu or cuda")
     needed = spec.parameters * dtype.itemsize
