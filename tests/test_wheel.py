@@ -45,7 +45,9 @@ def test_every_file_of_the_packages_is_in_the_wheel(installed: Path) -> None:
             skipped = ignored(folder, [*folders, *files])
             folders[:] = [one for one in folders if one not in skipped]
             for file in set(files) - skipped:
-                assert (installed / Path(folder, file).relative_to(ROOT)).is_file(), f"{folder}/{file} is not in the wheel"
+                assert (installed / Path(folder, file).relative_to(ROOT)).is_file(), (
+                    f"{folder}/{file} is not in the wheel"
+                )
 
 
 def test_an_installed_matrix_is_planned_in_another_folder(installed: Path, tmp_path: Path) -> None:
