@@ -188,11 +188,16 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
                 "weights": values.mebibytes("parameter_bytes"),
                 "cache or state": values.mebibytes("state_bytes", context),
                 "by formula": values.mebibytes("state_formula_bytes", context),
+                "held for it": values.mebibytes("state_held_bytes", context),
                 "peak of live tensors": values.mebibytes("peak_live_bytes", context),
                 **{title: values.mebibytes(metric, context) for metric, title in extra.items()},
             }
         )
-    note = "Beyond the weights (`all`: with them), at the end of the run. Resident growth is uncertain by about 10 MiB."
+    note = (
+        "Beyond the weights (`all`: with them), at the end of the run. held for it: bytes allocated; here the run's length "
+        "is known, where it is not a cache doubles and up to twice the bytes are held. Resident growth is uncertain by "
+        "about 10 MiB."
+    )
     return Table(f"memory-{name}", "Memory beyond the weights", pd.DataFrame(lines), note)
 
 
