@@ -96,9 +96,12 @@ def summary(rows: list[Row]) -> Table | None:
 
 
 def findings(chosen: pd.DataFrame) -> str:
-    """Who is faster and who needs less, class by class, in one form whoever wins."""
+    """Who is faster and who needs less, class by class, in one form whoever wins; a model that was also measured at
+    its best is compared as that.
+    """
     sentences = []
-    for name, part in curves.classes(chosen):
+    best = chosen.model[chosen.variant == ""]
+    for name, part in curves.classes(chosen[(chosen.variant == "") | ~chosen.model.isin(best)]):
         tokens = curves.common_tokens(part, "cumulative_s")
         at = part[(part.metric == "cumulative_s") & (part.tokens == tokens)].set_index("label")
         context = curves.common_tokens(part, "state_bytes")

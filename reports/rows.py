@@ -47,7 +47,8 @@ def _base(record: Record) -> Row:
         "status": record.status,
         "experiment": cell["experiment"],
         "model": model["name"],
-        "label": _label(record),
+        "label": model["label"] + _variant(record),
+        "variant": _variant(record),
         "family": model["family"],
         "weights": _weights(cell),
         "parameters": record.metrics.get("parameters", model["parameters"]),
@@ -64,11 +65,11 @@ def _base(record: Record) -> Row:
     }
 
 
-def _label(record: Record) -> str:
-    """The model's name, and what was chosen otherwise than by default or could not be had (the cache)."""
+def _variant(record: Record) -> str:
+    """What a label says of a model that is not at its best: by choice, or because its layers allow no better cache."""
     model = record.cell["model"]
     copied = "dynamic" in (model.get("cache"), record.provenance.get("cache"))
-    return model["label"] + (" (eager)" if model["attention"] == "eager" else "") + (" (DynamicCache)" if copied else "")
+    return (" (eager)" if model["attention"] == "eager" else "") + (" (DynamicCache)" if copied else "")
 
 
 def _weights(cell: Mapping[str, Any]) -> str:

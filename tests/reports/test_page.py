@@ -39,7 +39,7 @@ def record(name: str, protocol: str = "fair", step: float = 0.1, tokens: int = 6
     cell = {
         "id": f"{name}-{protocol}-{tokens}",
         "experiment": "inference",
-        "version": 1,
+        "version": 2,
         "model": model,
         "device": "cpu",
         "dtype": "float32",
@@ -49,7 +49,8 @@ def record(name: str, protocol: str = "fair", step: float = 0.1, tokens: int = 6
     carries = protocol == "fair" or spec.family == "rwkv4"
     memory = []
     for context in (16, 32, 64, tokens + 15):
-        state = {"state_bytes": spec.state_bytes(context)} if carries else {}
+        used = spec.state_bytes(context)
+        state = {"state_bytes": used, "state_held_bytes": 2 * used} if carries else {}
         memory.append(
             {"context_tokens": context, "peak_live_bytes": 10**6, "resident_growth_bytes": 2 * 10**6, **state}
         )
