@@ -197,9 +197,9 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
             }
         )
     note = (
-        "Beyond the weights (`all`: with them), at the end of the run. held for it: bytes allocated; here the run's length "
-        "is known, where it is not a cache doubles and up to twice the bytes are held. Resident growth is uncertain by "
-        "about 10 MiB."
+        "Beyond the weights (`all`: with them), at the end of the run. held for it: bytes allocated. The length of this "
+        "run is known beforehand; for a text of unknown length a cache doubles, and holds up to twice the bytes. "
+        "Resident growth is uncertain by about 10 MiB."
     )
     return Table(f"memory-{name}", "Memory beyond the weights", pd.DataFrame(lines), note)
 

@@ -1,4 +1,4 @@
-"""Caches that are written in place: the numbers of transformers' own, no copy while there is room, bytes to the last."""
+"""Caches that are written in place: the numbers of transformers' own, no copy while there is room, exact bytes."""
 
 import dataclasses
 from typing import Any
@@ -46,7 +46,7 @@ def places(state: CacheState) -> list[int]:
 @pytest.mark.parametrize("sizes", [[1] * 30, [7, 1, 1, 12, 1, 1, 7]], ids=["tokens", "chunks"])
 @pytest.mark.parametrize("family", ATTENTION)
 def test_every_cache_gives_the_same_logits(family: str, sizes: list[int], dtype: str) -> None:
-    """To the bit: each kernel of attention reads the same numbers in the same order, whatever lies between two heads."""
+    """To the bit: attention reads the same numbers in the same order, whatever lies between two heads in memory."""
     torch.manual_seed(0)
     model = small(family, dtype)
     copies = with_copies(model)
