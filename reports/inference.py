@@ -197,8 +197,8 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
             }
         )
     note = (
-        "Beyond the weights (`all`: with them), at the end of the run. held for it: bytes allocated. The length of this "
-        "run is known beforehand; for a text of unknown length a cache doubles, and holds up to twice the bytes. "
+        "Beyond the weights (`all`: with them), at the end of the run. held for it: bytes allocated. The length of "
+        "this run is known beforehand; for a text of unknown length a cache doubles, and holds up to twice the bytes. "
         "Resident growth is uncertain by about 10 MiB."
     )
     return Table(f"memory-{name}", "Memory beyond the weights", pd.DataFrame(lines), note)
