@@ -72,6 +72,7 @@ def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[]
 def _facts(model: LanguageModel) -> dict[str, Any]:
     return {
         "attention": model.attention,
+        "cache": model.cache,
         "weights_fingerprint": weights.fingerprint(model),
         "weights_revision": model.revision,
     }

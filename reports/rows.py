@@ -15,7 +15,7 @@ from rwkv_core.spec import ModelSpec
 Row = dict[str, Any]
 
 # versions of experiments that are read
-OLDEST = {"pretrain": 2, "context": 2, "extend": 2, "prompts": 2, "lra": 2, "encoders": 2}
+OLDEST = {"inference": 2, "pretrain": 2, "context": 2, "extend": 2, "prompts": 2, "lra": 2, "encoders": 2}
 OUTDATED = "measured by an older version of this experiment, which kept less; `rwkv-bench run` measures it again"
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
 LRA_TASK = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "every")  # the same for all mixers
@@ -47,7 +47,8 @@ def _base(record: Record) -> Row:
         "status": record.status,
         "experiment": cell["experiment"],
         "model": model["name"],
-        "label": model["label"] + (" (eager)" if model["attention"] == "eager" else ""),
+        "label": model["label"] + _variant(record),
+        "variant": _variant(record),
         "family": model["family"],
         "weights": _weights(cell),
         "parameters": record.metrics.get("parameters", model["parameters"]),
@@ -62,6 +63,13 @@ def _base(record: Record) -> Row:
             for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens", "schedule", "mixer", "direction")
         },
     }
+
+
+def _variant(record: Record) -> str:
+    """What a label says of a model that is not at its best: by choice, or because its layers allow no better cache."""
+    model = record.cell["model"]
+    copied = "dynamic" in (model.get("cache"), record.provenance.get("cache"))
+    return (" (eager)" if model["attention"] == "eager" else "") + (" (DynamicCache)" if copied else "")
 
 
 def _weights(cell: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ def catalogue() -> dict[str, ModelSpec]:
 
 
 def find(name: str, **changes: Any) -> ModelSpec:
-    """The spec of a name, with other weights or attention where given. Raises BadInput for an unknown one."""
+    """The spec of a name, with other weights, attention or cache where given. Raises BadInput for an unknown one."""
     specs = catalogue()
     if name not in specs:
         raise BadInput(f"unknown model {name!r}{near(name, specs)}")
