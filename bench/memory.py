@@ -88,7 +88,7 @@ class Peak:
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         try:
-            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+            Path("/proc/self/clear_refs").write_bytes(b"5")  # the high-water mark starts anew
         except OSError:
             self._resident_known = False
         yield
@@ -119,7 +119,7 @@ def _return_freed_memory() -> None:
 
 
 def _status_bytes(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"/proc/self/status has no {key}")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from evals.pocket import text as pocket
 from rwkv_core import tokenizer as tokenizers
+from rwkv_core import utf8
 from rwkv_core.spec import BadInput, LanguageModel
 
 POCKET = "pocket"
@@ -133,7 +134,7 @@ def _documents(text: str, held_out: bool, long: int) -> Iterator[str]:
         if long:
             return map(pocket.joined, _chronicles(held_out, long))
         return pocket.pieces(HELD_OUT_SEED if held_out else TRAINING_SEED)
-    return (path.read_text(errors="replace") for path in _chosen(text, held_out))
+    return (utf8.read(path) for path in _chosen(text, held_out))
 
 
 def _chronicles(held_out: bool, long: int) -> Iterator[list[pocket.Told]]:

@@ -119,7 +119,7 @@ def held_out_loss(objective: nn.Module, batches: Callable[[int], Sequence[Tensor
         batch = [t.to(device) for t in batches(step)]
         losses.append(float(objective(*batch)))
         if not math.isfinite(losses[-1]):
-            raise finite.fault("the trained model", objective, functools.partial(objective, *batch))
+            raise finite.fault("the trained model", objective, functools.partial(objective, *batch), finite.TRAINED)
     return statistics.fmean(losses)
 
 

@@ -105,7 +105,7 @@ def train(
     ranks, rank = accelerator.num_processes, accelerator.process_index
     saved = time.monotonic()
     with (
-        (work / "log.jsonl").open("a") as lines,
+        (work / "log.jsonl").open("a", encoding="utf-8") as lines,
         tqdm(total=recipe.steps, initial=done, desc=label, unit="step", dynamic_ncols=True, disable=not shown) as bar,
     ):
         for step in range(done, recipe.steps):
@@ -206,11 +206,11 @@ def _resume(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, reci
 
 def _kept(path: Path, done: int) -> list[dict[str, float]]:
     """The log of the steps that are done."""
-    return [json.loads(line) for line in path.read_text().splitlines()[:done]] if path.is_file() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:done]] if path.is_file() else []
 
 
 def _rewrite(path: Path, log: list[dict[str, float]]) -> None:
     """The file without what was logged after the last save."""
     unfinished = path.with_suffix(".part")
-    unfinished.write_text("".join(f"{json.dumps(entry)}\n" for entry in log))
+    unfinished.write_text("".join(f"{json.dumps(entry)}\n" for entry in log), encoding="utf-8")
     unfinished.replace(path)

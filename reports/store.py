@@ -66,7 +66,7 @@ class Store:
         records, damaged = {}, {}
         for path in sorted(self.folder.glob("*.json")):
             try:
-                record = Record.from_json(path.read_text())
+                record = Record.from_json(path.read_text(encoding="utf-8"))
                 if items and "items" in record.samples:
                     record.samples["items"] = _unpack(self._items_path(record).read_bytes())
             except SchemaTooNew as error:
@@ -98,7 +98,7 @@ class Store:
         """One run at a time in this folder; the system lets go of the lock when the process ends."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / ".lock").open("a")
+            handle = (self.folder / ".lock").open("ab")
         except OSError as error:
             raise BadInput(f"{self.folder}: cannot be written ({error.strerror}); choose another --store") from error
         with handle:

@@ -17,6 +17,7 @@ MEND = {
     torch.bfloat16: "see whether `dtype: float32` is finite; if not, copy or download the weights again",
     torch.float32: "the weights are damaged or of another model: copy or download them again",
 }
+TRAINED = "training has gone astray; try a smaller learning rate"  # of weights that came from no checkpoint
 
 
 def rows(logits: Tensor) -> Tensor:
@@ -38,17 +39,18 @@ def refuse(model: LanguageModel, tokens: Any) -> NoReturn:
     assert isinstance(model, nn.Module)
     like = next(model.parameters())
     fed = torch.as_tensor(tokens, dtype=torch.long, device=like.device)
-    raise fault(model.spec.name, model, lambda: _read(model, fed.view(-1, fed.shape[-1])))
+    mend = TRAINED if model.spec.fresh else ""
+    raise fault(model.spec.name, model, lambda: _read(model, fed.view(-1, fed.shape[-1])), mend)
 
 
-def fault(name: str, module: nn.Module, again: Callable[[], object]) -> BadInput:
+def fault(name: str, module: nn.Module, again: Callable[[], object], mend: str = "") -> BadInput:
     """The error that says which layer of `module` is the first to give a value that is not finite when `again` is
-    called.
+    called. mend: what to do about it, unless the type is to blame or the checkpoint.
     """
     dtype = next(module.parameters()).dtype
     layer = first_layer(module, again)
     where = f"{layer} is the first layer with values" if layer else "its logits have values"
-    return BadInput(f"{name}: {where} that are not finite in {_named(dtype)}; {MEND.get(dtype, MEND[torch.float32])}")
+    return BadInput(f"{name}: {where} that are not finite in {_named(dtype)}; {mend or MEND[dtype]}")
 
 
 def first_layer(module: nn.Module, again: Callable[[], object]) -> str:
@@ -78,7 +80,7 @@ def check_weights(model: LanguageModel) -> None:
     if wrong:
         name, p = wrong[0]
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        mend = MEND[torch.float32] if bool(p.isnan().any()) else MEND.get(p.dtype, MEND[torch.float32])
+        mend = MEND[torch.float32 if bool(p.isnan().any()) else p.dtype]
         raise BadInput(
             f"{model.spec.name}: of its weights, {name.removeprefix('causal.')}{more} hold values that are not finite "
             f"in {_named(p.dtype)}; {mend}"

@@ -22,7 +22,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 @functools.cache
 def catalogue() -> dict[str, ModelSpec]:
     """Every model of configs/models.yaml by name."""
-    entries = yaml.safe_load(MODELS_FILE.read_text())
+    entries = yaml.safe_load(MODELS_FILE.read_text(encoding="utf-8"))
     return {name: ModelSpec(name=name, **entry) for name, entry in entries.items()}
 
 
@@ -130,7 +130,7 @@ def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:
             raise Unsupported("no CUDA device on this machine")
         free: Any = torch.cuda.mem_get_info()[0]
     elif device == "cpu":
-        meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
         free = int(meminfo["MemAvailable"].split()[0]) * 1024
     else:
         raise BadInput(f"unknown device {device!r}: cpu or cuda")

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rwkv_core import utf8
 from rwkv_core.spec import BadInput, LanguageModel, ModelSpec
 
 Tensors = dict[str, Tensor]
@@ -90,7 +91,7 @@ def save(tensors: Tensors, spec: ModelSpec, folder: Path) -> None:
         named = {re.sub("^unembed", "head", name): tensor.contiguous() for name, tensor in cast_down.items()}
         save_file(named, part / "model.safetensors")
         config = {**spec.architecture, "context_length": spec.context_length}
-        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -157,7 +158,7 @@ def _read_file(path: Path) -> Tensors:
 
 def _read_json(path: Path) -> dict[str, object]:
     try:
-        loaded = json.loads(path.read_text())
+        loaded = json.loads(utf8.read(path))
     except ValueError as error:
         raise BadInput(f"{path}: not valid JSON ({error}); download it again") from error
     if not isinstance(loaded, dict):

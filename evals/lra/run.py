@@ -185,7 +185,7 @@ def _right(encoder: Encoder, split: Split, device: str) -> np.ndarray:
         inputs = [tensor.to(device) for tensor in _inputs(split, rows)]
         logits = encoder(*inputs)
         if not bool(finite.rows(logits).all()):
-            raise finite.fault("the encoder", encoder, functools.partial(encoder, *inputs))
+            raise finite.fault("the encoder", encoder, functools.partial(encoder, *inputs), finite.TRAINED)
         found.append(logits.argmax(-1).cpu().numpy() == split.labels[rows])
     return np.concatenate(found)
 
