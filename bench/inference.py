@@ -109,7 +109,7 @@ def _untimed(
                 curve[-1]["state_bytes"] = model.state_bytes(state)
             finite.check(model, hidden, tokens[:, :context])
             del after, hidden
-    metrics: dict[str, Any] = {k: v for k, v in curve[-1].items() if k != "context_tokens"}
+    metrics: dict[str, Any] = {k: v for k, v in curve[-1].items() if k != "context_tokens"} | peak.missing()
     if carry:
         metrics["disagreement"] = _disagreement(model, tokens, logits)
     return metrics, curve

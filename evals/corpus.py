@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
 from evals.pocket import text as pocket
 from rwkv_core import tokenizer as tokenizers
 from rwkv_core import utf8
+from rwkv_core.load import free_memory
 from rwkv_core.spec import BadInput, LanguageModel
 
 POCKET = "pocket"
@@ -53,7 +53,8 @@ def stream(text: str, encode: Encode, end: int, tokens: int, *, held_out: bool, 
     """The first `tokens` tokens of a text's documents, `end` after each (of files that are held out, as many of each);
     long: of the pocket world documents of at least so many tokens, 0 for its short ones.
     """
-    if BYTES * tokens > psutil.virtual_memory().available:
+    free = free_memory()
+    if free is not None and BYTES * tokens > free:
         raise BadInput(f"text {text!r}: {tokens:,} tokens are asked for, more than fit into memory; ask for fewer")
     share = -(-tokens // len(_chosen(text, held_out=True))) if held_out and text != POCKET else tokens
     found, count = [], 0

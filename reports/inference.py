@@ -144,7 +144,7 @@ class _Values:
 
     def mebibytes(self, metric: str, tokens: float | None = None) -> str:
         row = self.row(metric, tokens)
-        return "-" if row is None else mebibytes(row.value)
+        return "-" if row is None or pd.isna(row.value) else mebibytes(row.value)
 
 
 def _speed(chosen: pd.DataFrame, name: str) -> Table:
@@ -193,6 +193,8 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
             }
         )
     note = "Beyond the weights (`all`: with them), at the end of the run. Resident growth is uncertain by about 10 MiB."
+    if "why" in chosen and (reasons := chosen.why.dropna().unique()).size:
+        note += f" A dash: the system does not tell ({'; '.join(reasons)})."
     return Table(f"memory-{name}", "Memory beyond the weights", pd.DataFrame(lines), note)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -16,6 +17,7 @@ from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported, near
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS_FILE = ROOT / "configs" / "models.yaml"
+MEMINFO = Path("/proc/meminfo")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -124,16 +126,23 @@ def check_size(spec: ModelSpec, source: str | Path, counted: int) -> None:
         raise BadInput(f"{source}: {counted:,} parameters, {spec.name} has {spec.parameters:,}; is it that model?")
 
 
+def free_memory() -> int | None:
+    """Bytes of memory that may still be taken; None where the system does not tell."""
+    with contextlib.suppress(OSError):
+        if found := re.search(rb"^MemAvailable:\s+(\d+) kB", MEMINFO.read_bytes(), re.MULTILINE):
+            return int(found[1]) * 1024
+    return None
+
+
 def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:
     if device == "cuda":
         if not torch.cuda.is_available():
             raise Unsupported("no CUDA device on this machine")
         free: Any = torch.cuda.mem_get_info()[0]
     elif device == "cpu":
-        meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-        free = int(meminfo["MemAvailable"].split()[0]) * 1024
+        free = free_memory()
     else:
         raise BadInput(f"unknown device {device!r}: cpu or cuda")
     needed = spec.parameters * dtype.itemsize
-    if needed > free:
+    if free is not None and needed > free:
         raise MemoryError(f"{spec.name}: {needed / 1e9:.1f} GB of weights, {free / 1e9:.1f} GB free on {device}")

@@ -119,3 +119,18 @@ def test_local_weights(tmp_path: Path) -> None:
     parity.save_transformers(parity.make("tiny"), tmp_path / "rwkv")
     with pytest.raises(BadInput, match="is it that model"):
         load.load(find("rwkv4-169m", weights=str(tmp_path / "rwkv")))
+
+
+@pytest.mark.parametrize("meminfo", [None, "MemTotal: 100 kB\nMemFree: 10 kB\n", "nothing\n"])
+def test_a_system_that_does_not_tell_its_free_memory(
+    meminfo: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "MEMINFO", tmp_path / "meminfo")
+    if meminfo is not None:
+        (tmp_path / "meminfo").write_text(meminfo)
+    assert load.free_memory() is None
+    assert load.load(find("pythia-14m", weights="random:0")).spec.parameters
+    (tmp_path / "meminfo").write_text("MemTotal:  100 kB\nMemAvailable:   3 kB\n")
+    assert load.free_memory() == 3072
+    with pytest.raises(MemoryError, match="GB of weights"):
+        load.load(find("pythia-14m", weights="random:0"))
