@@ -86,6 +86,7 @@ def _facts(model: LanguageModel) -> dict[str, Any]:
         "attention": model.attention,
         "weights_fingerprint": weights.fingerprint(model),
         "weights_revision": model.revision,
+        **({"weights_layout": model.layout} if model.layout else {}),
     }
 
 
