@@ -116,11 +116,16 @@ def _keep(parts: Sequence[Split], path: Path) -> None:
 
 def _kept(path: Path) -> list[Split]:
     found: list[dict[str, np.ndarray]] = [{}, {}, {}]
-    with np.load(path, allow_pickle=False) as arrays:
-        for name in arrays:
-            part, key = name.split(" ")
-            found[int(part)][key] = arrays[name]
-    return [Split(**part) for part in found]
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays:
+                part, key = name.split(" ")
+                found[int(part)][key] = arrays[name]
+        return [Split(**part) for part in found]
+    except Exception as error:  # a damaged archive can raise anything
+        raise BadInput(
+            f"{path}: damaged ({error or type(error).__name__}); remove it, and it is drawn again"
+        ) from error
 
 
 def packed(samples: Sequence[Sample], length: int) -> Split:

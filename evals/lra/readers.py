@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from evals import labels
 from evals.lra import listops
@@ -74,8 +74,8 @@ def cifar_batches(paths: list[Path]) -> Iterator[Sample]:
     for path in paths:
         try:
             batch = _Arrays(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-            images, classes = np.asarray(batch[b"data"]), batch[b"labels"]
-        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, OSError) as error:
+            images, classes = np.asarray(batch[b"data"]), list(batch[b"labels"])
+        except Exception as error:  # a damaged pickle can raise anything
             raise BadInput(f"{path}: no batch of CIFAR-10 ({error or type(error).__name__})") from error
         if images.dtype != np.uint8 or images.shape != (len(classes), 3 * 32 * 32):
             raise BadInput(f"{path}: images are {images.dtype} {images.shape}, not uint8 ({len(classes)}, 3072)")
@@ -159,15 +159,18 @@ def _image(path: Path, mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert(mode))
-    except (OSError, UnidentifiedImageError) as error:
+    except Exception as error:  # a damaged image, or one that claims to be huge
         raise BadInput(f"{path}: no image that can be read ({error})") from error
 
 
 def _metadata(path: Path) -> list[list[str]]:
     content = path.read_bytes()
-    if content.startswith(NUMPY_FILE):
+    if not content.startswith(NUMPY_FILE):
+        return [line.split() for line in content.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
+    try:
         return [[str(one) for one in row] for row in np.load(io.BytesIO(content), allow_pickle=False)]
-    return [line.split() for line in content.decode(errors="replace").splitlines() if line.strip()]
+    except Exception as error:  # a damaged header can claim any size and type
+        raise BadInput(f"{path}: no array that can be read ({error or type(error).__name__})") from error
 
 
 class _Arrays(pickle.Unpickler):
