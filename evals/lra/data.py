@@ -123,9 +123,7 @@ def _kept(path: Path) -> list[Split]:
                 found[int(part)][key] = arrays[name]
         return [Split(**part) for part in found]
     except Exception as error:  # a damaged archive can raise anything
-        raise BadInput(
-            f"{path}: damaged ({error or type(error).__name__}); remove it, and it is drawn again"
-        ) from error
+        raise BadInput(f"{path}: damaged ({error or type(error).__name__}); remove it to have it anew") from error
 
 
 def packed(samples: Sequence[Sample], length: int) -> Split:

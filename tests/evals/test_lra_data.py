@@ -312,9 +312,8 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
         whole, refused = path.read_bytes(), 0
         for _ in range(60):
             content = bytearray(whole)
-            content[rng.integers(len(content) if rng.random() < 0.3 else min(200, len(content)))] ^= 1 << rng.integers(
-                8
-            )
+            reach = len(content) if rng.random() < 0.3 else min(200, len(content))
+            content[rng.integers(reach)] ^= 1 << rng.integers(8)
             path.write_bytes(content[: len(content) - (3 if rng.random() < 0.2 else 0)])
             try:
                 read(path)

@@ -127,6 +127,20 @@ def test_inference_without_a_cache_looks_at_every_position() -> None:
         inference.run(model, device="cpu", protocol="paper", prompt_tokens=3, new_tokens=9)
 
 
+@pytest.mark.parametrize("family", ["rwkv4", "pythia"])
+def test_inference_with_a_state_looks_at_every_position_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[tuple[int, int]] = []
+
+    def spy(_: LanguageModel, hidden: torch.Tensor, tokens: torch.Tensor) -> None:
+        looked.append((tokens.shape[1] - hidden.shape[1], tokens.shape[1]))
+
+    monkeypatch.setattr(finite, "check", spy)
+    model = load.load(ModelSpec(family, family, SHAPES[family], weights="random:1"))
+    inference.run(model, device="cpu", prompt_tokens=3, new_tokens=18)
+    ends = [0, *(end for _, end in looked)]
+    assert [first for first, _ in looked] == ends[:-1] and ends[-1] == 20  # the last new token is not fed
+
+
 def test_what_nobody_reads_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load.load(ModelSpec("bloom", "bloom", SMALL["bloom"], weights="random:1"))
     requests = some_requests()
