@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,10 +19,15 @@ from rwkv_core.load import load, out_of_memory
 from rwkv_core.spec import BadInput, LanguageModel, Unsupported
 
 
-def measure(cells: Sequence[Cell]) -> Iterator[Record]:
-    """One record a cell, in order; the cells share a model, which is loaded once."""
-    spec, device, dtype = cells[0].group
-    if EXPERIMENTS[cells[0].experiment].SHAPE_ONLY:
+def measure(cells: Iterable[Cell]) -> Iterator[Record]:
+    """One record a cell, in order, each cell taken when the one before is done; the cells share an experiment and a
+    model, which is loaded once.
+    """
+    cells = iter(cells)
+    first = next(cells)
+    cells = itertools.chain([first], cells)
+    spec, device, dtype = first.group
+    if EXPERIMENTS[first.experiment].SHAPE_ONLY:
         for cell in cells:
             yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, spec, dtype=dtype), dict)
         return
