@@ -156,7 +156,9 @@ def beside(cells: Sequence[Cell], jobs: int) -> Iterator[Record]:
     threads = max(1, torch.get_num_threads() // jobs)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _enter_pool, (threads,)) as pool:
         try:
-            for answered in as_completed([pool.submit(_measure, cell) for cell in cells]):
+            submitted = [pool.submit(_measure, cell) for cell in cells]
+            pool.submit(int)  # wakes the pool's watcher: it was last told before the last process was there
+            for answered in as_completed(submitted):
                 yield answered.result()
         except BaseException as error:
             for child in multiprocessing.active_children():  # or they would end what they have begun
@@ -208,7 +210,9 @@ def _child(lines: Iterable[str]) -> None:
         os.dup2(2, 1)
         for record in _one_by_one(Cell.from_dict(json.loads(line)) for line in lines):
             if rank in (None, "0"):
-                answers.write(record.to_json().replace("\n", "") + "\n")  # in JSON every line break is one between fields
+                answers.write(
+                    record.to_json().replace("\n", "") + "\n"
+                )  # in JSON every line break is one between fields
                 answers.flush()
             if rank is not None and record.status != "ok":  # so that torchrun stops the others
                 sys.exit(record.traceback or record.error)

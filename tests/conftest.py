@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
@@ -11,3 +12,7 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # of pytest-xdist; w
     threads = max(1, (os.cpu_count() or 1) // int(workers))
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: says something on a CUDA device that it cannot say without one")

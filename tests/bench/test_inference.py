@@ -76,6 +76,7 @@ def test_a_wrong_state_is_not_timed(dtype: str) -> None:
         inference.run(model, device="cpu", prompt_tokens=3, new_tokens=8)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu() -> None:
     metrics, samples = inference.run(parity.make("small").to("cuda"), device="cuda", prompt_tokens=5, new_tokens=30)
