@@ -69,7 +69,7 @@ class Process:
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Process:
-        self._log = tempfile.TemporaryFile(prefix="rwkv-bench-")  # noqa: SIM115
+        self._log = tempfile.TemporaryFile(prefix="rwkv-bench-")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,7 +101,7 @@ class Process:
         return run.without_result(cell, "failed", f"the measuring process {how}", tail)
 
     def end(self) -> int:
-        """End the process, if there is one, and all that it has started; its exit code, that of the signal if it lived."""
+        """End the process, if there is one, and all that it has started; its exit code, SIGKILL's if it was alive."""
         child, self._child = self._child, None
         if child is None:
             return 0
@@ -229,8 +229,8 @@ def _one_by_one(cells: Iterable[Cell]) -> Iterator[Record]:
 
 def _free() -> None:
     """Give back what a GPU holds of earlier cells, so that the next one's memory is its own."""
-    gc.collect()
     if torch.cuda.is_initialized():
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from bench import matrix, plan
 from bench.launch import Process
 from bench.plan import EXPERIMENTS, Cell
 from reports import races, rows
-from reports.record import Record
 from reports.store import Store, write_atomically
 from tests.gpu.rehearsal import tiny
 from tests.gpu.steps import Step
@@ -47,18 +47,34 @@ class Queue:
             print(warning)
         self.journal = self.folder / "journal.jsonl"  # what was begun and how it ended
         self.began = time.monotonic()
+        self.children: dict[Step, subprocess.Popen[bytes]] = {}  # commands that have been started
 
     def run(self) -> int:
         """Each step up to its bound, and then what is left, until the time is over; the exit code."""
-        with self.store.locked(), Process() as process:
+        with self.store.locked(), Process() as process, self._ended():
+            if self.rehearse:  # nothing is timed, so that they may run beside the cells
+                for step in self.steps:
+                    if step.command and self.left(step) and not self.lacks(step):
+                        self.children[step] = self._start(step)
             for tries, bounded in ((1, True), (TRIES, False)):
                 for step in self.steps:
                     ends = min(self.ends, time.monotonic() + step.bound_s) if bounded else self.ends
                     if self.lacks(step):
                         self._say(step, f"not here: {self.lacks(step)}") if bounded else None
-                    elif self._command(step, tries, process) if step.command else self._cells(step, ends, tries, process):
+                    elif (
+                        self._command(step, tries, process) if step.command else self._cells(step, ends, tries, process)
+                    ):
                         self.pack()
         return self._summary()
+
+    @contextlib.contextmanager
+    def _ended(self) -> Iterator[None]:
+        """After whatever happens, no command goes on."""
+        try:
+            yield
+        finally:
+            for child in self.children.values():
+                _kill_group(child)
 
     def show(self) -> int:
         """Print the queue; run nothing."""
@@ -99,8 +115,8 @@ class Queue:
 
     def lacks(self, step: Step) -> str:
         """The module or program that a step needs and that is not here; empty where nothing is missing."""
-        needs = () if self.rehearse and step.prefix else step.needs
-        return next((need for need in needs if not (importlib.util.find_spec(need) or shutil.which(need))), "")
+        missing = [n for n in step.needs if not (shutil.which if n in step.prefix else importlib.util.find_spec)(n)]
+        return missing[0] if missing else ""
 
     def _cells(self, step: Step, ends: float, tries: int, process: Process) -> bool:
         """Measure what is pending of a matrix while there is time; whether anything was measured."""
@@ -126,7 +142,7 @@ class Queue:
             self.store.write(record)
             self.records[record.id] = record
             self._note(cell.id, record.status, took)
-            unfit += [record] if record.status in ("oom", "failed") else []
+            unfit += [record] if record.status == "oom" else []
             self._say(step, f"{record.status:4} {took:5.1f} s {cell.id} {record.error}")
         return measured
 
@@ -137,34 +153,39 @@ class Queue:
         if self.ends - time.monotonic() < step.bound_s:
             self._say(step, "it would not fit")
             return False
-        prefix, more = ((), step.rehearsal) if self.rehearse else (step.prefix, ())
         if not self.rehearse:
             process.end()  # it may hold most of the GPU's memory
         self._note(names[0], "begun")
-        begun, log = time.monotonic(), self.folder / f"{step.name}.txt"
-        with log.open("wb") as output:
-            child = subprocess.Popen(
+        begun = time.monotonic()
+        child = self.children.pop(step, None) or self._start(step)
+        try:
+            code = child.wait(timeout=step.bound_s)
+            status = "ok" if code == 0 else f"ended with exit code {code}"
+        except subprocess.TimeoutExpired:
+            status = f"not done after {step.bound_s} s"
+        finally:  # nothing to do after an ordinary end
+            _kill_group(child)
+        took = time.monotonic() - begun
+        self._note(names[0], status, took)
+        lines = self._log(step).read_text(errors="replace").strip().splitlines() or [""]
+        for line in [line for line in lines if line.startswith(("FAIL", "E "))][:20]:
+            self._say(step, line)
+        self._say(step, f"{status} {took:5.1f} s {lines[-1]}")
+        return True
+
+    def _start(self, step: Step) -> subprocess.Popen[bytes]:
+        prefix, more = ((), step.rehearsal) if self.rehearse else (step.prefix, ())
+        with self._log(step).open("wb") as output:
+            return subprocess.Popen(
                 [*prefix, sys.executable, "-u", "-m", *step.command, *more],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            try:
-                code = child.wait(timeout=step.bound_s)
-                status = "ok" if code == 0 else f"ended with exit code {code}"
-            except subprocess.TimeoutExpired:
-                status = f"not done after {step.bound_s} s"
-            finally:  # nothing to do after an ordinary end
-                _kill_group(child)
-        took = time.monotonic() - begun
-        self._note(names[0], status, took)
-        text = log.read_text(errors="replace")
-        for line in [line for line in text.splitlines() if line.startswith(("FAIL", "E "))][:20]:
-            self._say(step, line)
-        last = text.strip().splitlines() or [""]
-        self._say(step, f"{status} {took:5.1f} s {last[-1]}")
-        return True
+
+    def _log(self, step: Step) -> Path:
+        return self.folder / f"{step.name}.txt"
 
     def _command_name(self, step: Step) -> str:
         """A name that changes with the device, the software and the step's sources."""
@@ -223,10 +244,8 @@ class Queue:
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
     """End a child and all that it has started in its session."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 
