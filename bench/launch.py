@@ -117,7 +117,8 @@ class Process:
         return code
 
     def _start(self) -> None:
-        self._log.truncate(0)
+        self._log.seek(0)
+        self._log.truncate()
         self._child = subprocess.Popen(
             self._command,
             cwd=ROOT,

@@ -50,13 +50,13 @@ class Queue:
         self.children: dict[Step, subprocess.Popen[bytes]] = {}  # commands that have been started
 
     def run(self) -> int:
-        """Each step up to its bound, and then what is left, until the time is over; the exit code."""
+        """Each step up to its bound, then what is left, last what has failed; until the time is over. The exit code."""
         with self.store.locked(), Process() as process, self._ended():
             if self.rehearse:  # nothing is timed, so that they may run beside the cells
                 for step in self.steps:
                     if step.command and self.left(step) and not self.lacks(step):
                         self.children[step] = self._start(step)
-            for tries, bounded in ((1, True), (TRIES, False)):
+            for tries, bounded in ((1, True), (1, False), (TRIES, False)):
                 for step in self.steps:
                     ends = min(self.ends, time.monotonic() + step.bound_s) if bounded else self.ends
                     if self.lacks(step):
