@@ -18,7 +18,7 @@ from evals import files
 from evals.zeroshot import tasks
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf
 
-VERSION = 2
+VERSION = 3  # of 3 on: special tokens as lm-eval has them
 ALONE = False  # scores are not times: the tasks of a model share one process and one loaded model
 SHAPE_ONLY = False  # it needs the weights
 GROWS = ()
@@ -59,6 +59,7 @@ def run(
         "data_fingerprint": tasks.fingerprint(loaded, docs),
         "window": adapter.max_length,
         "prompt_prefix": adapter.prefix,
+        "special_tokens": adapter.special_tokens,
         "parameters": sum(p.numel() for _, p in model.named_parameters()),
     }
     return metrics, {"items": items}
