@@ -20,7 +20,7 @@ from rwkv_core.spec import BadInput, LanguageModel, Unsupported
 
 def measure(cells: Sequence[Cell]) -> Iterator[Record]:
     """One record a cell, in order; the cells share a model, which is loaded once."""
-    spec, device, dtype = cells[0].group
+    spec, (_, device, dtype) = cells[0].spec, cells[0].group
     if EXPERIMENTS[cells[0].experiment].SHAPE_ONLY:
         for cell in cells:
             yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, spec, dtype=dtype), dict)
@@ -55,7 +55,11 @@ def without_result(cell: Cell, status: Status, why: object, trace: str = "") -> 
 def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[], dict[str, Any]]) -> Record:
     started = time.perf_counter()
     try:
-        metrics, samples = run(device=cell.device, **cell.arguments)
+        cell.check_files()
+        try:
+            metrics, samples = run(device=cell.device, **cell.arguments)
+        finally:  # whatever came of it was not of what the cell is named by
+            cell.check_files()
     except Exception as error:
         return failed(cell, error)
     wall = round(time.perf_counter() - started, 2)

@@ -12,6 +12,7 @@ import numpy as np
 from evals import files
 from evals.prompts import answers, readers, tasks
 from evals.zeroshot import tasks as zeroshot
+from rwkv_core.files import fingerprint
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf, Unsupported
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ def identify_data(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     if not folder.is_dir():
         raise BadInput(f"data {given!r}: no such folder; give one with the files of configs/prompts, pocket, or hub")
     path, *beside = readers.paths(tasks.catalogue()[params["task"]], folder)
-    return f"{kind}:{files.fingerprint(path, *beside) if path.is_file() else 'nothing'}", str(folder.resolve())
+    beside.append(path.with_name(zeroshot.QUESTIONS))
+    return f"{kind}:{fingerprint(path, *beside) if path.is_file() else 'nothing'}", str(folder.resolve())
 
 
 FILES = {"data": identify_data, "tokenizer": files.tokenizer}
