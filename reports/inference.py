@@ -107,14 +107,14 @@ def findings(chosen: pd.DataFrame) -> str:
         ours = at[at.family == "rwkv4"]
         if ours.empty or len(at) == len(ours):
             continue
-        label, seconds = ours.index[0], ours.value.iloc[0]
-        compared = []
-        for other, value in at[at.family != "rwkv4"].value.sort_values().to_dict().items():
-            ratio, kept = seconds / value, state[label] / state[other]
-            compared.append(f"{ratio:.2f} x the time of {other} and {kept:.3f} x its cache at {context}")
-        sentences.append(
-            f"Models {name}, {tokens} tokens: {label} took {seconds:.2f} s; that is {'; '.join(compared)}."
-        )
+        for label, seconds in ours.value.items():
+            compared = []
+            for other, value in at[at.family != "rwkv4"].value.sort_values().to_dict().items():
+                ratio, kept = seconds / value, state[label] / state[other]
+                compared.append(f"{ratio:.2f} x the time of {other} and {kept:.3f} x its cache at {context}")
+            sentences.append(
+                f"Models {name}, {tokens} tokens: {label} took {seconds:.2f} s; that is {'; '.join(compared)}."
+            )
     return " ".join(sentences) or "There is no size class with both RWKV and a Transformer."
 
 

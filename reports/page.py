@@ -13,7 +13,21 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from reports import encoders, inference, learning, lra, needles, paper, prompts, races, recall, rows, views, zeroshot
+from reports import (
+    encoders,
+    inference,
+    labels,
+    learning,
+    lra,
+    needles,
+    paper,
+    prompts,
+    races,
+    recall,
+    rows,
+    views,
+    zeroshot,
+)
 from reports.figures import Picture
 from reports.record import Record
 from reports.store import Store, write_atomically
@@ -78,7 +92,7 @@ def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
         raise BadInput(
             f"{', '.join(map(str, stores))}: no records in there; `rwkv-bench run configs/pocket.yaml` makes some"
         )
-    return list(records.values()), warnings
+    return labels.current(records.values()), warnings
 
 
 def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table | None) -> Iterator[View | None]:

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from reports import orders
+from reports import labels, orders
 from reports.record import Record
 from rwkv_core.spec import ModelSpec
 
@@ -26,16 +26,22 @@ MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its 
 def from_records(records: Iterable[Record]) -> list[Row]:
     """Rows of every record: what was run, and one row for each value; a record without one has its status."""
     rows: list[Row] = []
-    for record in records:
-        base = _base(record)
+    records = list(records)
+    bases = [_base(record) for record in records]
+    labels.tell_apart([(r, b) for r, b in zip(records, bases, strict=True) if r.status == "ok" and not _outdated(r)])
+    for record, base in zip(records, bases, strict=True):
         if record.status != "ok":
             rows.append({**base, "metric": "status", "error": record.error})
             continue
-        if record.cell["version"] < OLDEST.get(record.cell["experiment"], 1):
+        if _outdated(record):
             rows.append({**base, "metric": "status", "status": "outdated", "error": OUTDATED})
             continue
         rows += [{**base, **value} for value in _VALUES[record.cell["experiment"]](record)]
     return rows
+
+
+def _outdated(record: Record) -> bool:
+    return bool(record.cell["version"] < OLDEST.get(record.cell["experiment"], 1))
 
 
 def _base(record: Record) -> Row:
@@ -159,7 +165,6 @@ def _prompts(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {"order": params["order"], "way": params["way"], "docs": metrics["docs"]}
     shared["data"] = metrics["data_fingerprint"]
-    shared["given"] = f"{record.cell['model']['weights']}, tokenizer {params['tokenizer']}"
     yield {"metric": "unparsed", "value": metrics["unparsed"], **shared}
     yield {"metric": "cut", "value": metrics["cut"], **shared}
     if isinstance(items := record.samples["items"], list):

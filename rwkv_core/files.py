@@ -19,25 +19,33 @@ from rwkv_core.weights import FOLDER_FILES
 SHORT = 12  # hexadecimal digits
 CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+BLOCK = 1 << 22  # bytes that are read at a time
 HUB_SECONDS = 5.0  # for an answer
 
-_digests: dict[tuple[str | int, ...], str] = {}
+_digests: dict[tuple[tuple[str | int, ...], ...], str] = {}
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, read once a process for as long as it stays as it is. Raises OSError."""
-    found = path.stat()
-    state = (str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+def digest(*paths: Path) -> str:
+    """SHA-256 of the bytes of files, one after the other, read once a process for as long as they stay as they are.
+    Raises OSError.
+    """
+    stats = [path.stat() for path in paths]
+    state = tuple(
+        (str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for path, s in zip(paths, stats, strict=True)
+    )
     if state not in _digests:
-        with path.open("rb") as file:
-            _digests[state] = hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.sha256()
+        for path in paths:
+            with path.open("rb") as file:
+                while block := file.read(BLOCK):
+                    found.update(block)
+        _digests[state] = found.hexdigest()
     return _digests[state]
 
 
 def fingerprint(path: Path, *beside: Path) -> str:
-    """Of a file, and of those beside it that are there. Raises OSError where the file is not."""
-    several = [digest(p) for p in (path, *beside) if p is path or p.is_file()]
-    return several[0][:SHORT] if len(several) == 1 else together(several)
+    """Of a file's bytes, and of those beside it that are there. Raises OSError where the file is not."""
+    return digest(path, *(p for p in beside if p.is_file()))[:SHORT]
 
 
 def together(parts: Iterable[str]) -> str:
