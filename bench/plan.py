@@ -24,7 +24,7 @@ from evals.prompts import run as prompts
 from evals.recall import needles
 from evals.recall import run as recall
 from evals.zeroshot import run as zeroshot
-from rwkv_core import load
+from rwkv_core import load, utf8
 from rwkv_core.files import identified
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf, near
 
@@ -45,7 +45,14 @@ EXPERIMENTS: dict[str, ModuleType] = {
 
 LONGEST_NAME = 229  # bytes: with the hash and a store's longest ending, the 255 that file systems allow
 DEVICES = ("cpu", "cuda")
-AXES = {"model": None, "weights": "pretrained", "attention": "default", "device": "cpu", "dtype": "float32"}
+AXES = {
+    "model": None,
+    "weights": "pretrained",
+    "attention": "default",
+    "cache": "preallocated",
+    "device": "cpu",
+    "dtype": "float32",
+}
 
 
 Known = dict[tuple[Any, ...], Any]
@@ -105,7 +112,10 @@ class Cell:
         return {"id": self.id, **self._content()}
 
     def _content(self) -> dict[str, Any]:
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "paths"}
+        content = {key: value for key, value in dataclasses.asdict(self).items() if key != "paths"}
+        if self.model.cache == AXES["cache"]:  # so that what was measured before there was a choice keeps its id
+            del content["model"]["cache"]
+        return content
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Cell:
@@ -126,10 +136,10 @@ def read(path: Path, instead: Mapping[str, str] | None = None) -> list[Cell]:
     every run that has such a parameter. Raises BadInput naming file and key.
     """
     try:
-        matrix = yaml.safe_load(path.read_text())
+        matrix = yaml.safe_load(utf8.read(path))
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); matrices lie in configs/") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise BadInput(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     if (
         not isinstance(matrix, dict)
@@ -173,13 +183,15 @@ def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> l
     for values in itertools.product(*lists.values()):
         one = dict(zip(lists, values, strict=True))
         try:
-            model = load.find(str(one["model"]), weights=_weights(one["weights"]), attention=one["attention"])
+            kinds = {"attention": one["attention"], "cache": one["cache"]}
+            model = load.find(str(one["model"]), weights=_weights(one["weights"]), **kinds)
             _ = model.seed
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from error
         _choice(where, "attention", one["attention"], ("default", "eager"))
-        if model.recurrent:  # has no attention to choose
-            model = dataclasses.replace(model, attention="default")
+        _choice(where, "cache", one["cache"], ("preallocated", "dynamic"))
+        if model.recurrent:  # has neither to choose
+            model = dataclasses.replace(model, attention="default", cache="preallocated")
         _choice(where, "device", one["device"], DEVICES)
         _choice(where, "dtype", one["dtype"], load.DTYPES)
         params = {key: one[key] for key in defaults}
@@ -206,7 +218,7 @@ def _name_files(
         for key, identify in _files(experiment).items():
             same = (identify, params[key], params.get("task"))  # no other parameter tells files apart
             params[key], paths[key] = once(same, functools.partial(identify, params[key], params))
-        model, place = once((model.name, model.weights, model.attention), functools.partial(identified, model))
+        model, place = once((model,), functools.partial(identified, model))
     except (BadInput, OSError) as error:
         raise BadInput(f"{where}: {error}") from error
     return model, {**paths, "weights": place} if place else paths

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ import torch
 from bench.plan import EXPERIMENTS, Cell
 from reports import provenance
 from reports.record import Record, Status
-from rwkv_core import weights
+from rwkv_core import machine, weights
 from rwkv_core.load import load, out_of_memory
 from rwkv_core.spec import BadInput, LanguageModel, Unsupported
 
 
 def measure(cells: Sequence[Cell]) -> Iterator[Record]:
     """One record a cell, in order; the cells share a model, which is loaded once."""
+    torch.set_num_threads(threads())
     spec, (_, device, dtype) = cells[0].spec, cells[0].group
     if EXPERIMENTS[cells[0].experiment].SHAPE_ONLY:
         for cell in cells:
@@ -33,6 +35,11 @@ def measure(cells: Sequence[Cell]) -> Iterator[Record]:
         return
     for cell in cells:
         yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, model), lambda: _facts(model))
+
+
+def threads() -> int:
+    """torch's threads, no more than the cores that this process may use: torch knows of no container's quota."""
+    return min(torch.get_num_threads(), machine.cores())
 
 
 def failed(cell: Cell, error: Exception) -> Record:
@@ -62,16 +69,35 @@ def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[]
             cell.check_files()
     except Exception as error:
         return failed(cell, error)
+    if wrong := _unwritable({"metrics": metrics, "samples": samples}):
+        return without_result(cell, "failed", f"{wrong}, which is no result and cannot be recorded")
     wall = round(time.perf_counter() - started, 2)
     provenance = _provenance(cell, threads=torch.get_num_threads(), wall_s=wall, **facts())
     return Record(cell.to_dict(), "ok", metrics, samples, provenance=provenance)
 
 
+def _unwritable(value: Any, name: str = "") -> str:
+    """Which part of a result is NaN, infinite or no JSON, and what it is: "metrics.perplexity is inf"; or nothing."""
+    if isinstance(value, Mapping):
+        if odd := next((key for key in value if not isinstance(key, str | int)), None):
+            return f"{name} has the key {odd!r}"
+        parts = ((f"{name}.{key}" if name else key, part) for key, part in value.items())
+    elif isinstance(value, list | tuple):
+        parts = ((f"{name}[{i}]", part) for i, part in enumerate(value))
+    elif value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return ""
+    else:
+        return f"{name} is {value!r}"
+    return next(filter(None, (_unwritable(part, key) for key, part in parts)), "")
+
+
 def _facts(model: LanguageModel) -> dict[str, Any]:
     return {
         "attention": model.attention,
+        "cache": model.cache,
         "weights_fingerprint": weights.fingerprint(model),
         "weights_revision": model.revision,
+        **({"weights_layout": model.layout} if model.layout else {}),
     }
 
 

@@ -66,10 +66,7 @@ def against_parameters(chosen: pd.DataFrame, published: pd.DataFrame, name: str,
             f"Measured here, {tokens} {kind}",
             "parameters (billions)",
             y_title,
-            [
-                _points(part, family, scale, str(variant))
-                for (family, variant), part in at.groupby(["family", "variant"], sort=False)
-            ],
+            [_points(part, family, scale) for (family, _), part in at.groupby(["family", "variant"], sort=False)],
             log_x=10,
             log_y=10,
         )
@@ -148,9 +145,10 @@ def _published_line(part: pd.DataFrame, label: object) -> Series:
     return Series(str(label), part.family.iloc[0], list(part.tokens), list(part.value), hollow=True)
 
 
-def _points(part: pd.DataFrame, family: object, scale: float, variant: str = "", *, hollow: bool = False) -> Series:
+def _points(part: pd.DataFrame, family: object, scale: float, *, hollow: bool = False) -> Series:
     ordered = part.sort_values("parameters")
-    label = FAMILIES.get(str(family), (str(family),))[0] + (", published" if hollow else "") + variant
+    more = ", published" if hollow else str(ordered.variant.iloc[0])
+    label = FAMILIES.get(str(family), (str(family),))[0] + more
     x, y = list(ordered.parameters / 1e9), list(ordered.value / scale)
     if "low" not in ordered or ordered.low.isna().any():
         return Series(label, str(family), x, y, hollow=hollow)

@@ -96,9 +96,12 @@ def summary(rows: list[Row]) -> Table | None:
 
 
 def findings(chosen: pd.DataFrame) -> str:
-    """Who is faster and who needs less, class by class, in one form whoever wins."""
+    """Who is faster and who needs less, class by class, in one form whoever wins; a model that was also measured at
+    its best is compared as that.
+    """
     sentences = []
-    for name, part in curves.classes(chosen):
+    best = chosen.model[chosen.at_best]
+    for name, part in curves.classes(chosen[chosen.at_best | ~chosen.model.isin(best)]):
         tokens = curves.common_tokens(part, "cumulative_s")
         at = part[(part.metric == "cumulative_s") & (part.tokens == tokens)].set_index("label")
         context = curves.common_tokens(part, "state_bytes")
@@ -144,7 +147,7 @@ class _Values:
 
     def mebibytes(self, metric: str, tokens: float | None = None) -> str:
         row = self.row(metric, tokens)
-        return "-" if row is None else mebibytes(row.value)
+        return "-" if row is None or pd.isna(row.value) else mebibytes(row.value)
 
 
 def _speed(chosen: pd.DataFrame, name: str) -> Table:
@@ -188,11 +191,18 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
                 "weights": values.mebibytes("parameter_bytes"),
                 "cache or state": values.mebibytes("state_bytes", context),
                 "by formula": values.mebibytes("state_formula_bytes", context),
+                "held for it": values.mebibytes("state_held_bytes", context),
                 "peak of live tensors": values.mebibytes("peak_live_bytes", context),
                 **{title: values.mebibytes(metric, context) for metric, title in extra.items()},
             }
         )
-    note = "Beyond the weights (`all`: with them), at the end of the run. Resident growth is uncertain by about 10 MiB."
+    note = (
+        "Beyond the weights (`all`: with them), at the end of the run. held for it: bytes allocated. The length of "
+        "this run is known beforehand; for a text of unknown length a cache doubles, and holds up to twice the bytes. "
+        "Resident growth is uncertain by about 10 MiB."
+    )
+    if "why" in chosen and (reasons := chosen.why.dropna().unique()).size:
+        note += f" A dash: the system does not tell ({'; '.join(reasons)})."
     return Table(f"memory-{name}", "Memory beyond the weights", pd.DataFrame(lines), note)
 
 

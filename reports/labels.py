@@ -32,14 +32,21 @@ LINE_OF_CELL = {"prompts", "needles"}  # their tables have a line a cell, with i
 WRITTEN = {"work", "out"}
 SECTION = ("experiment", "label", "weights", "machine", "device", "dtype", "text", "schedule", "protocol")
 MODEL = ("name", "weights", *OF_NAME)
-DESCRIBED = {"label", "family", "architecture", "parameters", "attention"}  # said elsewhere, or meant by the name
+DESCRIBED = {
+    "label",
+    "family",
+    "architecture",
+    "parameters",
+    "attention",
+    "cache",
+}  # said elsewhere, or meant by the name
 SAMPLE = ("docs", "data")
 ITEMS = {"zeroshot": "items", "prompts": "items", "needles": "texts"}
 
 
 def tell_apart(measured: Sequence[tuple[Record, dict[str, Any]]]) -> None:
     """Records with their rows' shared columns, to whose label is added what tells the record from others of that label
-    in the same table. `variant`: what was added, "" or " (...)"; `sample`: the part of it that is about the items.
+    in the same table; also to `variant`, the label without the name of the model. `sample`: what of it is of the items.
     """
     sections: dict[Hashable, list[tuple[Record, dict[str, Any]]]] = defaultdict(list)
     for record, columns in measured:
@@ -49,9 +56,10 @@ def tell_apart(measured: Sequence[tuple[Record, dict[str, Any]]]) -> None:
             if "docs" in parts:
                 items = ITEMS.get(record.cell["experiment"], "docs")
                 parts["docs"] = f"{record.cell['params']['docs'] or 'all'} {items}"
-            columns["variant"] = _behind(parts.values())
+            differences = _behind(parts.values())
             columns["sample"] = _behind(parts[key] for key in SAMPLE if key in parts)
-            columns["label"] += columns["variant"]
+            columns["variant"] += differences
+            columns["label"] += differences
 
 
 def _parts(records: Sequence[Record]) -> list[dict[str, str]]:
@@ -89,7 +97,7 @@ def current(records: Iterable[Record]) -> list[Record]:
 
 def _place(record: Record) -> Hashable:
     cell = record.cell
-    model = [cell["model"].get(key) for key in ("name", "weights", "attention")]
+    model = [cell["model"].get(key) for key in ("name", "weights", "attention", "cache")]
     asked = [str(cell["params"].get(key)) for key in ("task", "protocol", "order", "length", "text")]
     return (cell["experiment"], cell["device"], cell["dtype"], record.provenance["machine"], *model, *asked)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import functools
-import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from rwkv_core import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy")
@@ -18,14 +19,15 @@ LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy"
 def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:
     """Everything a reader needs to judge or repeat a number; `more` comes from who measured it.
 
-    accelerator: the name of the GPU that was used, None for the CPU. `machine` is what figures carry.
+    accelerator: the name of the GPU that was used, None for the CPU. `machine` is what figures carry. Cores and memory
+    are those that this process may use.
     """
     return {
         "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": accelerator or f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": accelerator or f"{cpu_name()}, {machine.cores()} cores",
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "cores": machine.cores(),
+        "memory_bytes": machine.total_memory(),
         "gpus": gpus(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -39,7 +41,7 @@ def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name, with family and model where it has them: virtual machines hide the rest of the name, and
     one "AMD EPYC" has twice the vectors of another."""
-    lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+    lines = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines())
     facts = {key.strip(): value.strip() for key, _, value in reversed(list(lines))}
     name = facts.get("model name") or facts.get("Hardware") or facts.get("Model") or platform.machine()
     number = ", ".join(f"{key.split()[-1]} {facts[key]}" for key in ("cpu family", "model") if key in facts)

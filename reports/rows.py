@@ -15,7 +15,7 @@ from rwkv_core.spec import ModelSpec
 Row = dict[str, Any]
 
 # versions of experiments that are read
-OLDEST = {"pretrain": 2, "context": 2, "extend": 2, "prompts": 2, "lra": 2, "encoders": 2}
+OLDEST = {"inference": 2, "pretrain": 2, "context": 2, "extend": 2, "prompts": 2, "lra": 2, "encoders": 2}
 OUTDATED = "measured by an older version of this experiment, which kept less; `rwkv-bench run` measures it again"
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
 LRA_TASK = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "every")  # the same for all mixers
@@ -53,7 +53,9 @@ def _base(record: Record) -> Row:
         "status": record.status,
         "experiment": cell["experiment"],
         "model": model["name"],
-        "label": model["label"] + (" (eager)" if model["attention"] == "eager" else ""),
+        "label": model["label"] + _variant(record),
+        "variant": _variant(record),
+        "at_best": not _variant(record),
         "family": model["family"],
         "weights": _weights(cell),
         "parameters": record.metrics.get("parameters", model["parameters"]),
@@ -68,6 +70,13 @@ def _base(record: Record) -> Row:
             for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens", "schedule", "mixer", "direction")
         },
     }
+
+
+def _variant(record: Record) -> str:
+    """What a label says of a model that is not at its best: by choice, or because its layers allow no better cache."""
+    model = record.cell["model"]
+    copied = "dynamic" in (model.get("cache"), record.provenance.get("cache"))
+    return (" (eager)" if model["attention"] == "eager" else "") + (" (DynamicCache)" if copied else "")
 
 
 def _weights(cell: Mapping[str, Any]) -> str:
@@ -110,6 +119,8 @@ def _inference(record: Record) -> Iterator[Row]:
         values = {**point, "peak_bytes": point.get("cuda_peak_bytes", point["peak_live_bytes"])}
         del values["context_tokens"]
         yield from ({"metric": metric, "value": value, "tokens": context} for metric, value in values.items())
+    if why := record.metrics.get("resident_growth_missing"):
+        yield {"metric": "resident_growth_bytes", "value": None, "tokens": context, "why": why}
     if "state_bytes" in record.metrics:
         contexts = {point["context_tokens"] for point in record.samples["memory"]}
         for context in sorted(contexts | {2**i for i in range(4, 14)}):  # by formula further than measured, to 8192

@@ -76,7 +76,7 @@ def _of_folder(path: Path) -> list[Path]:
     names = {*CONFIGS, *ADAPTERS, *([first.name] if first else [])}
     if first and first.name.endswith(".index.json"):
         with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):  # loading it says what is wrong
-            names |= set(json.loads(first.read_text())["weight_map"].values())
+            names |= set(json.loads(first.read_bytes())["weight_map"].values())
     return sorted(path / name for name in names if isinstance(name, str) and (path / name).is_file())
 
 
@@ -129,4 +129,4 @@ def _of_cache(repo: str, revision: str) -> str | None:
     from huggingface_hub.file_download import repo_folder_name
 
     path = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "refs", revision)
-    return path.read_text().strip() if path.is_file() else None
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import copy
 import functools
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
-from rwkv_core import tokenizer, weights
+from rwkv_core import cache, tokenizer, weights, wrapping
+from rwkv_core.cache import CacheState
 from rwkv_core.init import random_fill
-from rwkv_core.load import check_size, local, offline
+from rwkv_core.load import check_size, local, offline, out_of_memory
 from rwkv_core.spec import BadInput, ModelSpec, Unsupported
 
-
-@dataclass
-class CacheState:
-    """A cache that transformers extends in place; `mask` [B, S] marks the true tokens, None where all are."""
-
-    cache: Any
-    mask: Tensor | None
-    tokens: int
+BUFFERS = {  # what the hub's older files hold beside the parameters, all of it computed from the configuration
+    r"\.attention\.bias$": "GPT-Neo's and GPT-NeoX's mask that hides later tokens",
+    r"\.attention\.masked_bias$": "the number that stands in that mask",
+    r"\.rotary_emb\.inv_freq$": "GPT-NeoX's frequencies of positions",
+    r"(^|\.)decoder\.version$": "of fairseq's format, in OPT",
+}
+RENAMED = {r"^backbone\.embedding\.": "backbone.embeddings."}  # Mamba's, as its first conversions have it
 
 
 class HFModel(nn.Module):
-    """A LanguageModel over a transformers causal model. Recurrent ones (Mamba) have no ragged batches, and
-    go on from a state by one token at a time.
+    """A LanguageModel over a transformers causal model. Recurrent ones (Mamba) go on from a state by one token at a
+    time; they, and those with a sliding window or other layers that do not attend to all, have no ragged batches.
     """
 
     def __init__(self, spec: ModelSpec, causal: Any, source: str | None = None) -> None:
@@ -40,8 +41,10 @@ class HFModel(nn.Module):
         self.causal = causal.eval()
         self.source = source
         self.revision = getattr(causal.config, "_commit_hash", None)
+        self.layout = ""
         self.attention = "ssm" if spec.recurrent else str(causal.config._attn_implementation)
-        self.ragged = not spec.recurrent
+        self.ragged = not spec.recurrent and cache.only_attends_to_all(causal.config)
+        self.cache = "state" if spec.recurrent else spec.cache if self.ragged else "dynamic"
 
     def hidden(
         self, tokens: Tensor, state: CacheState | None = None, lengths: Tensor | None = None, keep: bool = True
@@ -59,9 +62,11 @@ class HFModel(nn.Module):
             raise Unsupported(f"{self.spec.name} has {limit} learned positions; {reach} tokens do not fit")
         if not keep and state is None:
             return self.causal.base_model(input_ids=tokens, use_cache=False).last_hidden_state, None
+        if not self.ragged and lengths is not None and bool((lengths != new).any()):
+            raise Unsupported(f"{self.spec.name}: its state is not kept at a padded row's true end")
         if self.spec.recurrent:
-            return self._recurrent(tokens, state, lengths)
-        cache = state.cache if state else DynamicCache(config=self.causal.config)
+            return self._recurrent(tokens, state)
+        key_values = state.cache if state else cache.empty(self.causal.config, self.cache, 0)
         options: dict[str, Any] = {}
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(batch, new)], 1)
@@ -69,10 +74,10 @@ class HFModel(nn.Module):
             if self.spec.architecture["model_type"] != "bloom":  # ALiBi counts the mask itself
                 last = None if limit is None else limit - 1  # of padding that reaches beyond
                 options["position_ids"] = (mask.cumsum(1) - 1).clamp(0, last)[:, past:]
-        out = self.causal.base_model(input_ids=tokens, past_key_values=cache, use_cache=True, **options)
-        after = CacheState(cache, mask, past + new)
-        if lengths is not None and keep:
-            after.mask = _align_right(cache, mask, lengths, past, new)
+        out = self.causal.base_model(input_ids=tokens, past_key_values=key_values, use_cache=True, **options)
+        after = CacheState(key_values, mask, past + new)
+        if lengths is not None and keep and self.ragged:
+            after.mask = cache.align_right(key_values, mask, lengths, past, new)
         return out.last_hidden_state, after
 
     def take(self, state: CacheState, rows: Tensor) -> CacheState:
@@ -82,16 +87,11 @@ class HFModel(nn.Module):
             mask = state.mask[rows]
             first = int(mask.any(0).int().argmax())
             mask = None if bool(mask[:, first:].all()) else mask[:, first:]
-        cache = DynamicCache(config=self.causal.config)
-        for i, layer in enumerate(state.cache.layers):
-            cache.update(layer.keys[rows, :, first:], layer.values[rows, :, first:], i)
-        return CacheState(cache, mask, state.tokens - first)
+        return CacheState(cache.take(state.cache, rows, first), mask, state.tokens - first)
 
-    def _recurrent(self, tokens: Tensor, state: CacheState | None, lengths: Tensor | None) -> tuple[Tensor, CacheState]:
-        if lengths is not None and bool((lengths != tokens.shape[1]).any()):
-            raise Unsupported(f"{self.spec.name}: transformers' Mamba keeps no state at a padded row's true end")
-        cache = state.cache if state else None
-        out = self.causal.base_model(input_ids=tokens, cache_params=cache, use_cache=True)
+    def _recurrent(self, tokens: Tensor, state: CacheState | None) -> tuple[Tensor, CacheState]:
+        before = state.cache if state else None
+        out = self.causal.base_model(input_ids=tokens, cache_params=before, use_cache=True)
         return out.last_hidden_state, CacheState(
             out.cache_params, None, (state.tokens if state else 0) + tokens.shape[1]
         )
@@ -100,15 +100,19 @@ class HFModel(nn.Module):
         """hidden [..., C] -> logits [..., V]."""
         return self.causal.get_output_embeddings()(hidden)
 
+    def reserve(self, tokens: int) -> CacheState | None:
+        """A cache before the first token with room for `tokens`; None for Mamba, whose state needs none."""
+        if self.spec.recurrent:
+            return None
+        return CacheState(cache.empty(self.causal.config, self.cache, tokens), None, 0)
+
     def state_bytes(self, state: CacheState) -> int:
-        """Exact bytes of every tensor in the cache."""
-        found: dict[int, int] = {}
-        for layer in state.cache.layers:
-            for value in vars(layer).values():
-                for t in value.values() if isinstance(value, dict) else [value]:
-                    if isinstance(t, Tensor):
-                        found[t.data_ptr()] = t.nbytes
-        return sum(found.values())
+        """Exact bytes of what the cache keeps of its tokens."""
+        return cache.used_bytes(state.cache)
+
+    def held_bytes(self, state: CacheState) -> int:
+        """Bytes that the cache has allocated."""
+        return cache.held_bytes(state.cache)
 
     def save(self, folder: Path) -> None:
         """A folder as `pretrained` reads it, in bfloat16; see LanguageModel."""
@@ -149,19 +153,43 @@ def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     where = {} if folder else {"revision": spec.revision}
     if folder and not folder.is_dir():
         raise BadInput(f"{source}: no such model folder; give one as transformers' save_pretrained writes it")
+    read = functools.partial(
+        AutoModelForCausalLM.from_pretrained,
+        source,
+        dtype=dtype,
+        output_loading_info=True,
+        **where,
+        **_attention(spec),
+    )
+    before = ""
     try:
-        causal, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, **where, **_attention(spec)
-        )
-    except (OSError, ValueError, SafetensorError) as error:
+        causal, report = read(key_mapping=dict(RENAMED))
+        if report["missing_keys"]:
+            base = f"{causal.base_model_prefix}."  # OPT's is `model.`, as some wrappers' is
+            before = wrapping.prefix(source, _unknown(report)).removesuffix(base)
+        if before:
+            causal, report = read(key_mapping={f"^{re.escape(before)}": "", **RENAMED})
+    except BadInput:
+        raise
+    except Exception as error:  # a damaged folder can make transformers raise anything
+        if out_of_memory(error):
+            raise
         if folder:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(f"{source}: not a model folder that transformers can read ({first})") from error
-        raise BadInput(offline(spec, error)) from error
-    if wrong := sorted(report["missing_keys"]) + sorted(report["unexpected_keys"]):
+        if isinstance(error, OSError | ValueError | SafetensorError):
+            raise BadInput(offline(spec, error)) from error
+        raise
+    if wrong := sorted(report["missing_keys"]) + sorted(_unknown(report)):
         raise BadInput(f"{source}: weights are missing or unknown: {', '.join(wrong[:3])}; download the folder again")
     check_size(spec, source, sum(p.numel() for p in causal.parameters()))
-    return HFModel(spec, causal.to(device), source)
+    model = HFModel(spec, causal.to(device), source)
+    model.layout = wrapping.described("", before)
+    return model
+
+
+def _unknown(report: Mapping[str, Iterable[str]]) -> list[str]:
+    return [key for key in report["unexpected_keys"] if not any(re.search(buffer, key) for buffer in BUFFERS)]
 
 
 def _attention(spec: ModelSpec) -> dict[str, str]:
@@ -174,18 +202,3 @@ def _longest(past: int, new: int, mask: Tensor | None, lengths: Tensor | None) -
         return past + new
     before = past if mask is None else mask.sum(1)
     return int((before + (new if lengths is None else lengths)).max())  # type: ignore[union-attr]
-
-
-def _align_right(cache: Any, mask: Tensor | None, lengths: Tensor, past: int, new: int) -> Tensor:
-    """Roll the last `new` slots' padding to the far left of each row; the mask [B, past+new] that results."""
-    batch, total = len(lengths), past + new
-    if mask is None:
-        mask = torch.ones(batch, total, dtype=torch.long, device=lengths.device)
-    slots = torch.arange(total, device=lengths.device)
-    mask = mask * (slots < past + lengths[:, None])
-    source = (slots - (new - lengths[:, None])) % total  # [B, S]: which old slot each new slot takes
-    for layer in cache.layers:
-        index = source[:, None, :, None]
-        layer.keys = layer.keys.gather(2, index.expand_as(layer.keys))
-        layer.values = layer.values.gather(2, index.expand_as(layer.values))
-    return mask.gather(1, source)

@@ -63,6 +63,7 @@ class RWKV(nn.Module):
         self.impl = known(impl)
         self.source: Path | None = None
         self.revision: str | None = None
+        self.layout = ""
         self.rescale_every = 0
         shape = spec.architecture
         width, eps = spec.width, shape.get("layer_norm_epsilon", 1e-5)
@@ -84,9 +85,10 @@ class RWKV(nn.Module):
         Sizes and version are read from what is there. Raises BadInput where the file is damaged, of
         another version, or has missing or surplus weights.
         """
-        tensors, spec = weights.read(Path(path))
-        model = cls.of(spec, impl=impl)
-        model.load_state_dict(weights.cast(tensors, getattr(torch, dtype)), assign=True)
+        checkpoint = weights.read(Path(path))
+        model = cls.of(checkpoint.spec, impl=impl)
+        model.layout = checkpoint.layout
+        model.load_state_dict(weights.cast(checkpoint.tensors, getattr(torch, dtype)), assign=True)
         model.source = Path(path)
         if dtype == "float16":
             model.rescale(HALF_RESCALE_EVERY)
@@ -111,6 +113,11 @@ class RWKV(nn.Module):
         for i, block in enumerate(self.blocks):
             block.att.output.weight.div_(2 ** (i // every))
             block.ffn.value.weight.div_(2 ** (i // every))
+
+    @property
+    def cache(self) -> str:
+        """What is carried is a state of one size."""
+        return "state"
 
     def empty_state(self, batch: int) -> State:
         """The state before the first token, for `batch` rows."""
@@ -144,6 +151,9 @@ class RWKV(nn.Module):
         """The state of the given rows [N], repeated where asked; see LanguageModel."""
         return [LayerState(x[rows], (a[rows], b[rows], p[rows]), y[rows]) for x, (a, b, p), y in state]
 
+    def reserve(self, tokens: int) -> None:
+        """Nothing: the state has one size for any number of tokens."""
+
     def head(self, hidden: Tensor) -> Tensor:
         """hidden [..., C] -> logits [..., V]."""
         return self.unembed(hidden)
@@ -155,6 +165,10 @@ class RWKV(nn.Module):
     def state_bytes(self, state: State) -> int:
         """Exact bytes of the state's tensors."""
         return sum(t.nbytes for layer in state for t in (layer.att_x, *layer.wkv, layer.ffn_x))
+
+    def held_bytes(self, state: State) -> int:
+        """The same: there is no room for more."""
+        return self.state_bytes(state)
 
     def save(self, folder: Path) -> None:
         """A folder as `from_checkpoint` reads it, in bfloat16; see LanguageModel."""

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "rwkv_core": {"rwkv_core"},
     "evals": {"evals", "rwkv_core"},
-    "reports": {"reports", "rwkv_core.spec"},
+    "reports": {"reports", "rwkv_core.spec", "rwkv_core.machine"},
     "bench": {"bench", "evals", "reports", "rwkv_core"},
 }
 
@@ -35,6 +35,18 @@ def test_imports_run_downwards(layer: str) -> None:
         for name in imported(path):
             if name.split(".")[0] in ALLOWED:
                 assert any(f"{name}.".startswith(f"{allowed}.") for allowed in ALLOWED[layer]), f"{path} imports {name}"
+
+
+def test_text_is_utf8_whatever_the_locale() -> None:
+    """Every text file is opened with its encoding; `rwkv_core.utf8` does it for those that come from others."""
+    for path in (path for layer in ALLOWED for path in (ROOT / layer).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or (called := ast.unparse(node.func)) in ("os.open", "Image.open"):
+                continue
+            if called.rpartition(".")[2] in ("read_text", "write_text", "open"):
+                binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in node.args)
+                said = any(keyword.arg == "encoding" for keyword in node.keywords)
+                assert binary or said, f"{path}, line {node.lineno}: {called} without encoding="
 
 
 def test_reports_need_no_torch() -> None:

@@ -1,11 +1,13 @@
 """The command line: help that teaches, one line for what is wrong, exit codes."""
 
+import io
 import sys
 from pathlib import Path
 
 import pytest
 
 from bench import cli
+from rwkv_core.spec import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +31,7 @@ def test_plan_and_dry_run_measure_nothing(
     store = tmp_path / "store"
     for arguments in (["plan"], ["run", "--dry-run"]):
         assert call(monkeypatch, *arguments, str(ROOT / "configs" / "inference-cpu.yaml"), "--store", str(store)) == 0
-        assert "14 cells, 14 to measure" in capsys.readouterr().out
+        assert "19 cells, 19 to measure" in capsys.readouterr().out
     assert not store.exists()
 
 
@@ -41,6 +43,45 @@ def test_what_is_wrong_is_one_line(
         assert call(monkeypatch, *arguments) == 2
         err = capsys.readouterr().err
         assert err.startswith("rwkv-bench: ") and err.count("\n") == 1
+
+
+def test_doctor_and_records_name_what_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from bench import doctor, run
+    from reports import provenance
+    from rwkv_core import machine
+
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 1.5)
+    monkeypatch.setattr(machine, "total_memory", lambda: 3 << 30)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1 << 30)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(doctor, "BANDWIDTH_BYTES", 8 << 20)
+    monkeypatch.setattr(doctor.constants, "HF_HUB_OFFLINE", True)
+    assert call(monkeypatch, "doctor") == 0
+    shown = capsys.readouterr().out
+    assert "1 cores (a quota of 1.5 CPUs), torch uses 1 threads" in shown
+    assert "1.0 GiB free of 3.0" in shown
+    assert run.threads() == 1
+    facts = provenance.collect(None)
+    assert (facts["cores"], facts["memory_bytes"]) == (1, 3 << 30) and facts["machine"].endswith(", 1 cores")
+
+
+def test_what_a_terminal_cannot_show_ends_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from bench import run
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BadInput("no tokens for the character \u00e9")
+
+    shown = io.BytesIO()
+    monkeypatch.setattr(run, "load", refuse)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    matrix = tmp_path / "m.yaml"
+    matrix.write_text("runs: [{experiment: context, model: pocket-rwkv4, text: pocket}]")
+    assert call(monkeypatch, "run", str(matrix), "--store", str(tmp_path / "store")) == 1
+    assert b"no tokens for the character \\xe9" in shown.getvalue() and b"1 failed" in shown.getvalue()
 
 
 def test_doctor_says_what_this_machine_can_do(
