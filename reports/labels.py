@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,26 @@ DESCRIBED = {
 }  # said elsewhere, or meant by the name
 SAMPLE = ("docs", "data")
 ITEMS = {"zeroshot": "items", "prompts": "items", "needles": "texts"}
+
+
+def variant(record: Record) -> str:
+    """What a label says of a model that is not at its best: by choice, or because its layers allow no better cache."""
+    model = record.cell["model"]
+    copied = "dynamic" in (model.get("cache"), record.provenance.get("cache"))
+    return (" (eager)" if model["attention"] == "eager" else "") + (" (DynamicCache)" if copied else "")
+
+
+def weights(cell: Mapping[str, Any]) -> str:
+    """random, fresh (the training is the measurement), pocket (trained and scored on the pocket world), pocket-trained
+    (scored elsewhere), or trained.
+    """
+    kind = str(cell["model"]["weights"]).partition(":")[0]
+    if kind in ("random", "fresh"):
+        return kind
+    if not cell["model"]["repo"].startswith("package:evals/pocket"):
+        return "trained"
+    data = cell["params"].get("data") or cell["params"].get("text") or cell["params"].get("task")
+    return "pocket" if str(data).startswith("pocket") else "pocket-trained"
 
 
 def tell_apart(measured: Sequence[tuple[Record, dict[str, Any]]]) -> None:

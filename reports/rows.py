@@ -46,6 +46,7 @@ def _outdated(record: Record) -> bool:
 
 def _base(record: Record) -> Row:
     cell, model = record.cell, record.cell["model"]
+    variant = labels.variant(record)
     return {
         "source": "measured",
         "cell": record.id,
@@ -53,11 +54,11 @@ def _base(record: Record) -> Row:
         "status": record.status,
         "experiment": cell["experiment"],
         "model": model["name"],
-        "label": model["label"] + _variant(record),
-        "variant": _variant(record),
-        "at_best": not _variant(record),
+        "label": model["label"] + variant,
+        "variant": variant,
+        "at_best": not variant,
         "family": model["family"],
-        "weights": _weights(cell),
+        "weights": labels.weights(cell),
         "parameters": record.metrics.get("parameters", model["parameters"]),
         "device": cell["device"],
         "dtype": cell["dtype"],
@@ -70,26 +71,6 @@ def _base(record: Record) -> Row:
             for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens", "schedule", "mixer", "direction")
         },
     }
-
-
-def _variant(record: Record) -> str:
-    """What a label says of a model that is not at its best: by choice, or because its layers allow no better cache."""
-    model = record.cell["model"]
-    copied = "dynamic" in (model.get("cache"), record.provenance.get("cache"))
-    return (" (eager)" if model["attention"] == "eager" else "") + (" (DynamicCache)" if copied else "")
-
-
-def _weights(cell: Mapping[str, Any]) -> str:
-    """random, fresh (the training is the measurement), pocket (trained and scored on the pocket world), pocket-trained
-    (scored elsewhere), or trained.
-    """
-    kind = str(cell["model"]["weights"]).partition(":")[0]
-    if kind in ("random", "fresh"):
-        return kind
-    if not cell["model"]["repo"].startswith("package:evals/pocket"):
-        return "trained"
-    data = cell["params"].get("data") or cell["params"].get("text") or cell["params"].get("task")
-    return "pocket" if str(data).startswith("pocket") else "pocket-trained"
 
 
 def mark(weights: str) -> str:
