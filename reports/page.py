@@ -17,6 +17,7 @@ from reports import (
     contexts,
     encoders,
     inference,
+    labels,
     learning,
     lra,
     needles,
@@ -92,7 +93,7 @@ def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
         raise BadInput(
             f"{', '.join(map(str, stores))}: no records in there; `rwkv-bench run configs/pocket.yaml` makes some"
         )
-    return list(records.values()), warnings
+    return labels.current(records.values()), warnings
 
 
 def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table | None) -> Iterator[View | None]:
