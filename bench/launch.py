@@ -133,7 +133,7 @@ def _child(asked: Path, answered: Path) -> None:
     rank = os.environ.get("RANK")  # torchrun's number of this process among several
     if rank in (None, "0"):
         write_atomically(answered, record.to_json())
-    if rank is not None and record.status != "ok":  # so that torchrun stops the others
+    if rank is not None and not record.measured:  # so that torchrun stops the others
         sys.exit(record.traceback or record.error)
 
 

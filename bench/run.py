@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bench import disturbance
 from bench.plan import EXPERIMENTS, Cell
 from reports import provenance
 from reports.record import Record, Status
@@ -60,7 +61,8 @@ def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[]
         return failed(cell, error)
     wall = round(time.perf_counter() - started, 2)
     provenance = _provenance(cell, threads=torch.get_num_threads(), wall_s=wall, **facts())
-    return Record(cell.to_dict(), "ok", metrics, samples, provenance=provenance)
+    seen = disturbance.verdict(samples)
+    return Record(cell.to_dict(), "disturbed" if seen else "ok", metrics, samples, error=seen, provenance=provenance)
 
 
 def _facts(model: LanguageModel) -> dict[str, Any]:
