@@ -1,6 +1,6 @@
 """Counters of the system, read around what is timed: this process's, its cores', its GPU's.
 
-Every one may be missing (another system, a sandbox such as gVisor, a container that numbers cores anew): it is None then.
+Each may be missing (another system, a sandbox such as gVisor, a container that numbers cores anew): it is None then.
 """
 
 from __future__ import annotations

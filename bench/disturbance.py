@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import mmap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from bench import counters
@@ -149,8 +149,8 @@ def watched(attempt: Callable[[int], T], count: int, watch: Watch) -> tuple[list
     """The results of `attempt(0)` to `attempt(count - 1)`, the most disturbed of them measured again while there are
     any, `AGAIN * count` times at most, and of each the cleaner one kept; and what a record's samples keep of it.
 
-    `intervals`: the figures of each kept result, and as `reasons` its `excess`; `again`: how often was measured again; `best`: what calibrations are compared with; `not_watched`: what the system does not
-    show.
+    `intervals`: the figures of each kept result, and as `reasons` its `excess`; `again`: how often was measured again;
+    `best`: what calibrations are compared with; `not_watched`: what the system does not show.
     """
     results, seen = map(list, zip(*(watch.over(functools.partial(attempt, i)) for i in range(count)), strict=True))
 

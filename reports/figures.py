@@ -47,12 +47,16 @@ STYLE: Any = {
 PANEL_INCHES = (5.6, 3.6)
 GRID_INCHES = 2.7  # the height of a heat map, which has no legend
 LONE_INCHES = 8.4  # the width of a figure with a single panel
+MOST_APART = 12  # marks of repeats apart in one line; of neighbours the largest is drawn
+APART = "x: a repeat far from the others, ▲: beyond the axis"
+CROSSED = "crossed: disturbed while it was measured"
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line. low and high: the spread of the repeats, drawn as a band. hollow: an open marker, for what is
-    published or causal. Without a label the line is not in the legend.
+    """One line. low and high: the spread of the repeats, drawn as a band. apart: (x, y) of repeats outside it, each a
+    mark of its own. crossed: which points were disturbed. hollow: an open marker, for what is published or causal.
+    Without a label the line is not in the legend.
     """
 
     label: str
@@ -65,6 +69,8 @@ class Series:
     markers: bool = True
     dashed: bool = False
     joined: bool = True  # a line from point to point
+    apart: Sequence[tuple[float, float]] = ()
+    crossed: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,26 @@ def _look(family: str) -> tuple[str, str]:
     return "#000000", "x"
 
 
+def _note(panel: Panel) -> str:
+    """What a reader must know of the panel's marks."""
+    apart = any(series.apart for series in panel.series)
+    crossed = any(any(series.crossed) for series in panel.series)
+    return "\n".join(filter(None, (panel.note, APART if apart else "", CROSSED if crossed else "")))
+
+
+def _draw_apart(ax: Axes, panel: Panel) -> None:
+    """Drawn when lines and bands have set the limits, which these marks do not move."""
+    ax.autoscale(False)
+    low, high = ax.get_ylim()
+    for series in panel.series:
+        colour, _ = _look(series.family)
+        each = -(-len(series.apart) // MOST_APART) or 1
+        for begin in range(0, len(series.apart), each):
+            x, y = max(series.apart[begin : begin + each], key=lambda point: point[1])
+            marker = "^" if y > high else "v" if y < low else "x"
+            ax.plot(x, min(max(y, low), high), marker, color=colour, markersize=5, clip_on=False)
+
+
 def _draw_lines(ax: Axes, panel: Panel) -> None:
     seen: dict[str, int] = {}
     for i, series in enumerate(panel.series):
@@ -182,13 +208,17 @@ def _draw_lines(ax: Axes, panel: Panel) -> None:
                 ax.vlines(series.x, series.low, series.high, color=colour, linewidth=1.0)
             else:
                 ax.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
+        for x, y, cross in zip(series.x, series.y, series.crossed, strict=False):
+            if cross:
+                ax.plot(x, y, "X", color="#000000", markersize=8, markerfacecolor="none")
+    note = _note(panel)
     if panel.x_names:
         ax.set_xticks(range(len(panel.x_names)), panel.x_names, rotation=30, ha="right")
         ax.set_xlim(-0.6, len(panel.x_names) - 0.4)  # so that few names are not spread over all the width
     if panel.signed:
         ax.axhline(0, color="#555555", linewidth=0.8)
     elif not panel.log_y:
-        ax.set_ylim(0, ax.get_ylim()[1] * (1.1 if panel.note else 1))  # the note stands above the points
+        ax.set_ylim(0, ax.get_ylim()[1] * (1.1 if note else 1))  # the note stands above the points
     for axis, set_scale, base in ((ax.xaxis, ax.set_xscale, panel.log_x), (ax.yaxis, ax.set_yscale, panel.log_y)):
         if base:
             set_scale("log", base=base)
@@ -196,7 +226,8 @@ def _draw_lines(ax: Axes, panel: Panel) -> None:
             axis.set_major_locator(LogLocator(base, subs=(1.0, 2.0, 5.0) if base == 10 else (1.0,)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
-    ax.text(0.02, 0.97, panel.note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
+    _draw_apart(ax, panel)
+    ax.text(0.02, 0.97, note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
     below = -0.34 if panel.x_names else -0.18  # below the slanted names too
     ax.legend(
         loc="upper center", bbox_to_anchor=(0.5, below), ncols=4 if panel.x_names else 3, fontsize=8, handlelength=2.6

@@ -20,16 +20,21 @@ OUTDATED = "measured by an older version of this experiment, which kept less; `r
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
 LRA_TASK = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "every")  # the same for all mixers
 LRA_RECIPE = ("dropout", "rise", "weight_decay")
+# Those repeats of a time are apart, and outside a figure's band, that lie further from the median than both: three
+# standard deviations as the median distance from it gives them (of three repeats: the smaller of two gaps), ...
+DEVIATIONS = 3 * 1.4826
+NEAR = 0.1  # ... and this part of the median, since three repeats may agree by chance
 MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its curve
 
 
 def from_records(records: Iterable[Record]) -> list[Row]:
-    """Rows of every record: what was run, and one row for each value; a record without one has its status."""
+    """Rows of every record: what was run, and one row for each value; one that is not ok has a row with its status."""
     rows: list[Row] = []
     for record in records:
         base = _base(record)
         if record.status != "ok":
             rows.append({**base, "metric": "status", "error": record.error})
+        if not record.measured:
             continue
         if record.cell["version"] < OLDEST.get(record.cell["experiment"], 1):
             rows.append({**base, "metric": "status", "status": "outdated", "error": OUTDATED})
@@ -45,6 +50,7 @@ def _base(record: Record) -> Row:
         "cell": record.id,
         "measured_at": record.provenance["measured_at"],
         "status": record.status,
+        "disturbed": record.status == "disturbed",
         "experiment": cell["experiment"],
         "model": model["name"],
         "label": model["label"] + (" (eager)" if model["attention"] == "eager" else ""),
@@ -117,13 +123,21 @@ def _inference(record: Record) -> Iterator[Row]:
 
 
 def _spread(metric: str, values: Iterable[float], **more: Any) -> Row:
-    """The median of the repeats, with the least and the largest."""
+    """The median of the repeats, with the least and the largest; the same of those that lie together, the band of a
+    figure, and the others.
+    """
     values = list(values)
+    median = statistics.median(values)
+    reach = max(DEVIATIONS * statistics.median(abs(value - median) for value in values), NEAR * abs(median))
+    together = [value for value in values if abs(value - median) <= reach]
     return {
         "metric": metric,
-        "value": statistics.median(values),
+        "value": median,
         "low": min(values),
         "high": max(values),
+        "band_low": min(together),
+        "band_high": max(together),
+        "apart": [value for value in values if abs(value - median) > reach],
         "repeats": len(values),
         **more,
     }
