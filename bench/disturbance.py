@@ -12,6 +12,7 @@ import functools
 import mmap
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from bench import counters
@@ -121,8 +122,8 @@ def calibration() -> Calibration:
 class Watch:
     """Watches the intervals of one cell, one after another."""
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, device: str, proc: Path = counters.PROC) -> None:
+        self._device, self._proc = device, proc
         self._calibration = calibration()
         self._clock = 0.0
         self._before = self._calibration.measure()
@@ -133,9 +134,9 @@ class Watch:
 
     def over(self, call: Callable[[], T]) -> tuple[T, Figures]:
         """What `call` returns, and the figures of the time that it took."""
-        before = counters.read()
+        before = counters.read(self._proc)
         result = call()
-        figures = counters.between(before, counters.read())
+        figures = counters.between(before, counters.read(self._proc))
         if self._device == "cuda":
             figures |= counters.gpu()
             self._clock = max(self._clock, figures["sm_mhz"] or 0.0)

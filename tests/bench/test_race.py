@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import kernels, peers
+from bench import disturbance, kernels, peers
 from bench.plan import Cell
 from bench.race import FEWEST, race
 from bench.run import measure
@@ -24,10 +24,13 @@ SHAPE = {"model_type": "rwkv", "vocab_size": 96, "hidden_size": 40, "num_hidden_
 SPEC = ModelSpec("tiny", "rwkv4", SHAPE, weights="random:0")
 
 
-def test_contenders_run_in_turn() -> None:
+def test_contenders_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disturbance, "AGAIN", 0)  # tests share their cores
     order: list[str] = []
     calls = {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), time.sleep(0.003))}
-    seconds, graphed = race(calls, "cpu", rounds=4)
+    samples, graphed = race(calls, "cpu", rounds=4)
+    seconds = samples["seconds"]
+    assert len(samples["disturbance"]["intervals"]) == 4
     assert {name: len(samples) for name, samples in seconds.items()} == {"a": 4, "b": 4} and not graphed
     assert all(0.003 <= s < 1 for s in seconds["b"]) and all(0 < s < 1e-3 for s in seconds["a"])
     assert "".join(name for name, _ in itertools.groupby(order)) == "ab" + "ab" * 4  # once before, then four rounds
@@ -35,8 +38,8 @@ def test_contenders_run_in_turn() -> None:
 
 def test_a_slow_contender_gets_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.race.SLOW_S", 0.2)
-    seconds, _ = race({"slow": lambda: time.sleep(0.1), "fast": lambda: None}, "cpu", rounds=8)
-    assert len(seconds["slow"]) == FEWEST and len(seconds["fast"]) == 8
+    samples, _ = race({"slow": lambda: time.sleep(0.1), "fast": lambda: None}, "cpu", rounds=8)
+    assert {name: len(times) for name, times in samples["seconds"].items()} == {"slow": FEWEST, "fast": 8}
 
 
 @pytest.mark.parametrize("direction", ["forward", "forward+backward"])
