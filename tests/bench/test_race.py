@@ -3,7 +3,7 @@
 import functools
 import itertools
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -157,3 +157,17 @@ def test_the_views_show_every_contender() -> None:
     (panel,) = view.pictures[0].panels
     assert {series.label: list(series.x) for series in panel.series}["ours: C"] == [786432, 6291456]
     view.pictures[0].draw()
+
+
+def test_a_disturbed_race_reaches_no_goal_and_is_marked() -> None:
+    seconds = {"floor": [1.0], "c": [1.5], "loop": [30.0]}
+    disturbed = replace(raced(seconds), status="disturbed", error="others used 1.3 of its 2 cores")
+    measured = rows.from_records([disturbed])
+    assert races.targets(measured) is None
+    (view,) = races.views(measured)
+    (table,) = view.tables
+    assert list(table.frame.ms) == ["1000 (1000-1000)†", "1500 (1500-1500)†", "30000 (30000-30000)†"]
+    assert set(table.frame["times the floor"]) == {"-"} and "†" in table.note
+    assert all(list(series.crossed) == [True] for series in view.pictures[0].panels[0].series)
+    both = races.targets(rows.from_records([disturbed, raced({**seconds, "c": [1.25]})]))
+    assert both is not None and both.frame.ratio[0] == "1.25 (1.25-1.25)"

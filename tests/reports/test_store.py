@@ -38,6 +38,18 @@ def test_a_damaged_record_is_named_and_kept_aside(tmp_path: Path, text: str) -> 
     assert (tmp_path / "damaged" / "one.json").read_text() == text
 
 
+def test_a_record_of_the_first_schema_is_read(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(RECORD.to_json().replace(f'"schema": {SCHEMA}', '"schema": 1'))
+    assert SCHEMA == 2 and Store(tmp_path).read()[0]["one"].samples == RECORD.samples
+
+
+def test_a_disturbed_record_has_numbers_and_is_not_final(tmp_path: Path) -> None:
+    for status, measured, final in (("ok", True, True), ("disturbed", True, False), ("oom", False, True)):
+        Store(tmp_path).write(Record({"id": "one"}, status))  # type: ignore[arg-type]
+        record = Store(tmp_path).read()[0]["one"]
+        assert (record.status, record.measured, record.final) == (status, measured, final)
+
+
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     newer = {**json.loads(RECORD.to_json()), "schema": SCHEMA + 1}
     (tmp_path / "one.json").write_text(json.dumps(newer))
