@@ -41,7 +41,7 @@ COPY = 1.4
 CLOCK = 0.9  # of the GPU's best clock in the cell; no GPU has been measured yet
 
 SPIN_STEPS = 40_000  # 2 ms
-SPINS, COPIES = 3, 2  # the best of so many counts, so that one interrupt does not
+SPINS, COPIES = 3, 3  # the best of so many counts, so that one interrupt does not
 COPY_BYTES = 64 << 20  # 6 ms, and more than most caches hold
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Calibration:
             self.measure()
 
     def measure(self) -> dict[str, float]:
-        """spin_s and copy_s in seconds, about 20 ms in all."""
+        """spin_s and copy_s in seconds, about 25 ms in all."""
         found = {
             "spin_s": min(_seconds(self._spin) for _ in range(SPINS)),
             "copy_s": min(_seconds(self._copy) for _ in range(COPIES)),

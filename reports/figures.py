@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +48,8 @@ PANEL_INCHES = (5.6, 3.6)
 GRID_INCHES = 2.7  # the height of a heat map, which has no legend
 LONE_INCHES = 8.4  # the width of a figure with a single panel
 MOST_APART = 12  # marks of repeats apart in one line; of neighbours the largest is drawn
-APART = "x: a repeat far from the others, ▲: beyond the axis"
-CROSSED = "crossed: disturbed while it was measured"
+APART = "x: a repeat far from the others; ▲ at the edge: beyond the axis"
+CROSSED = "crossed in black: disturbed while it was measured"
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,17 @@ class Picture:
                 _draw_lines(ax, panel) if isinstance(panel, Panel) else _draw_grid(ax, panel)
             for ax in axes[len(self.panels) :]:
                 ax.set_visible(False)
-            figure.supxlabel(self.footer, fontsize=7.5, color="#555555", x=0.01, ha="left")
+            lines = "\n".join([self.footer, *self._marks()])
+            figure.supxlabel(lines, fontsize=7.5, color="#555555", x=0.01, ha="left")
         return figure
+
+    def _marks(self) -> Iterator[str]:
+        """What the marks mean that stand in some panel."""
+        series = [series for panel in self.panels if isinstance(panel, Panel) for series in panel.series]
+        if any(one.apart for one in series):
+            yield APART
+        if any(any(one.crossed) for one in series):
+            yield CROSSED
 
 
 def _span_a_decade(axis: Axis) -> None:
@@ -161,14 +170,7 @@ def _look(family: str) -> tuple[str, str]:
     if family in MIXERS:
         i = MIXERS.index(family)
         return COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-    return "#000000", "x"
-
-
-def _note(panel: Panel) -> str:
-    """What a reader must know of the panel's marks."""
-    apart = any(series.apart for series in panel.series)
-    crossed = any(any(series.crossed) for series in panel.series)
-    return "\n".join(filter(None, (panel.note, APART if apart else "", CROSSED if crossed else "")))
+    return "#000000", "+"
 
 
 def _draw_apart(ax: Axes, panel: Panel) -> None:
@@ -211,14 +213,13 @@ def _draw_lines(ax: Axes, panel: Panel) -> None:
         for x, y, cross in zip(series.x, series.y, series.crossed, strict=False):
             if cross:
                 ax.plot(x, y, "X", color="#000000", markersize=8, markerfacecolor="none")
-    note = _note(panel)
     if panel.x_names:
         ax.set_xticks(range(len(panel.x_names)), panel.x_names, rotation=30, ha="right")
         ax.set_xlim(-0.6, len(panel.x_names) - 0.4)  # so that few names are not spread over all the width
     if panel.signed:
         ax.axhline(0, color="#555555", linewidth=0.8)
     elif not panel.log_y:
-        ax.set_ylim(0, ax.get_ylim()[1] * (1.1 if note else 1))  # the note stands above the points
+        ax.set_ylim(0, ax.get_ylim()[1] * (1.1 if panel.note else 1))  # the note stands above the points
     for axis, set_scale, base in ((ax.xaxis, ax.set_xscale, panel.log_x), (ax.yaxis, ax.set_yscale, panel.log_y)):
         if base:
             set_scale("log", base=base)
@@ -227,7 +228,7 @@ def _draw_lines(ax: Axes, panel: Panel) -> None:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
     _draw_apart(ax, panel)
-    ax.text(0.02, 0.97, note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
+    ax.text(0.02, 0.97, panel.note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
     below = -0.34 if panel.x_names else -0.18  # below the slanted names too
     ax.legend(
         loc="upper center", bbox_to_anchor=(0.5, below), ncols=4 if panel.x_names else 3, fontsize=8, handlelength=2.6
