@@ -178,7 +178,7 @@ def seen(*reasons: str) -> dict[str, Any]:
 def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path
 ) -> None:
-    reasons = {"paper": ["others used 1.31 of its 2 cores"]}
+    reasons = {"fair": ["others used 1.31 of its 2 cores"]}
     measured = []
 
     @functools.wraps(inference.run)
@@ -194,17 +194,17 @@ def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     shown = capsys.readouterr().out
-    assert not ended.value.code and "2 ok, 2 disturbed; records in" in shown
+    assert not ended.value.code and "2 disturbed, 2 ok; records in" in shown
     lines = [line for line in shown.splitlines() if line.startswith("disturbed: inference_pythia-14m")]
-    assert len(lines) == 2 and lines[0].endswith("1 of 2 intervals, after 3 more; the worst: " + reasons["paper"][0])
+    assert len(lines) == 2 and lines[0].endswith("1 of 2 intervals, after 3 more; the worst: " + reasons["fair"][0])
 
     chosen = matrix.choose(path, tmp_path / "store", "")
-    assert [cell.params["protocol"] for cell in chosen.pending] == ["paper", "paper"]
+    assert [cell.params["protocol"] for cell in chosen.pending] == ["fair", "fair"]
     record = chosen.records[chosen.pending[0].id]
     assert record.status == "disturbed" and record.metrics and record.samples["disturbance"]["again"] == 3
     (tmp_path / "store" / f"{next(cell.id for cell in chosen.cells if cell not in chosen.pending)}.json").unlink()
     pending = matrix.choose(path, tmp_path / "store", "").pending
-    assert [cell.params["protocol"] for cell in pending] == ["fair", "paper", "paper"]  # what has no number first
+    assert [cell.params["protocol"] for cell in pending] == ["paper", "fair", "fair"]  # what has no number first
     reasons.clear()
     assert matrix.execute(matrix.choose(path, tmp_path / "store", "")).counts == {"ok": 3}
     assert len(measured) == 7 and not matrix.choose(path, tmp_path / "store", "").pending
