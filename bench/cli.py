@@ -79,7 +79,9 @@ def run(
         typer.echo(f"nothing to measure: all {len(chosen.cells)} cells are in {chosen.store.folder}")
         return
     try:
-        with chosen.store.locked():
+        with chosen.store.locked() as warning:
+            if warning:
+                typer.echo(warning, err=True)
             outcome = matrices.execute(chosen, limit, jobs)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; what was measured is in {chosen.store.folder}: the same command goes on", err=True)

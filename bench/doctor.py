@@ -8,13 +8,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
-import psutil
 import torch
 from huggingface_hub import constants
 
+from bench import run
 from bench.plan import EXPERIMENTS
 from reports import provenance
-from rwkv_core import load, wkv
+from rwkv_core import load, machine, wkv
 
 BANDWIDTH_BYTES = 512 << 20  # far beyond any cache
 HUB_TIMEOUT_S = 3
@@ -22,14 +22,14 @@ HUB_TIMEOUT_S = 3
 
 def examine() -> Iterator[tuple[str, str]]:
     """(what, found) lines, each as soon as it is known."""
-    memory = psutil.virtual_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = provenance.collect(None)
     yield "python", f"{facts['python']} on {facts['platform']}"
     yield "libraries", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    cores = psutil.cpu_count(logical=False) or facts["cores"]
-    yield "cpu", f"{facts['cpu']}, {cores} cores, torch uses {torch.get_num_threads()} threads"
-    yield "memory", f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
+    quota = machine.cpu_quota()
+    limit = "" if quota is None else f" (a quota of {quota:g} CPUs)"
+    yield "cpu", f"{facts['cpu']}, {facts['cores']} cores{limit}, torch uses {run.threads()} threads"
+    yield "memory", f"{machine.free_memory() / 2**30:.1f} GiB free of {facts['memory_bytes'] / 2**30:.1f}"
     yield "memory bandwidth", _bandwidth()
     yield "gpu", "; ".join(_gpu(g) for g in facts["gpus"]) or "none that NVML knows"
     yield "cuda in torch", f"{torch.version.cuda}" if torch.cuda.is_available() else "not available"
@@ -40,7 +40,7 @@ def examine() -> Iterator[tuple[str, str]]:
     yield "wkv: auto", wkv.choose("auto", device, torch.float32)
     yield "model hub", _hub()
     yield "experiments", ", ".join(EXPERIMENTS) + (" on cpu and cuda" if torch.cuda.is_available() else " on cpu")
-    yield "largest float32", _largest(memory.available)
+    yield "largest float32", _largest(machine.free_memory())
 
 
 def _bandwidth() -> str:

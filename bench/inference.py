@@ -18,7 +18,7 @@ from rwkv_core.decode import generate, greedy
 from rwkv_core.load import out_of_memory
 from rwkv_core.spec import AtLeast, LanguageModel, Unsupported
 
-VERSION = 1
+VERSION = 2
 ALONE = True  # each cell in a fresh process with nothing beside it
 SHAPE_ONLY = False  # it needs the weights
 GROWS = ("batch", "prompt_tokens", "new_tokens")  # where one cell runs out of memory, larger ones would too
@@ -45,7 +45,8 @@ def run(
 
     threads: 0 leaves torch's choice. Returns metrics (bytes) and samples: `token_seconds`
     [repeats][new_tokens], seconds from the start of the prompt to each token, `disturbance` (of each repeat, see
-    bench.disturbance), and `memory`, the peaks so far and the bytes of cache or state at growing context.
+    bench.disturbance), and `memory`, the peaks so far and the bytes of cache or state, used and held, at growing
+    context.
     """
     limit = model.spec.max_tokens
     if limit is not None and prompt_tokens + new_tokens - 1 > limit:
@@ -84,30 +85,28 @@ def _untimed(
 ) -> tuple[dict[str, Any], list[dict[str, int]]]:
     """The same run again, `tokens` [B, T] being all that was fed: memory, and whether the state is right.
 
-    The peak so far is read after the prompt, at powers of two and at the end, around one step each:
-    memory only grows with the context. Between them the known tokens are fed in chunks, which fills
-    the same cache in less time.
+    At the prompt's length, at powers of two and at the end, it is a run of just so many tokens, since a
+    cache is made with room for all of a run's. The peak so far is read around the prompt and around the
+    last step. Between them the known tokens are fed in chunks, which fills the same cache in less time.
     """
     with memory.Peak(device).tracking():
         _feed(model, tokens[:, :prompt_tokens], None, carry)  # the tracker's own first use takes some memory
     peak = memory.Peak(device)
     curve: list[dict[str, int]] = []
-    state: Any = None
-    fed = 0
     with peak.tracking():
         for context in _checkpoints(prompt_tokens, tokens.shape[1]):
-            if carry and fed:
-                for start in range(fed, context - 1, prompt_tokens):
-                    _, state = model.hidden(tokens[:, start : min(start + prompt_tokens, context - 1)], state)
-                fed = context - 1
+            state = model.reserve(context) if carry else None
             with peak.watch():
-                logits, after = _feed(model, tokens[:, fed:context], state, carry)
-            if carry:
-                fed, state = context, after
+                logits, state = _feed(model, tokens[:, : prompt_tokens if carry else context], state, carry)
+            if carry and context > prompt_tokens:
+                for start in range(prompt_tokens, context - 1, prompt_tokens):
+                    _, state = model.hidden(tokens[:, start : min(start + prompt_tokens, context - 1)], state)
+                with peak.watch():
+                    logits, state = _feed(model, tokens[:, context - 1 : context], state, carry)
             curve.append({"context_tokens": context, **peak.metrics()})
             if carry:
-                curve[-1]["state_bytes"] = model.state_bytes(state)
-            del after
+                curve[-1] |= {"state_bytes": model.state_bytes(state), "state_held_bytes": model.held_bytes(state)}
+            del state  # before the next is made
     metrics: dict[str, Any] = {k: v for k, v in curve[-1].items() if k != "context_tokens"}
     if carry:
         metrics["disagreement"] = _disagreement(model, tokens, logits)

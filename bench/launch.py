@@ -57,7 +57,7 @@ def beside(cells: Sequence[Cell], jobs: int) -> Iterator[Record]:
     """Cells in `jobs` processes side by side, each with its share of the cores and a model loaded for each cell; the
     records as they end. Raises BadInput where a process is killed.
     """
-    threads = max(1, torch.get_num_threads() // jobs)
+    threads = max(1, run.threads() // jobs)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _enter_pool, (threads,)) as pool:
         try:
             for answered in as_completed([pool.submit(_measure, cell) for cell in cells]):

@@ -43,7 +43,14 @@ EXPERIMENTS: dict[str, ModuleType] = {
 
 LONGEST_NAME = 229  # bytes: with the hash and a store's longest ending, the 255 that file systems allow
 DEVICES = ("cpu", "cuda")
-AXES = {"model": None, "weights": "pretrained", "attention": "default", "device": "cpu", "dtype": "float32"}
+AXES = {
+    "model": None,
+    "weights": "pretrained",
+    "attention": "default",
+    "cache": "preallocated",
+    "device": "cpu",
+    "dtype": "float32",
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,10 @@ class Cell:
         return {"id": self.id, **self._content()}
 
     def _content(self) -> dict[str, Any]:
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "paths"}
+        content = {key: value for key, value in dataclasses.asdict(self).items() if key != "paths"}
+        if self.model.cache == AXES["cache"]:  # so that what was measured before there was a choice keeps its id
+            del content["model"]["cache"]
+        return content
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Cell:
@@ -150,13 +160,15 @@ def _expand(run: Any, where: str, instead: Mapping[str, str]) -> list[Cell]:
     for values in itertools.product(*lists.values()):
         one = dict(zip(lists, values, strict=True))
         try:
-            model = load.find(str(one["model"]), weights=_weights(one["weights"]), attention=one["attention"])
+            kinds = {"attention": one["attention"], "cache": one["cache"]}
+            model = load.find(str(one["model"]), weights=_weights(one["weights"]), **kinds)
             _ = model.seed
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from error
         _choice(where, "attention", one["attention"], ("default", "eager"))
-        if model.recurrent:  # has no attention to choose
-            model = dataclasses.replace(model, attention="default")
+        _choice(where, "cache", one["cache"], ("preallocated", "dynamic"))
+        if model.recurrent:  # has neither to choose
+            model = dataclasses.replace(model, attention="default", cache="preallocated")
         _choice(where, "device", one["device"], DEVICES)
         _choice(where, "dtype", one["dtype"], load.DTYPES)
         params = {key: one[key] for key in defaults}

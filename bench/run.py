@@ -14,13 +14,14 @@ from bench import disturbance
 from bench.plan import EXPERIMENTS, Cell
 from reports import provenance
 from reports.record import Record, Status
-from rwkv_core import weights
+from rwkv_core import machine, weights
 from rwkv_core.load import load, out_of_memory
 from rwkv_core.spec import BadInput, LanguageModel, Unsupported
 
 
 def measure(cells: Sequence[Cell]) -> Iterator[Record]:
     """One record a cell, in order; the cells share a model, which is loaded once."""
+    torch.set_num_threads(threads())
     spec, device, dtype = cells[0].group
     if EXPERIMENTS[cells[0].experiment].SHAPE_ONLY:
         for cell in cells:
@@ -34,6 +35,11 @@ def measure(cells: Sequence[Cell]) -> Iterator[Record]:
         return
     for cell in cells:
         yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, model), lambda: _facts(model))
+
+
+def threads() -> int:
+    """torch's threads, no more than the cores that this process may use: torch knows of no container's quota."""
+    return min(torch.get_num_threads(), machine.cores())
 
 
 def failed(cell: Cell, error: Exception) -> Record:
@@ -68,6 +74,7 @@ def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[]
 def _facts(model: LanguageModel) -> dict[str, Any]:
     return {
         "attention": model.attention,
+        "cache": model.cache,
         "weights_fingerprint": weights.fingerprint(model),
         "weights_revision": model.revision,
     }

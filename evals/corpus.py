@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
 from evals.pocket import text as pocket
+from rwkv_core import machine
 from rwkv_core import tokenizer as tokenizers
 from rwkv_core.spec import BadInput, LanguageModel
 
@@ -52,7 +52,7 @@ def stream(text: str, encode: Encode, end: int, tokens: int, *, held_out: bool, 
     """The first `tokens` tokens of a text's documents, `end` after each (of files that are held out, as many of each);
     long: of the pocket world documents of at least so many tokens, 0 for its short ones.
     """
-    if BYTES * tokens > psutil.virtual_memory().available:
+    if BYTES * tokens > machine.free_memory():
         raise BadInput(f"text {text!r}: {tokens:,} tokens are asked for, more than fit into memory; ask for fewer")
     share = -(-tokens // len(_chosen(text, held_out=True))) if held_out and text != POCKET else tokens
     found, count = [], 0

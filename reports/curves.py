@@ -66,7 +66,7 @@ def against_parameters(chosen: pd.DataFrame, published: pd.DataFrame, name: str,
             f"Measured here, {tokens} {kind}",
             "parameters (billions)",
             y_title,
-            [_points(part, family, scale) for family, part in at.groupby("family", sort=False)],
+            [_points(part, family, scale) for (family, _), part in at.groupby(["family", "variant"], sort=False)],
             log_x=10,
             log_y=10,
         )
@@ -151,7 +151,8 @@ def _published_line(part: pd.DataFrame, label: object) -> Series:
 
 def _points(part: pd.DataFrame, family: object, scale: float, *, hollow: bool = False) -> Series:
     ordered = part.sort_values("parameters")
-    label = FAMILIES.get(str(family), (str(family),))[0] + (", published" if hollow else "")
+    more = ", published" if hollow else str(ordered.variant.iloc[0])
+    label = FAMILIES.get(str(family), (str(family),))[0] + more
     x, y = list(ordered.parameters / 1e9), list(ordered.value / scale)
     if "band_low" not in ordered or ordered.band_low.isna().any():
         return Series(label, str(family), x, y, hollow=hollow)

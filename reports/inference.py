@@ -96,10 +96,13 @@ def summary(rows: list[Row]) -> Table | None:
 
 
 def findings(chosen: pd.DataFrame) -> str:
-    """Who is faster and who needs less, class by class, in one form whoever wins."""
+    """Who is faster and who needs less, class by class, in one form whoever wins; a model that was also measured at
+    its best is compared as that.
+    """
     sentences = []
     disturbed = chosen[chosen.disturbed].label.unique()
-    for name, part in curves.classes(chosen[~chosen.disturbed]):
+    best = chosen.model[chosen.variant == ""]  # where that is disturbed, no variant stands for it
+    for name, part in curves.classes(chosen[~chosen.disturbed & ((chosen.variant == "") | ~chosen.model.isin(best))]):
         tokens = curves.common_tokens(part, "cumulative_s")
         at = part[(part.metric == "cumulative_s") & (part.tokens == tokens)].set_index("label")
         context = curves.common_tokens(part, "state_bytes")
@@ -195,11 +198,16 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
                 "weights": values.mebibytes("parameter_bytes"),
                 "cache or state": values.mebibytes("state_bytes", context),
                 "by formula": values.mebibytes("state_formula_bytes", context),
+                "held for it": values.mebibytes("state_held_bytes", context),
                 "peak of live tensors": values.mebibytes("peak_live_bytes", context),
                 **{title: values.mebibytes(metric, context) for metric, title in extra.items()},
             }
         )
-    note = "Beyond the weights (`all`: with them), at the end of the run. Resident growth is uncertain by about 10 MiB."
+    note = (
+        "Beyond the weights (`all`: with them), at the end of the run. held for it: bytes allocated. The length of "
+        "this run is known beforehand; for a text of unknown length a cache doubles, and holds up to twice the bytes. "
+        "Resident growth is uncertain by about 10 MiB."
+    )
     return Table(f"memory-{name}", "Memory beyond the weights", pd.DataFrame(lines), note)
 
 

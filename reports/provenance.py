@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import functools
-import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from rwkv_core import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy")
@@ -18,14 +19,15 @@ LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy"
 def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:
     """Everything a reader needs to judge or repeat a number; `more` comes from who measured it.
 
-    accelerator: the name of the GPU that was used, None for the CPU. `machine` is what figures carry.
+    accelerator: the name of the GPU that was used, None for the CPU. `machine` is what figures carry. Cores and memory
+    are those that this process may use.
     """
     return {
         "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": accelerator or f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": accelerator or f"{cpu_name()}, {machine.cores()} cores",
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "cores": machine.cores(),
+        "memory_bytes": machine.total_memory(),
         "gpus": gpus(),
         "platform": platform.platform(),
         "python": platform.python_version(),

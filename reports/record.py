@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-SCHEMA = 2  # 1: without disturbed cells
+SCHEMA = 2  # 1 had no digest and no disturbed cells
+DIGEST = ',\n"sha256": '  # begins the last line of a record
 
 Status = Literal["ok", "disturbed", "oom", "unsupported", "failed"]
 FINAL: tuple[Status, ...] = ("ok", "oom", "unsupported")  # findings; a disturbed or failed cell is measured again
@@ -44,16 +46,25 @@ class Record:
         return self.status in MEASURED
 
     def to_json(self) -> str:
-        """JSON with one line a field, so that a person can find things and the samples stay out of the way."""
-        lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in dataclasses.asdict(self).items())
-        return "{\n" + ",\n".join(lines) + "\n}\n"
+        """JSON with one line a field, so that a person can find things and the samples stay out of the way; the last
+        line is the SHA-256 of all that stands before it.
+        """
+        content = {**dataclasses.asdict(self), "schema": SCHEMA}
+        text = "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in content.items())
+        return f'{text}{DIGEST}"{_digest(text)}"\n}}\n'
 
     @classmethod
     def from_json(cls, text: str) -> Record:
         """Raises ValueError where the text is not a whole record; SchemaTooNew where it is a later version's."""
-        loaded = json.loads(text)
+        try:
+            loaded = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
         if not isinstance(loaded, dict) or not isinstance(loaded.get("schema"), int):
             raise ValueError("no schema number")
+        digest = loaded.pop("sha256", None)
+        if (digest or loaded["schema"] == SCHEMA) and digest != _digest(text.rpartition(DIGEST)[0]):
+            raise ValueError("its digest is another: something in it was changed")
         if loaded["schema"] > SCHEMA:
             raise SchemaTooNew(loaded["schema"])
         if set(loaded) != {f.name for f in dataclasses.fields(cls)}:
@@ -63,6 +74,10 @@ class Record:
         if not isinstance(loaded["cell"], dict) or "id" not in loaded["cell"]:
             raise ValueError("no cell")
         return cls(**loaded)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class SchemaTooNew(Exception):

@@ -9,21 +9,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from reports import orders
+from reports.bands import spread
 from reports.record import Record
 from rwkv_core.spec import ModelSpec
 
 Row = dict[str, Any]
 
 # versions of experiments that are read
-OLDEST = {"pretrain": 2, "context": 2, "extend": 2, "prompts": 2, "lra": 2, "encoders": 2}
+OLDEST = {"inference": 2, "pretrain": 2, "context": 2, "extend": 2, "prompts": 2, "lra": 2, "encoders": 2}
 OUTDATED = "measured by an older version of this experiment, which kept less; `rwkv-bench run` measures it again"
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
 LRA_TASK = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "every")  # the same for all mixers
 LRA_RECIPE = ("dropout", "rise", "weight_decay")
-# Those repeats of a time are apart, and outside a figure's band, that lie further from the median than both: three
-# standard deviations as the median distance from it gives them (of three repeats: the smaller of two gaps), ...
-DEVIATIONS = 3 * 1.4826
-NEAR = 0.1  # ... and this part of the median, since three repeats may agree by chance
 MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its curve
 
 
@@ -53,7 +50,8 @@ def _base(record: Record) -> Row:
         "disturbed": record.status == "disturbed",
         "experiment": cell["experiment"],
         "model": model["name"],
-        "label": model["label"] + (" (eager)" if model["attention"] == "eager" else ""),
+        "label": model["label"] + _variant(record),
+        "variant": _variant(record),
         "family": model["family"],
         "weights": _weights(cell),
         "parameters": record.metrics.get("parameters", model["parameters"]),
@@ -68,6 +66,13 @@ def _base(record: Record) -> Row:
             for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens", "schedule", "mixer", "direction")
         },
     }
+
+
+def _variant(record: Record) -> str:
+    """What a label says of a model that is not at its best: by choice, or because its layers allow no better cache."""
+    model = record.cell["model"]
+    copied = "dynamic" in (model.get("cache"), record.provenance.get("cache"))
+    return (" (eager)" if model["attention"] == "eager" else "") + (" (DynamicCache)" if copied else "")
 
 
 def _weights(cell: Mapping[str, Any]) -> str:
@@ -91,16 +96,16 @@ def mark(weights: str) -> str:
 def _inference(record: Record) -> Iterator[Row]:
     runs: list[list[float]] = record.samples["token_seconds"]
     for token, seconds in enumerate(zip(*runs, strict=True), 1):
-        yield _spread("cumulative_s", seconds, tokens=token)
+        yield spread("cumulative_s", seconds, tokens=token)
     steps = [[after - before for before, after in itertools.pairwise(run)] for run in runs]
     for token, seconds in enumerate(zip(*steps, strict=True), 2):
-        yield _spread("step_s", seconds, tokens=token)
-    yield _spread("first_token_s", [run[0] for run in runs])
+        yield spread("step_s", seconds, tokens=token)
+    yield spread("first_token_s", [run[0] for run in runs])
     cuts = [statistics.quantiles(run, n=100, method="inclusive") for run in steps]
     for percent in (50, 90, 99):
-        yield _spread(f"p{percent}_s", [cut[percent - 1] for cut in cuts])
+        yield spread(f"p{percent}_s", [cut[percent - 1] for cut in cuts])
     batch = record.cell["params"]["batch"]
-    yield _spread("tokens_per_s", [batch * len(step) / sum(step) for step in steps])
+    yield spread("tokens_per_s", [batch * len(step) / sum(step) for step in steps])
 
     spec = ModelSpec(**record.cell["model"])
     itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[record.cell["dtype"]]
@@ -122,27 +127,6 @@ def _inference(record: Record) -> Iterator[Row]:
         yield {"metric": "disagreement", "value": record.metrics["disagreement"]}
 
 
-def _spread(metric: str, values: Iterable[float], **more: Any) -> Row:
-    """The median of the repeats, with the least and the largest; the same of those that lie together, the band of a
-    figure, and the others.
-    """
-    values = list(values)
-    median = statistics.median(values)
-    reach = max(DEVIATIONS * statistics.median(abs(value - median) for value in values), NEAR * abs(median))
-    together = [value for value in values if abs(value - median) <= reach]
-    return {
-        "metric": metric,
-        "value": median,
-        "low": min(values),
-        "high": max(values),
-        "band_low": min(together),
-        "band_high": max(together),
-        "apart": [value for value in values if abs(value - median) > reach],
-        "repeats": len(values),
-        **more,
-    }
-
-
 def _race(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {
@@ -156,7 +140,7 @@ def _race(record: Record) -> Iterator[Row]:
         scale = metrics["bytes"] / metrics["floor_bytes"] if name == "floor" else 1.0
         error = metrics["errors"].get(name.removesuffix(" eager"))
         graphed = name in metrics["graphed"]
-        times = _spread("race_s", [scale * s for s in seconds], contender=name, error=error, graphed=graphed)
+        times = spread("race_s", [scale * s for s in seconds], contender=name, error=error, graphed=graphed)
         yield {**times, **shared, "scale": scale, "samples": seconds}
 
 

@@ -2,15 +2,17 @@
 
 A file is written under a temporary name, flushed to the disk and moved into place, so that what has
 a record's name is whole. What was found for each item of a task, `items` among a record's samples,
-lies beside it as compressed JSON lines and is written before it.
+lies beside it as compressed JSON lines and is written before it; the record keeps their number and the file's digest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import gzip
+import hashlib
 import json
 import os
 import tempfile
@@ -21,6 +23,8 @@ from typing import Any
 
 from reports.record import SCHEMA, Record, SchemaTooNew
 from rwkv_core.spec import BadInput
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without locks answer
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -33,7 +37,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        with contextlib.suppress(PermissionError):  # of a file system that has no modes
+            temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
         if temporary is not None:
@@ -52,6 +57,29 @@ def _unpack(content: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(content).decode().splitlines()]
 
 
+def _whole(path: Path) -> Record:
+    """The record of a file. Raises ValueError where the file is no record, or another cell's."""
+    if not path.is_file():  # a folder, or a pipe, on which reading would wait for ever
+        raise ValueError("not a file")
+    record = Record.from_json(path.read_text(encoding="utf-8"))
+    if record.id != path.stem:
+        raise ValueError(f"it is the record of {record.id}")
+    return record
+
+
+def _checked(path: Path, beside: Any) -> bytes:
+    """The packed items of a record, which says of them what `write` put there, or in schema 1 their number alone.
+
+    Raises as gzip does, or ValueError, where they are damaged.
+    """
+    packed = path.read_bytes()
+    if isinstance(beside, int):
+        gzip.decompress(packed)
+    elif hashlib.sha256(packed).hexdigest() != beside["sha256"]:
+        raise ValueError("the digest of its items is another")
+    return packed
+
+
 class Store:
     """A folder of records."""
 
@@ -59,23 +87,26 @@ class Store:
         self.folder = folder
 
     def read(self, items: bool = False) -> tuple[dict[str, Record], dict[Path, str]]:
-        """Records by cell id, and a warning for each damaged file; `items`: with the items of their samples.
+        """Records by cell id, and a warning for each damaged one; `items`: with the items of their samples, which are
+        looked through in any case: a record is whole where they are.
 
         Raises BadInput for a newer schema.
         """
         records, damaged = {}, {}
         for path in sorted(self.folder.glob("*.json")):
             try:
-                record = Record.from_json(path.read_text())
-                if items and "items" in record.samples:
-                    record.samples["items"] = _unpack(self._items_path(record).read_bytes())
+                record = _whole(path)
+                if "items" in record.samples:
+                    packed = _checked(self._items_path(path.stem), record.samples["items"])
+                    if items:
+                        record.samples["items"] = _unpack(packed)
             except SchemaTooNew as error:
                 raise BadInput(
                     f"{path}: written by a newer rwkv-bench (schema {error}, this one knows {SCHEMA}); "
                     "update it or choose another --store"
                 ) from error
             except (ValueError, TypeError, EOFError, FileNotFoundError, gzip.BadGzipFile, zlib.error) as error:
-                damaged[path] = f"{path}: damaged record ({error}); it counts as not measured"
+                damaged[path] = f"{path}: damaged record ({error}); `rwkv-bench run` measures it again"
                 continue
             records[record.id] = record
         return records, damaged
@@ -85,17 +116,21 @@ class Store:
         path = self.folder / f"{record.id}.json"
         if "items" in record.samples:
             items = record.samples["items"]
-            write_atomically(self._items_path(record), _pack(items))
-            record = dataclasses.replace(record, samples={**record.samples, "items": len(items)})
+            packed = _pack(items)
+            write_atomically(self._items_path(record.id), packed)
+            beside = {"count": len(items), "sha256": hashlib.sha256(packed).hexdigest()}
+            record = dataclasses.replace(record, samples={**record.samples, "items": beside})
         write_atomically(path, record.to_json())
         return path
 
-    def _items_path(self, record: Record) -> Path:
-        return self.folder / f"{record.id}.items.jsonl.gz"
+    def _items_path(self, cell: str) -> Path:
+        return self.folder / f"{cell}.items.jsonl.gz"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """One run at a time in this folder; the system lets go of the lock when the process ends."""
+    def locked(self) -> Iterator[str]:
+        """One run at a time in this folder; the system lets go of the lock when the process ends. Yields what the user
+        must know: nothing, or that the file system has no locks.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = (self.folder / ".lock").open("a")
@@ -108,12 +143,22 @@ class Store:
                 raise BadInput(
                     f"{self.folder}: another run is measuring into it; wait for it or give --store"
                 ) from error
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise BadInput(
+                        f"{self.folder}: cannot be locked ({error.strerror}); give another --store"
+                    ) from error
+                yield (
+                    f"{self.folder}: this file system has no locks ({error.strerror}), so the run goes on without one; "
+                    "start no second run there, or give a --store on a local disk"
+                )
+                return
             for leftover in self.folder.glob(".writing-*"):
                 leftover.unlink()
-            yield
+            yield ""
 
     def set_aside(self, path: Path) -> Path:
-        """Move a damaged file to damaged/, where nothing reads it and nothing overwrites it."""
+        """Move a damaged record and its items to damaged/, where nothing reads them and nothing overwrites them."""
         folder = self.folder / "damaged"
         folder.mkdir(exist_ok=True)
         aside = folder / path.name
@@ -122,4 +167,6 @@ class Store:
             number += 1
             aside = folder / f"{path.stem}.{number}.json"
         path.rename(aside)
+        with contextlib.suppress(FileNotFoundError):
+            self._items_path(path.stem).rename(folder / f"{aside.stem}.items.jsonl.gz")
         return aside

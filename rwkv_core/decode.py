@@ -47,7 +47,7 @@ def generate(
     `paper` protocol does with Transformers. The head is computed at the last position only; no token
     ends the text. `mark` is called after each token.
     """
-    tokens, state = prompt, None
+    tokens, state = prompt, model.reserve(prompt.shape[1] + new_tokens - 1) if carry else None
     fed = prompt
     for _ in range(new_tokens):
         hidden, state = model.hidden(fed, state, keep=carry)

@@ -5,34 +5,25 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
-from rwkv_core import tokenizer, weights
+from rwkv_core import cache, tokenizer, weights
+from rwkv_core.cache import CacheState
 from rwkv_core.init import random_fill
 from rwkv_core.load import check_size, local, offline
 from rwkv_core.spec import BadInput, ModelSpec, Unsupported
 
 
-@dataclass
-class CacheState:
-    """A cache that transformers extends in place; `mask` [B, S] marks the true tokens, None where all are."""
-
-    cache: Any
-    mask: Tensor | None
-    tokens: int
-
-
 class HFModel(nn.Module):
-    """A LanguageModel over a transformers causal model. Recurrent ones (Mamba) have no ragged batches, and
-    go on from a state by one token at a time.
+    """A LanguageModel over a transformers causal model. Recurrent ones (Mamba) go on from a state by one token at a
+    time; they, and those with a sliding window or other layers that do not attend to all, have no ragged batches.
     """
 
     def __init__(self, spec: ModelSpec, causal: Any, source: str | None = None) -> None:
@@ -42,7 +33,8 @@ class HFModel(nn.Module):
         self.source = source
         self.revision = getattr(causal.config, "_commit_hash", None)
         self.attention = "ssm" if spec.recurrent else str(causal.config._attn_implementation)
-        self.ragged = not spec.recurrent
+        self.ragged = not spec.recurrent and cache.only_attends_to_all(causal.config)
+        self.cache = "state" if spec.recurrent else spec.cache if self.ragged else "dynamic"
 
     def hidden(
         self, tokens: Tensor, state: CacheState | None = None, lengths: Tensor | None = None, keep: bool = True
@@ -60,9 +52,11 @@ class HFModel(nn.Module):
             raise Unsupported(f"{self.spec.name} has {limit} learned positions; {reach} tokens do not fit")
         if not keep and state is None:
             return self.causal.base_model(input_ids=tokens, use_cache=False).last_hidden_state, None
+        if not self.ragged and lengths is not None and bool((lengths != new).any()):
+            raise Unsupported(f"{self.spec.name}: its state is not kept at a padded row's true end")
         if self.spec.recurrent:
-            return self._recurrent(tokens, state, lengths)
-        cache = state.cache if state else DynamicCache(config=self.causal.config)
+            return self._recurrent(tokens, state)
+        key_values = state.cache if state else cache.empty(self.causal.config, self.cache, 0)
         options: dict[str, Any] = {}
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(batch, new)], 1)
@@ -70,10 +64,10 @@ class HFModel(nn.Module):
             if self.spec.architecture["model_type"] != "bloom":  # ALiBi counts the mask itself
                 last = None if limit is None else limit - 1  # of padding that reaches beyond
                 options["position_ids"] = (mask.cumsum(1) - 1).clamp(0, last)[:, past:]
-        out = self.causal.base_model(input_ids=tokens, past_key_values=cache, use_cache=True, **options)
-        after = CacheState(cache, mask, past + new)
-        if lengths is not None and keep:
-            after.mask = _align_right(cache, mask, lengths, past, new)
+        out = self.causal.base_model(input_ids=tokens, past_key_values=key_values, use_cache=True, **options)
+        after = CacheState(key_values, mask, past + new)
+        if lengths is not None and keep and self.ragged:
+            after.mask = cache.align_right(key_values, mask, lengths, past, new)
         return out.last_hidden_state, after
 
     def take(self, state: CacheState, rows: Tensor) -> CacheState:
@@ -83,16 +77,11 @@ class HFModel(nn.Module):
             mask = state.mask[rows]
             first = int(mask.any(0).int().argmax())
             mask = None if bool(mask[:, first:].all()) else mask[:, first:]
-        cache = DynamicCache(config=self.causal.config)
-        for i, layer in enumerate(state.cache.layers):
-            cache.update(layer.keys[rows, :, first:], layer.values[rows, :, first:], i)
-        return CacheState(cache, mask, state.tokens - first)
+        return CacheState(cache.take(state.cache, rows, first), mask, state.tokens - first)
 
-    def _recurrent(self, tokens: Tensor, state: CacheState | None, lengths: Tensor | None) -> tuple[Tensor, CacheState]:
-        if lengths is not None and bool((lengths != tokens.shape[1]).any()):
-            raise Unsupported(f"{self.spec.name}: transformers' Mamba keeps no state at a padded row's true end")
-        cache = state.cache if state else None
-        out = self.causal.base_model(input_ids=tokens, cache_params=cache, use_cache=True)
+    def _recurrent(self, tokens: Tensor, state: CacheState | None) -> tuple[Tensor, CacheState]:
+        before = state.cache if state else None
+        out = self.causal.base_model(input_ids=tokens, cache_params=before, use_cache=True)
         return out.last_hidden_state, CacheState(
             out.cache_params, None, (state.tokens if state else 0) + tokens.shape[1]
         )
@@ -101,15 +90,19 @@ class HFModel(nn.Module):
         """hidden [..., C] -> logits [..., V]."""
         return self.causal.get_output_embeddings()(hidden)
 
+    def reserve(self, tokens: int) -> CacheState | None:
+        """A cache before the first token with room for `tokens`; None for Mamba, whose state needs none."""
+        if self.spec.recurrent:
+            return None
+        return CacheState(cache.empty(self.causal.config, self.cache, tokens), None, 0)
+
     def state_bytes(self, state: CacheState) -> int:
-        """Exact bytes of every tensor in the cache."""
-        found: dict[int, int] = {}
-        for layer in state.cache.layers:
-            for value in vars(layer).values():
-                for t in value.values() if isinstance(value, dict) else [value]:
-                    if isinstance(t, Tensor):
-                        found[t.data_ptr()] = t.nbytes
-        return sum(found.values())
+        """Exact bytes of what the cache keeps of its tokens."""
+        return cache.used_bytes(state.cache)
+
+    def held_bytes(self, state: CacheState) -> int:
+        """Bytes that the cache has allocated."""
+        return cache.held_bytes(state.cache)
 
     def save(self, folder: Path) -> None:
         """A folder as `pretrained` reads it, in bfloat16; see LanguageModel."""
@@ -183,18 +176,3 @@ def _longest(past: int, new: int, mask: Tensor | None, lengths: Tensor | None) -
         return past + new
     before = past if mask is None else mask.sum(1)
     return int((before + (new if lengths is None else lengths)).max())  # type: ignore[union-attr]
-
-
-def _align_right(cache: Any, mask: Tensor | None, lengths: Tensor, past: int, new: int) -> Tensor:
-    """Roll the last `new` slots' padding to the far left of each row; the mask [B, past+new] that results."""
-    batch, total = len(lengths), past + new
-    if mask is None:
-        mask = torch.ones(batch, total, dtype=torch.long, device=lengths.device)
-    slots = torch.arange(total, device=lengths.device)
-    mask = mask * (slots < past + lengths[:, None])
-    source = (slots - (new - lengths[:, None])) % total  # [B, S]: which old slot each new slot takes
-    for layer in cache.layers:
-        index = source[:, None, :, None]
-        layer.keys = layer.keys.gather(2, index.expand_as(layer.keys))
-        layer.values = layer.values.gather(2, index.expand_as(layer.values))
-    return mask.gather(1, source)

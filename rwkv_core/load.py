@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 
+from rwkv_core import machine
 from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported, near
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +27,7 @@ def catalogue() -> dict[str, ModelSpec]:
 
 
 def find(name: str, **changes: Any) -> ModelSpec:
-    """The spec of a name, with other weights or attention where given. Raises BadInput for an unknown one."""
+    """The spec of a name, with other weights, attention or cache where given. Raises BadInput for an unknown one."""
     specs = catalogue()
     if name not in specs:
         raise BadInput(f"unknown model {name!r}{near(name, specs)}")
@@ -125,8 +126,7 @@ def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:
             raise Unsupported("no CUDA device on this machine")
         free: Any = torch.cuda.mem_get_info()[0]
     elif device == "cpu":
-        meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(meminfo["MemAvailable"].split()[0]) * 1024
+        free = machine.free_memory()
     else:
         raise BadInput(f"unknown device {device!r}: cpu or cuda")
     needed = spec.parameters * dtype.itemsize

@@ -111,6 +111,11 @@ class RWKV(nn.Module):
             block.att.output.weight.div_(2 ** (i // every))
             block.ffn.value.weight.div_(2 ** (i // every))
 
+    @property
+    def cache(self) -> str:
+        """What is carried is a state of one size."""
+        return "state"
+
     def empty_state(self, batch: int) -> State:
         """The state before the first token, for `batch` rows."""
         like = self.emb.weight
@@ -143,6 +148,9 @@ class RWKV(nn.Module):
         """The state of the given rows [N], repeated where asked; see LanguageModel."""
         return [LayerState(x[rows], (a[rows], b[rows], p[rows]), y[rows]) for x, (a, b, p), y in state]
 
+    def reserve(self, tokens: int) -> None:
+        """Nothing: the state has one size for any number of tokens."""
+
     def head(self, hidden: Tensor) -> Tensor:
         """hidden [..., C] -> logits [..., V]."""
         return self.unembed(hidden)
@@ -154,6 +162,10 @@ class RWKV(nn.Module):
     def state_bytes(self, state: State) -> int:
         """Exact bytes of the state's tensors."""
         return sum(t.nbytes for layer in state for t in (layer.att_x, *layer.wkv, layer.ffn_x))
+
+    def held_bytes(self, state: State) -> int:
+        """The same: there is no room for more."""
+        return self.state_bytes(state)
 
     def save(self, folder: Path) -> None:
         """A folder as `from_checkpoint` reads it, in bfloat16; see LanguageModel."""

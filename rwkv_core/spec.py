@@ -35,7 +35,9 @@ class ModelSpec:
     repo: a hub repository, or "package:FOLDER" for one that lies in this package. weights: "pretrained"
     (of `repo`, at `revision`), "random:SEED" for timing, "fresh:SEED" to be trained, or a path to a
     checkpoint file or folder. attention: "default" (the fastest kind that the family offers in
-    transformers) or "eager". parameters counts every tensor once, tied ones too.
+    transformers) or "eager". cache: "preallocated" (keys and values are written in place) or "dynamic"
+    (transformers' DynamicCache, which copies all of them at every token). parameters counts every tensor
+    once, tied ones too.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ModelSpec:
     label: str = ""
     weights: str = "pretrained"
     attention: str = "default"
+    cache: str = "preallocated"
 
     @property
     def seed(self) -> int | None:
@@ -98,7 +101,7 @@ class ModelSpec:
 
         RWKV-4 keeps two token-shift vectors in the model's type and (a, b, p) in float32 for each
         layer (paper Table 2: 5DL numbers); Mamba a convolution window and a state; attention one
-        key and one value of the model's width for each token and layer.
+        key and one value for each token, layer and head, or group of heads that share them.
         """
         per_layer: int
         match self.architecture["model_type"]:
@@ -109,7 +112,10 @@ class ModelSpec:
                 inner = self.architecture["expand"] * self.width
                 per_layer = inner * (self.architecture["state_size"] + self.architecture["conv_kernel"]) * itemsize
             case _:
-                per_layer = 2 * self.width * tokens * itemsize
+                heads = self.architecture.get("num_attention_heads", 1)
+                groups = self.architecture.get("num_key_value_heads") or heads
+                head_width = self.architecture.get("head_dim") or self.width // heads
+                per_layer = 2 * groups * head_width * tokens * itemsize
         return batch * self.layers * per_layer
 
 
@@ -136,6 +142,11 @@ class LanguageModel(Protocol):
         """How the mixing is computed: sdpa, eager, wkv4:c, ..."""
         ...
 
+    @property
+    def cache(self) -> str:
+        """How keys and values are kept, preallocated or dynamic; "state" where what is carried has one size."""
+        ...
+
     def encode(self, text: str) -> list[int]: ...
 
     def decode(self, tokens: Sequence[int]) -> str: ...
@@ -153,12 +164,22 @@ class LanguageModel(Protocol):
         """A new state of the given rows [N] of `state`, in that order, repeated where asked; `state` stays usable."""
         ...
 
+    def reserve(self, tokens: int) -> Any:
+        """The state before the first token, with room for `tokens` of them, so that a text of known length never makes
+        it grow; a longer one does. None, which is an empty state too, where a state always has one size.
+        """
+        ...
+
     def head(self, hidden: Any) -> Any:
         """hidden [..., C] -> logits [..., V]; separate, so that it is computed only where it is read."""
         ...
 
     def state_bytes(self, state: Any) -> int:
-        """Exact bytes of the tensors that `state` holds."""
+        """Exact bytes of what `state` keeps of its tokens."""
+        ...
+
+    def held_bytes(self, state: Any) -> int:
+        """Bytes that are allocated for `state`, with the room for tokens to come."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, Any]]: ...

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "rwkv_core": {"rwkv_core"},
     "evals": {"evals", "rwkv_core"},
-    "reports": {"reports", "rwkv_core.spec"},
+    "reports": {"reports", "rwkv_core.spec", "rwkv_core.machine"},
     "bench": {"bench", "evals", "reports", "rwkv_core"},
 }
 

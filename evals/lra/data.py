@@ -20,6 +20,7 @@ from tqdm import tqdm
 from evals.lra import listops, pathfinder, readers
 from evals.lra.readers import Sample
 from evals.pocket.text import chronicle, joined
+from rwkv_core import machine
 from rwkv_core.spec import BadInput, Unsupported
 
 Read = tuple[list[Sample], list[Sample], list[Sample]]  # train, validation, test
@@ -211,7 +212,7 @@ def _read_image(folder: Path) -> Read:
 def _make_pathfinder(count: int, length: int, seed: int, *, size: int) -> list[Sample]:
     blocks = -(-count // BLOCK)
     draw = partial(_draw_pathfinder, size=size, seed=seed)
-    with get_context("spawn").Pool(min(os.cpu_count() or 1, blocks)) as pool:
+    with get_context("spawn").Pool(min(machine.cores(), blocks)) as pool:
         drawn = tqdm(pool.imap(draw, range(blocks)), total=blocks, desc=f"drawing Pathfinder {size}", leave=False)
         return [sample for block in drawn for sample in block][:count]
 

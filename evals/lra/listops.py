@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import multiprocessing
-import os
 import random
 from collections.abc import Callable
 from typing import NamedTuple
 
 from tqdm import tqdm
+
+from rwkv_core import machine
 
 # A token is a digit, an operator with its bracket, or the bracket that closes; the release's parentheses say nothing.
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
@@ -40,7 +41,7 @@ def examples(count: int, seed: int, bounds: tuple[int, int] = BOUNDS) -> list[Ex
     found: dict[bytes, int] = {}
     draw = functools.partial(_block, seed=seed, bounds=bounds)
     with (
-        multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, -(-count // BLOCK))) as pool,
+        multiprocessing.get_context("spawn").Pool(min(machine.cores(), -(-count // BLOCK))) as pool,
         tqdm(total=count, desc="drawing ListOps", unit="example", leave=False, dynamic_ncols=True) as bar,
     ):
         for first in itertools.count(step=-(-count // BLOCK)):  # more than one round only where examples repeat

@@ -92,7 +92,8 @@ def _run(adapter: Adapter, batch: Sequence[Prompt]) -> None:
     padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long, device=device)
     for row, prompt in zip(padded, batch, strict=True):
         row[: len(prompt.tokens)] = torch.tensor(prompt.tokens, device=device)
-    hidden, state = model.hidden(padded, lengths=lengths if model.ragged else None)
+    state = model.reserve(padded.shape[1] + max(prompt.most for prompt in batch) - 1)
+    hidden, state = model.hidden(padded, state, lengths if model.ragged else None)
     last = hidden[torch.arange(len(batch), device=device), lengths - 1]
     going = list(batch)
     while True:

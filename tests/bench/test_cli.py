@@ -29,7 +29,7 @@ def test_plan_and_dry_run_measure_nothing(
     store = tmp_path / "store"
     for arguments in (["plan"], ["run", "--dry-run"]):
         assert call(monkeypatch, *arguments, str(ROOT / "configs" / "inference-cpu.yaml"), "--store", str(store)) == 0
-        assert "14 cells, 14 to measure" in capsys.readouterr().out
+        assert "19 cells, 19 to measure" in capsys.readouterr().out
     assert not store.exists()
 
 
@@ -41,6 +41,30 @@ def test_what_is_wrong_is_one_line(
         assert call(monkeypatch, *arguments) == 2
         err = capsys.readouterr().err
         assert err.startswith("rwkv-bench: ") and err.count("\n") == 1
+
+
+def test_doctor_and_records_name_what_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from bench import doctor, run
+    from reports import provenance
+    from rwkv_core import machine
+
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 1.5)
+    monkeypatch.setattr(machine, "total_memory", lambda: 3 << 30)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1 << 30)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(doctor, "BANDWIDTH_BYTES", 8 << 20)
+    monkeypatch.setattr(doctor.constants, "HF_HUB_OFFLINE", True)
+    assert call(monkeypatch, "doctor") == 0
+    shown = capsys.readouterr().out
+    assert "1 cores (a quota of 1.5 CPUs), torch uses 1 threads" in shown
+    assert "1.0 GiB free of 3.0" in shown
+    assert run.threads() == 1
+    facts = provenance.collect(None)
+    assert (facts["cores"], facts["memory_bytes"]) == (1, 3 << 30) and facts["machine"].endswith(", 1 cores")
 
 
 def test_doctor_says_what_this_machine_can_do(

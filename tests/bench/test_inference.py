@@ -26,7 +26,8 @@ def test_fair(model: LanguageModel) -> None:
     assert contexts == [5, 8, 16, 32, 34]
     for point in samples["memory"]:
         assert point["state_bytes"] == model.spec.state_bytes(point["context_tokens"], batch=2)
-        assert point["peak_live_bytes"] >= point["state_bytes"]
+        assert point["peak_live_bytes"] >= point["state_held_bytes"] == point["state_bytes"]
+    assert metrics["state_held_bytes"] == metrics["state_bytes"]
     assert metrics["parameter_bytes"] == 4 * metrics["parameters"]
 
 
@@ -74,6 +75,15 @@ def test_a_wrong_state_is_not_timed(dtype: str) -> None:
     model.hidden = forgetful  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="disagree"):
         inference.run(model, device="cpu", prompt_tokens=3, new_tokens=8)
+
+
+def test_what_is_held_for_tokens_to_come_is_reported_apart() -> None:
+    """Where a cache could not know how long the text would be."""
+    model = small("pythia")
+    model.reserve = lambda tokens: None  # type: ignore[method-assign]
+    _, samples = inference.run(model, device="cpu", prompt_tokens=5, new_tokens=30)
+    held = {point["context_tokens"]: point["state_held_bytes"] for point in samples["memory"]}
+    assert held == {n: model.spec.state_bytes(room) for n, room in {5: 5, 8: 10, 16: 20, 32: 40, 34: 40}.items()}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

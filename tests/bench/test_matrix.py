@@ -210,6 +210,22 @@ def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
     assert len(measured) == 7 and not matrix.choose(path, tmp_path / "store", "").pending
 
 
+def test_a_cell_whose_items_are_damaged_is_measured_again(
+    monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "store")
+    cell = plan.read(path)[0]
+    store.write(Record(cell.to_dict(), "ok", samples={"items": [{"doc": 0}]}))
+    assert cell not in matrix.choose(path, store.folder, "").pending
+    (packed,) = store.folder.glob("*.items.jsonl.gz")
+    packed.write_bytes(packed.read_bytes()[:-1] + b"?")
+    asked = fake(monkeypatch, {})
+    matrix.execute(matrix.choose(path, store.folder, cell.id))
+    assert asked == [cell.params["new_tokens"]]
+    assert matrix.choose(path, store.folder, cell.id).pending == []
+    assert len(list((store.folder / "damaged").iterdir())) == 2
+
+
 def test_only_and_unsupported(monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path) -> None:
     asked = fake(monkeypatch, {4: "unsupported"})
     chosen = matrix.choose(path, tmp_path / "store", "protocol=fair")

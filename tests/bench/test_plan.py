@@ -41,6 +41,7 @@ def test_every_list_is_an_axis_and_models_stay_together(tmp_path: Path) -> None:
 
 def test_an_id_changes_with_whatever_is_measured(tmp_path: Path) -> None:
     variants = [{}, {"seed": 1}, {"weights": "random:1"}, {"dtype": "bfloat16"}, {"attention": "eager"}, {"batch": 2}]
+    variants += [{"cache": "dynamic"}]
     ids = {plan.read(write(tmp_path, one(**variant)))[0].id for variant in variants}
     assert len(ids) == len(variants)
 
@@ -72,6 +73,7 @@ def test_an_id_with_its_ending_is_a_name_that_a_file_may_have(tmp_path: Path) ->
         (one(dtype="float23"), "unknown dtype 'float23': did you mean float32"),
         (one(protocol="fare"), "unknown protocol 'fare': did you mean fair"),
         (one(attention="flash"), "unknown attention"),
+        (one(cache="dynamical"), "unknown cache 'dynamical': did you mean dynamic"),
         (one(weights="random:"), "random:SEED"),
         (one(repeats=2), "repeats must be at least 3"),
         (one(batch=True), "batch must be a value of type int"),
@@ -104,6 +106,16 @@ def test_a_recurrent_model_has_no_attention_to_choose(tmp_path: Path) -> None:
         ("pythia-14m", "default"),
         ("pythia-14m", "eager"),
     ]
+
+
+def test_the_default_cache_is_in_no_record_as_before_there_was_a_choice(tmp_path: Path) -> None:
+    cells = plan.read(write(tmp_path, one(model=["rwkv4-169m", "pythia-14m"], cache=["preallocated", "dynamic"])))
+    assert [(c.model.name, c.to_dict()["model"].get("cache")) for c in cells] == [
+        ("rwkv4-169m", None),
+        ("pythia-14m", None),
+        ("pythia-14m", "dynamic"),
+    ]
+    assert [Cell.from_dict(json.loads(json.dumps(cell.to_dict()))) for cell in cells] == cells
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

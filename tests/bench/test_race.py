@@ -15,7 +15,7 @@ from bench.race import FEWEST, race
 from bench.run import measure
 from reports import races, rows
 from reports.record import Record
-from rwkv_core import load
+from rwkv_core import load, machine
 from rwkv_core.spec import ModelSpec, Unsupported
 from tests.parity import make
 from tests.rwkv_core.test_hf import small
@@ -84,6 +84,15 @@ def test_a_peer_that_computes_something_else_is_left_out(monkeypatch: pytest.Mon
     metrics, samples = kernels.run(SPEC, device="cpu", dtype="float32", tokens=9, rounds=3)
     assert metrics["refused"] == {"transformers": "nan"}
     assert "transformers" not in metrics["errors"] and "transformers" not in samples["seconds"]
+
+
+def test_cells_use_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    test_a_model_without_wkv_is_unsupported()
+    assert chosen[0] == 1
 
 
 def test_a_model_without_wkv_is_unsupported() -> None:

@@ -34,6 +34,29 @@ def test_a_batch_is_its_prompts_alone(family: str, limits: Any) -> None:
     assert len(set(batched)) > 2 and any(len(text) > 8 for text in batched)
 
 
+def test_no_cache_grows_beyond_what_was_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = letters("pythia")
+    model: Any = adapter.scorer.model
+    reserve, hidden = model.reserve, model.hidden
+    reserved: list[int] = []
+    seen: list[tuple[int, int]] = []
+
+    def reserving(tokens: int) -> Any:
+        reserved.append(tokens)
+        return reserve(tokens)
+
+    def spy(*arguments: Any, **more: Any) -> Any:
+        result = hidden(*arguments, **more)
+        seen.extend((layer.capacity, reserved[-1]) for layer in result[1].cache.layers)
+        return result
+
+    monkeypatch.setattr(model, "reserve", reserving)
+    monkeypatch.setattr(model, "hidden", spy)
+    adapter.generate_until(_instances(prompts()))
+    assert len(seen) > 10 and all(capacity <= room for capacity, room in seen)
+    assert {capacity for capacity, _ in seen} >= set(reserved)
+
+
 def test_text_ends_before_the_first_stop_string() -> None:
     adapter = letters("rwkv4")
     (text, options), *_ = prompts()[3:]

@@ -203,6 +203,22 @@ def test_a_task_without_data_says_what_is_missing(tmp_path: Path) -> None:
         tasks.items(tasks.catalogue()["sarcasm"], "hub")
 
 
+def test_the_hub_is_asked_for_data_that_need_no_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    called: list[dict[str, str]] = []
+
+    def load_dataset(**options: str) -> datasets.Dataset:
+        called.append(options)
+        row = {"Problem": "1 + 1", "options": "a ) 2 , b ) 3", "correct": "a", "Rationale": "", "category": ""}
+        return datasets.Dataset.from_list([row] * 3)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = tasks.items(tasks.catalogue()["mathqa"], "hub", 2)
+    assert [item.gold for item in found] == [(0,), (0,)]
+    assert called == [{"path": "regisss/math_qa", "split": "test"}]
+
+
 def test_goemotions_as_released_several_labels_and_what_is_broken(tmp_path: Path) -> None:
     task = tasks.catalogue()["goemotions"]
     own = tmp_path / "goemotions"

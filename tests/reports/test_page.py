@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports import curves, encoders, inference, page, paper, rows
+from reports import bands, curves, encoders, inference, page, paper, rows
+from reports.figures import Panel
 from reports.record import Record
 from reports.store import Store
 from reports.tables import Table
@@ -39,7 +40,7 @@ def record(name: str, protocol: str = "fair", step: float = 0.1, tokens: int = 6
     cell = {
         "id": f"{name}-{protocol}-{tokens}",
         "experiment": "inference",
-        "version": 1,
+        "version": 2,
         "model": model,
         "device": "cpu",
         "dtype": "float32",
@@ -49,7 +50,8 @@ def record(name: str, protocol: str = "fair", step: float = 0.1, tokens: int = 6
     carries = protocol == "fair" or spec.family == "rwkv4"
     memory = []
     for context in (16, 32, 64, tokens + 15):
-        state = {"state_bytes": spec.state_bytes(context)} if carries else {}
+        used = spec.state_bytes(context)
+        state = {"state_bytes": used, "state_held_bytes": 2 * used} if carries else {}
         memory.append(
             {"context_tokens": context, "peak_live_bytes": 10**6, "resident_growth_bytes": 2 * 10**6, **state}
         )
@@ -81,6 +83,33 @@ def test_statistics_are_derived_from_the_samples(records: list[Record]) -> None:
     assert (p50.value, p50.low, p50.high) == pytest.approx((0.11, 0.1, 0.15))
     assert frame[frame.metric == "first_token_s"].iloc[0].value == pytest.approx(0.11)
     assert frame[frame.metric == "tokens_per_s"].iloc[0].value == pytest.approx(1 / 0.11)
+
+
+def test_what_a_model_was_measured_with_stands_behind_its_name() -> None:
+    plain = record("pythia-160m")
+    copies = {**plain.cell, "id": "copies", "model": {**plain.cell["model"], "cache": "dynamic"}}
+    chosen = record("pythia-160m", step=0.2, cell=copies)
+    fallen_back = record("opt-125m", provenance={**PROVENANCE, "cache": "dynamic"})
+    before = {key: value for key, value in plain.cell["model"].items() if key != "cache"}
+    older = record("pythia-410m", cell={**plain.cell, "model": {**before, "label": "Older"}})
+    made = rows.from_records([record("rwkv4-169m"), plain, chosen, fallen_back, older])
+    labels = ["RWKV-4 169M", "Pythia 160M", "Pythia 160M (DynamicCache)", "OPT 125M (DynamicCache)", "Older"]
+    assert list(dict.fromkeys(row["label"] for row in made)) == labels
+    sentence = inference.findings(pd.DataFrame(made))
+    assert "Pythia 160M (" not in sentence and "OPT 125M (DynamicCache)" in sentence
+    frame = pd.DataFrame(made)
+    points = curves.against_parameters(frame, pd.DataFrame(paper.rows()).head(0), "x", "", "time").panels[0]
+    assert isinstance(points, Panel)
+    assert [s.label for s in points.series] == ["RWKV-4", "Pythia", "Pythia (DynamicCache)", "OPT (DynamicCache)"]
+
+
+def test_bytes_held_stand_beside_bytes_used_and_records_without_them_are_outdated() -> None:
+    made = record("pythia-160m")
+    (view,) = inference.views(rows.from_records([made]))
+    line = view.tables[1].frame.iloc[0]
+    assert (line["cache or state"], line["held for it"]) == ("5.55 MiB", "11.11 MiB")
+    old = rows.from_records([record("pythia-160m", cell={**made.cell, "version": 1})])
+    assert [row["status"] for row in old] == ["outdated"]
 
 
 def test_published_rows_have_the_same_form(records: list[Record]) -> None:
@@ -216,6 +245,16 @@ def test_a_disturbed_record_is_shown_and_compared_with_nothing(tmp_path: Path) -
     assert not (tmp_path / "out" / "tables" / "not-measured.csv").exists()
 
 
+def test_where_the_best_was_disturbed_no_variant_stands_for_it() -> None:
+    best = record("pythia-160m")
+    copies = {**best.cell, "id": "copies", "model": {**best.cell["model"], "cache": "dynamic"}}
+    variant = record("pythia-160m", cell=copies, step=9.0)
+    for pythia, compared in ((best, True), (disturbed("pythia-160m"), False)):
+        frame = pd.DataFrame(rows.from_records([record("rwkv4-169m"), pythia, variant]))
+        sentence = inference.findings(frame[frame.metric != "status"])
+        assert ("x the time of Pythia 160M and" in sentence) == compared and "DynamicCache" not in sentence
+
+
 def test_where_all_was_disturbed_nothing_is_said() -> None:
     frame = pd.DataFrame(rows.from_records([disturbed("rwkv4-169m"), disturbed("opt-125m")]))
     assert inference.findings(frame[frame.metric != "status"]) == (
@@ -246,7 +285,7 @@ def test_a_band_holds_the_repeats_that_lie_together() -> None:
         ([1.0, 1.2, 1.5], 1.0, 1.5, []),  # no two agree: nothing says which is right
         ([1.0] * 9 + [1.05, 1.3, 5.0], 1.0, 1.05, [1.3, 5.0]),
     ):
-        row = rows._spread("x_s", values)
+        row = bands.spread("x_s", values)
         assert (row["band_low"], row["band_high"], row["apart"]) == (low, high, apart)
         assert (row["low"], row["high"]) == (min(values), max(values))
 

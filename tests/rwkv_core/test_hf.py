@@ -39,6 +39,16 @@ SMALL = {
         "window_size": 8,
         "max_position_embeddings": 64,
     },
+    "llama": {
+        "model_type": "llama",
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    },
     "mamba": {
         "model_type": "mamba",
         "vocab_size": 128,
@@ -52,8 +62,8 @@ SMALL = {
 ATTENTION = [family for family in SMALL if family != "mamba"]
 
 
-def small(family: str) -> HFModel:
-    model = load(ModelSpec(family, family, SMALL[family], weights="random:1"))
+def small(family: str, dtype: str = "float32") -> HFModel:
+    model = load(ModelSpec(family, family, SMALL[family], weights="random:1"), dtype=dtype)
     assert isinstance(model, HFModel)
     with torch.no_grad():  # larger than for timing, so that attention attends to something
         for _, p in model.named_parameters():

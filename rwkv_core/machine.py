@@ -1,0 +1,85 @@
+"""What this machine gives to the process: the CPUs and the memory that it may use, not those that are built in."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def cores() -> int:
+    """CPUs that the process can keep busy at once: those of its affinity, and no more than its container's quota.
+
+    A part of a CPU does not count, since a thread on it would wait for its next period; at least 1.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return allowed if quota is None else max(1, min(allowed, math.floor(quota)))
+
+
+def cpu_quota() -> float | None:
+    """How many CPUs' time the control groups allow, as a container's `--cpus` sets it; None without a limit."""
+    quotas = []
+    for folder in _groups("cpu"):
+        words = _read(folder / "cpu.max").split()  # version 2: microseconds in a period, or "max", and the period
+        if not words:
+            words = [_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        if words[0].isdigit() and int(words[1]):
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)
+
+
+def total_memory() -> int:
+    """Bytes that the process may use at most: the machine's, or fewer where a container or `ulimit` says so."""
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in _limits())])
+
+
+def free_memory() -> int:
+    """Bytes that the process may still take; what the system keeps in memory of files counts as free."""
+    return max(0, min([psutil.virtual_memory().available, *(limit - used for limit, used in _limits())]))
+
+
+def _limits() -> Iterator[tuple[int, int]]:
+    """Each limit on the process's memory beside what is used of it, bytes."""
+    for folder in _groups("memory"):
+        for limit_name, used_name, cache_name in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            limit = _read(folder / limit_name)
+            if limit.isdigit():
+                fields = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
+                yield int(limit), int(_read(folder / used_name) or 0) - int(fields.get(cache_name, 0))
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        yield address_space, psutil.Process().memory_info().vms
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """The folders of the control group that the process is in and of those above it, in both versions."""
+    for line in _read(MEMBERSHIP).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            mounts = (CGROUPS / controllers, CGROUPS / controller)
+        elif not controllers:
+            mounts = (CGROUPS, CGROUPS / "unified")
+        else:
+            continue
+        mount = next((folder for folder in mounts if folder.is_dir()), CGROUPS)
+        place = PurePosixPath(path.lstrip("/"))
+        yield from (mount / part for part in (place, *place.parents))
+
+
+def _read(path: Path) -> str:
+    """The file's text; empty where there is none or it may not be read."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
