@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -132,6 +133,9 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; what the user got wrong is one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show must not end a run
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except BadInput as error:
@@ -139,6 +143,12 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that is a file, no permission
         typer.echo(f"rwkv-bench: {error.filename or 'this machine'}: {error.strerror}", err=True)
+        sys.exit(2)
+    except UnicodeEncodeError as error:  # of a file's name
+        name = error.object.encode(errors="replace").decode()
+        typer.echo(
+            f"rwkv-bench: {name}: no name for a file where LC_ALL is {error.encoding}; set LC_ALL=C.UTF-8", err=True
+        )
         sys.exit(2)
 
 

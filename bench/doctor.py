@@ -29,7 +29,8 @@ def examine() -> Iterator[tuple[str, str]]:
     quota = machine.cpu_quota()
     limit = "" if quota is None else f" (a quota of {quota:g} CPUs)"
     yield "cpu", f"{facts['cpu']}, {facts['cores']} cores{limit}, torch uses {run.threads()} threads"
-    yield "memory", f"{machine.free_memory() / 2**30:.1f} GiB free of {facts['memory_bytes'] / 2**30:.1f}"
+    free, total = machine.free_memory(), facts["memory_bytes"]
+    yield "memory", f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f}" if free and total else "unknown"
     yield "memory bandwidth", _bandwidth()
     yield "gpu", "; ".join(_gpu(g) for g in facts["gpus"]) or "none that NVML knows"
     yield "cuda in torch", f"{torch.version.cuda}" if torch.cuda.is_available() else "not available"
@@ -40,7 +41,7 @@ def examine() -> Iterator[tuple[str, str]]:
     yield "wkv: auto", wkv.choose("auto", device, torch.float32)
     yield "model hub", _hub()
     yield "experiments", ", ".join(EXPERIMENTS) + (" on cpu and cuda" if torch.cuda.is_available() else " on cpu")
-    yield "largest float32", _largest(machine.free_memory())
+    yield "largest float32", _largest(free)
 
 
 def _bandwidth() -> str:
@@ -70,7 +71,7 @@ def _hub() -> str:
     return "reachable"
 
 
-def _largest(free: int) -> str:
-    fitting = [spec for spec in load.catalogue().values() if spec.parameters * 4 < free]
+def _largest(free: int | None) -> str:
+    fitting = [spec for spec in load.catalogue().values() if free is None or spec.parameters * 4 < free]
     by_family = {spec.family: spec.name for spec in sorted(fitting, key=lambda spec: spec.parameters)}
     return "fits in memory: " + ", ".join(by_family.values())

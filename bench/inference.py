@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench import disturbance, memory, timing
+from rwkv_core import finite
 from rwkv_core.decode import generate, greedy
 from rwkv_core.load import out_of_memory
 from rwkv_core.spec import AtLeast, LanguageModel, Unsupported
@@ -97,17 +98,20 @@ def _untimed(
         for context in _checkpoints(prompt_tokens, tokens.shape[1]):
             state = model.reserve(context) if carry else None
             with peak.watch():
-                logits, state = _feed(model, tokens[:, : prompt_tokens if carry else context], state, carry)
+                hidden, logits, state = _feed(model, tokens[:, : prompt_tokens if carry else context], state, carry)
             if carry and context > prompt_tokens:
                 for start in range(prompt_tokens, context - 1, prompt_tokens):
-                    _, state = model.hidden(tokens[:, start : min(start + prompt_tokens, context - 1)], state)
+                    end = min(start + prompt_tokens, context - 1)
+                    hidden, state = model.hidden(tokens[:, start:end], state)
+                    finite.check(model, hidden, tokens[:, :end])
                 with peak.watch():
-                    logits, state = _feed(model, tokens[:, context - 1 : context], state, carry)
+                    hidden, logits, state = _feed(model, tokens[:, context - 1 : context], state, carry)
             curve.append({"context_tokens": context, **peak.metrics()})
             if carry:
                 curve[-1] |= {"state_bytes": model.state_bytes(state), "state_held_bytes": model.held_bytes(state)}
-            del state  # before the next is made
-    metrics: dict[str, Any] = {k: v for k, v in curve[-1].items() if k != "context_tokens"}
+            finite.check(model, hidden, tokens[:, :context])
+            del state, hidden  # before the next are made
+    metrics: dict[str, Any] = {k: v for k, v in curve[-1].items() if k != "context_tokens"} | peak.missing()
     if carry:
         metrics["disagreement"] = _disagreement(model, tokens, logits)
     return metrics, curve
@@ -118,12 +122,12 @@ def _checkpoints(prompt_tokens: int, total: int) -> list[int]:
     return sorted({prompt_tokens, total, *(n for n in powers if prompt_tokens < n < total)})
 
 
-def _feed(model: LanguageModel, part: Tensor, state: Any, keep: bool) -> tuple[Tensor, Any]:
-    """One step of the decoding loop: the last logits [B, V] and the state."""
+def _feed(model: LanguageModel, part: Tensor, state: Any, keep: bool) -> tuple[Tensor, Tensor, Any]:
+    """One step of the decoding loop: hidden [B, T, C], the last logits [B, V] and the state."""
     hidden, state = model.hidden(part, state, keep=keep)
     logits = model.head(hidden[:, -1])
     greedy(logits)
-    return logits, state
+    return hidden, logits, state
 
 
 def _disagreement(model: LanguageModel, tokens: Tensor, logits: Tensor) -> float | None:

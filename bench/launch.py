@@ -86,7 +86,7 @@ def _measure(cell: Cell) -> Record:
 
 def _alone(cell: Cell, folder: Path, command: Sequence[str]) -> Record:
     asked, answered, log = folder / "cell.json", folder / "record.json", folder / "log.txt"
-    asked.write_text(json.dumps({**cell.to_dict(), "paths": dict(cell.paths)}))
+    asked.write_text(json.dumps({**cell.to_dict(), "paths": dict(cell.paths)}), encoding="utf-8")
     kills = _oom_kills()
     with log.open("wb") as output:
         child = subprocess.Popen(
@@ -104,32 +104,33 @@ def _alone(cell: Cell, folder: Path, command: Sequence[str]) -> Record:
             child.kill()
             child.wait()
     if answered.is_file():
-        return Record.from_json(answered.read_text())
+        return Record.from_json(answered.read_text(encoding="utf-8"))
     if code == -signal.SIGKILL and _oom_kills() > kills:
         return run.without_result(cell, "oom", "killed by the system, which had no memory left")
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    tail = log.read_text(errors="replace")[-LOG_TAIL:]
+    tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
     return run.without_result(cell, "failed", f"the measuring process {how}", tail)
 
 
 def _oom_kills() -> int:
     """How many processes the kernel has killed for memory since it started."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
+        for line in Path("/proc/vmstat").read_text(encoding="utf-8").splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the run: it would disturb the next
+    with contextlib.suppress(AttributeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the run: it would disturb the next
 
 
 def _child(asked: Path, answered: Path) -> None:
     _die_with_parent()
     if os.getppid() == 1:
         sys.exit("the run that started this measurement has ended")
-    record = _measure(Cell.from_dict(json.loads(asked.read_text())))
+    record = _measure(Cell.from_dict(json.loads(asked.read_text(encoding="utf-8"))))
     rank = os.environ.get("RANK")  # torchrun's number of this process among several
     if rank in (None, "0"):
         write_atomically(answered, record.to_json())

@@ -2,7 +2,8 @@
 
 Resident memory is read as the high-water mark of /proc/self/status after resetting it, with large
 blocks handed back to the system at once. ru_maxrss would not do (it survives exec), nor would
-resident size minus parameters (it counts the libraries).
+resident size minus parameters (it counts the libraries). Where the system has no such mark (gVisor has not), or
+does not reset it, the growth is not measured, and the record says why.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from reports import provenance
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
 LARGE = 65536  # bytes; blocks from here on are mapped, and unmapped when freed
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+SLACK = 8 << 20  # bytes; the kernel counts resident pages a little late
 
 
 class _LiveTensors(TorchDispatchMode):
@@ -63,7 +66,7 @@ class Peak:
         self.device = device
         self._tracker = _LiveTensors()
         self._resident = 0
-        self._resident_known = True
+        self._why_unknown = ""  # of the resident growth
         self._cuda = 0
         self._peak = 0
         gc.collect()
@@ -73,7 +76,7 @@ class Peak:
             self._cuda_before = torch.cuda.memory_allocated()
         else:
             _return_freed_memory()
-        self._resident_before = _status_bytes("VmRSS")
+        self._resident_before = self._status("VmRSS")
 
     @contextlib.contextmanager
     def tracking(self) -> Iterator[None]:
@@ -87,42 +90,62 @@ class Peak:
         self._tracker.peak = self._tracker.live
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-        except OSError:
-            self._resident_known = False
+        self._reset()
         yield
         self._peak = max(self._peak, self._tracker.peak)
-        self._resident = max(self._resident, _status_bytes("VmHWM"))
+        self._resident = max(self._resident, self._status("VmHWM"))
         if self.device == "cuda":
             self._cuda = max(self._cuda, torch.cuda.max_memory_allocated())
 
     def metrics(self) -> dict[str, int]:
-        """peak_live_bytes, and for the device resident_growth_bytes or the allocator's and NVML's view."""
+        """peak_live_bytes, and for the device resident_growth_bytes, if known, or the allocator's and NVML's view."""
         found = {"peak_live_bytes": self._peak}
         if self.device == "cuda":
             found["cuda_peak_bytes"] = self._cuda - self._cuda_before
             found["cuda_reserved_bytes"] = torch.cuda.memory_reserved()
             if (used := _nvml_used()) is not None:
                 found["nvml_process_bytes"] = used
-        elif self._resident_known:
+        elif not self._why_unknown:
             found["resident_growth_bytes"] = max(0, self._resident - self._resident_before)
         return found
 
+    def missing(self) -> dict[str, str]:
+        """resident_growth_missing: why this system does not tell it; empty where it does."""
+        if self.device == "cuda" or not self._why_unknown:
+            return {}
+        return {"resident_growth_missing": self._why_unknown}
+
+    def _reset(self) -> None:
+        """The high-water mark starts anew."""
+        try:
+            CLEAR_REFS.write_bytes(b"5")
+        except OSError as error:
+            self._why_unknown = f"{CLEAR_REFS}: {error.strerror}"
+        if self._status("VmHWM") > self._status("VmRSS") + SLACK:
+            self._why_unknown = self._why_unknown or f"{CLEAR_REFS} does not reset VmHWM"
+
+    def _status(self, key: str) -> int:
+        """Bytes of a line of /proc/self/status; 0 where there is none, which makes the growth unknown."""
+        try:
+            return _status_bytes(key)
+        except (OSError, ValueError, IndexError) as error:
+            self._why_unknown = f"{STATUS}: {getattr(error, 'strerror', None) or f'{key} is missing'}"
+            return 0
+
 
 def _return_freed_memory() -> None:
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc; elsewhere the growth is an upper bound
+    with contextlib.suppress(AttributeError, OSError):  # not glibc: the growth is an upper bound
+        libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, LARGE)
         libc.mallopt(M_TRIM_THRESHOLD, LARGE)
         libc.malloc_trim(0)
 
 
 def _status_bytes(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
+    for line in STATUS.read_bytes().splitlines():
+        if line.startswith(f"{key}:".encode()):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {key}")
+    raise ValueError(key)
 
 
 def gpu_handle(nvml: Any) -> Any:

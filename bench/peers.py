@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.race import race
+from rwkv_core import finite
 from rwkv_core.model import RWKV
 from rwkv_core.spec import AtLeast, LanguageModel, Unsupported
 
@@ -61,6 +62,8 @@ def run(
     with torch.inference_mode(task != "train"):
         calls = build(model, ids[:, CONTEXT:] if task != "token" else ids)
         ours = calls["ours"]()
+        if not bool(ours.isfinite().all()):
+            finite.refuse(model, ids)
         errors = {name: float((call() - ours).abs().max() / ours.abs().max()) for name, call in calls.items()}
         for name, error in errors.items():
             if not error <= AGREEMENT[ours.dtype]:

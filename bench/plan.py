@@ -23,7 +23,7 @@ from evals.prompts import run as prompts
 from evals.recall import needles
 from evals.recall import run as recall
 from evals.zeroshot import run as zeroshot
-from rwkv_core import load
+from rwkv_core import load, utf8
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf, near
 
 EXPERIMENTS: dict[str, ModuleType] = {
@@ -116,10 +116,10 @@ def read(path: Path, instead: Mapping[str, str] | None = None) -> list[Cell]:
     every run that has such a parameter. Raises BadInput naming file and key.
     """
     try:
-        matrix = yaml.safe_load(path.read_text())
+        matrix = yaml.safe_load(utf8.read(path))
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); matrices lie in configs/") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise BadInput(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     if (
         not isinstance(matrix, dict)

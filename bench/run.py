@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,10 +66,27 @@ def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[]
         metrics, samples = run(device=cell.device, **cell.arguments)
     except Exception as error:
         return failed(cell, error)
+    if wrong := _unwritable({"metrics": metrics, "samples": samples}):
+        return without_result(cell, "failed", f"{wrong}, which is no result and cannot be recorded")
     wall = round(time.perf_counter() - started, 2)
     provenance = _provenance(cell, threads=torch.get_num_threads(), wall_s=wall, **facts())
     seen = disturbance.verdict(samples)
     return Record(cell.to_dict(), "disturbed" if seen else "ok", metrics, samples, error=seen, provenance=provenance)
+
+
+def _unwritable(value: Any, name: str = "") -> str:
+    """Which part of a result is NaN, infinite or no JSON, and what it is: "metrics.perplexity is inf"; or nothing."""
+    if isinstance(value, Mapping):
+        if odd := next((key for key in value if not isinstance(key, str | int)), None):
+            return f"{name} has the key {odd!r}"
+        parts = ((f"{name}.{key}" if name else key, part) for key, part in value.items())
+    elif isinstance(value, list | tuple):
+        parts = ((f"{name}[{i}]", part) for i, part in enumerate(value))
+    elif value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return ""
+    else:
+        return f"{name} is {value!r}"
+    return next(filter(None, (_unwritable(part, key) for key, part in parts)), "")
 
 
 def _facts(model: LanguageModel) -> dict[str, Any]:
@@ -77,6 +95,7 @@ def _facts(model: LanguageModel) -> dict[str, Any]:
         "cache": model.cache,
         "weights_fingerprint": weights.fingerprint(model),
         "weights_revision": model.revision,
+        **({"weights_layout": model.layout} if model.layout else {}),
     }
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evals import corpus, files
+from rwkv_core import finite
 from rwkv_core.spec import AtLeast, LanguageModel
 
 VERSION = 2
@@ -93,14 +94,16 @@ def binned(losses: Iterable[tuple[int, np.ndarray]], lengths: Sequence[int]) -> 
 @torch.inference_mode()
 def streamed(model: LanguageModel, tokens: Tensor) -> Iterator[tuple[int, np.ndarray]]:
     """tokens [B, T + 1] in chunks, the state or cache carried: how many tokens the first of a chunk's losses has before
-    it, and the losses [B, chunk] in nats, float32.
+    it, and the losses [B, chunk] in nats, float32. Raises BadInput where a logit is not finite.
     """
     state = None
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     for start in range(0, inputs.shape[1], CHUNK):
         hidden, state = model.hidden(inputs[:, start : start + CHUNK], state)
-        logits = model.head(hidden).float().transpose(1, 2)
-        losses = F.cross_entropy(logits, targets[:, start : start + CHUNK], reduction="none")
+        logits = model.head(hidden).float()
+        if not bool(finite.rows(logits).all()):
+            finite.refuse(model, inputs[:, : start + CHUNK])
+        losses = F.cross_entropy(logits.transpose(1, 2), targets[:, start : start + CHUNK], reduction="none")
         yield start + 1, losses.double().cpu().numpy()
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evals.pocket import text as pocket
-from rwkv_core import machine
+from rwkv_core import machine, utf8
 from rwkv_core import tokenizer as tokenizers
 from rwkv_core.spec import BadInput, LanguageModel
 
@@ -52,7 +52,8 @@ def stream(text: str, encode: Encode, end: int, tokens: int, *, held_out: bool, 
     """The first `tokens` tokens of a text's documents, `end` after each (of files that are held out, as many of each);
     long: of the pocket world documents of at least so many tokens, 0 for its short ones.
     """
-    if BYTES * tokens > machine.free_memory():
+    free = machine.free_memory()
+    if free is not None and BYTES * tokens > free:
         raise BadInput(f"text {text!r}: {tokens:,} tokens are asked for, more than fit into memory; ask for fewer")
     share = -(-tokens // len(_chosen(text, held_out=True))) if held_out and text != POCKET else tokens
     found, count = [], 0
@@ -133,7 +134,7 @@ def _documents(text: str, held_out: bool, long: int) -> Iterator[str]:
         if long:
             return map(pocket.joined, _chronicles(held_out, long))
         return pocket.pieces(HELD_OUT_SEED if held_out else TRAINING_SEED)
-    return (path.read_text(errors="replace") for path in _chosen(text, held_out))
+    return (utf8.read(path) for path in _chosen(text, held_out))
 
 
 def _chronicles(held_out: bool, long: int) -> Iterator[list[pocket.Told]]:

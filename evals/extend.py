@@ -27,7 +27,7 @@ SCHEDULES_FILE = Path(__file__).resolve().parents[1] / "configs" / "schedules.ya
 @functools.cache
 def schedules() -> dict[str, list[dict[str, Any]]]:
     """The stages of configs/schedules.yaml by name."""
-    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(SCHEDULES_FILE.read_text())
+    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(SCHEDULES_FILE.read_text(encoding="utf-8"))
     return found
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from evals import corpus, files
 from evals.training import Recipe, train
-from rwkv_core import weights
+from rwkv_core import finite, weights
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel
 
 VERSION = 2
@@ -112,7 +114,13 @@ def check_trainable(model: LanguageModel) -> None:
 def held_out_loss(objective: nn.Module, batches: Callable[[int], Sequence[Tensor]], steps: int) -> float:
     """The mean loss over the first `steps` batches."""
     device = next(objective.parameters()).device
-    return statistics.fmean(float(objective(*(t.to(device) for t in batches(step)))) for step in range(steps))
+    losses = []
+    for step in range(steps):
+        batch = [t.to(device) for t in batches(step)]
+        losses.append(float(objective(*batch)))
+        if not math.isfinite(losses[-1]):
+            raise finite.fault("the trained model", objective, functools.partial(objective, *batch), finite.TRAINED)
+    return statistics.fmean(losses)
 
 
 def work_folder(work: str, model: LanguageModel, *params: Any) -> Path:

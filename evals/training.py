@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import math
 import time
@@ -22,6 +23,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from rwkv_core import finite
 from rwkv_core.spec import BadInput
 
 BEST = "best.pt"  # in the folder of a training that is judged
@@ -84,7 +86,7 @@ def train(
 
     batch: step -> tensors [B, ...], the same for the same step; with several processes (torchrun) each takes its rows
     of them. work: a folder with `log.jsonl` and `state.pt`. Raises BadInput where `work` holds another run, and
-    FloatingPointError where the loss is no longer a number.
+    FloatingPointError where the loss or a gradient is no longer a number.
     """
     if PartialState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)  # or it keeps the device of an earlier training
@@ -103,7 +105,7 @@ def train(
     ranks, rank = accelerator.num_processes, accelerator.process_index
     saved = time.monotonic()
     with (
-        (work / "log.jsonl").open("a") as lines,
+        (work / "log.jsonl").open("a", encoding="utf-8") as lines,
         tqdm(total=recipe.steps, initial=done, desc=label, unit="step", dynamic_ncols=True, disable=not shown) as bar,
     ):
         for step in range(done, recipe.steps):
@@ -116,14 +118,17 @@ def train(
             with torch.autocast(device, torch.bfloat16, enabled=recipe.autocast):
                 loss = model(*tensors)
             accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
+            norm = float(accelerator.clip_grad_norm_(model.parameters(), recipe.clip))
+            value = float(accelerator.reduce(loss.detach(), "mean"))
+            if not math.isfinite(value + norm):  # the weights are still those that gave it
+                layer = finite.first_layer(plain, functools.partial(plain, *tensors))
+                what = f"the loss is {value} and the gradients' norm {norm} at step {step}"
+                where = f", first of all in {layer.removeprefix('model.')}" if layer else ""
+                raise FloatingPointError(f"{label}: {what}{where}; try a smaller learning rate")
             optimizer.step()
             optimizer.zero_grad()
-            value = float(accelerator.reduce(loss.detach(), "mean"))
-            if not math.isfinite(value):
-                raise FloatingPointError(f"{label}: the loss is {value} at step {step}; try a smaller learning rate")
             seconds = time.perf_counter() - started
-            entry = {"step": step, "loss": value, "rate": rate, "norm": float(norm), "seconds": seconds}
+            entry = {"step": step, "loss": value, "rate": rate, "norm": norm, "seconds": seconds}
             if judge and ((step + 1) % every == 0 or step + 1 == recipe.steps):
                 entry["score"] = _judged(work, plain, judge, log)
             log.append(entry)
@@ -201,11 +206,11 @@ def _resume(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, reci
 
 def _kept(path: Path, done: int) -> list[dict[str, float]]:
     """The log of the steps that are done."""
-    return [json.loads(line) for line in path.read_text().splitlines()[:done]] if path.is_file() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:done]] if path.is_file() else []
 
 
 def _rewrite(path: Path, log: list[dict[str, float]]) -> None:
     """The file without what was logged after the last save."""
     unfinished = path.with_suffix(".part")
-    unfinished.write_text("".join(f"{json.dumps(entry)}\n" for entry in log))
+    unfinished.write_text("".join(f"{json.dumps(entry)}\n" for entry in log), encoding="utf-8")
     unfinished.replace(path)

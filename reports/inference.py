@@ -154,7 +154,7 @@ class _Values:
 
     def mebibytes(self, metric: str, tokens: float | None = None) -> str:
         row = self.row(metric, tokens)
-        return "-" if row is None else mebibytes(row.value)
+        return "-" if row is None or pd.isna(row.value) else mebibytes(row.value)
 
 
 def _speed(chosen: pd.DataFrame, name: str) -> Table:
@@ -208,6 +208,8 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
         "this run is known beforehand; for a text of unknown length a cache doubles, and holds up to twice the bytes. "
         "Resident growth is uncertain by about 10 MiB."
     )
+    if "why" in chosen and (reasons := chosen.why.dropna().unique()).size:
+        note += f" A dash: the system does not tell ({'; '.join(reasons)})."
     return Table(f"memory-{name}", "Memory beyond the weights", pd.DataFrame(lines), note)
 
 

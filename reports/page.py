@@ -114,7 +114,7 @@ def _provenance(records: Sequence[Record]) -> View:
         p: dict[str, Any] = record.provenance
         versions = ", ".join(f"{name} {version}" for name, version in p["versions"].items())
         commit = f"{(p['commit'] or 'no checkout')[:12]}{' (changed)' if p['dirty'] else ''}"
-        memory = f"{p['memory_bytes'] / 2**30:.0f} GiB"
+        memory = f"{p['memory_bytes'] / 2**30:.0f} GiB" if p["memory_bytes"] else "unknown"
         gpus = ", ".join(gpu["name"] for gpu in p["gpus"]) or "none"
         lines[p["cpu"], str(p["cores"]), memory, gpus, p["platform"], p["python"], versions, commit] += 1
     names = ["CPU", "cores", "memory", "GPU", "platform", "Python", "libraries", "code"]

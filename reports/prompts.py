@@ -49,7 +49,7 @@ EFFECT = (
 @functools.cache
 def tasks() -> dict[str, dict[str, Any]]:
     """The files of configs/prompts by task."""
-    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yaml"))}
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def views(measured: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:

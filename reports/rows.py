@@ -115,6 +115,8 @@ def _inference(record: Record) -> Iterator[Row]:
         values = {**point, "peak_bytes": point.get("cuda_peak_bytes", point["peak_live_bytes"])}
         del values["context_tokens"]
         yield from ({"metric": metric, "value": value, "tokens": context} for metric, value in values.items())
+    if why := record.metrics.get("resident_growth_missing"):
+        yield {"metric": "resident_growth_bytes", "value": None, "tokens": context, "why": why}
     if "state_bytes" in record.metrics:
         contexts = {point["context_tokens"] for point in record.samples["memory"]}
         for context in sorted(contexts | {2**i for i in range(4, 14)}):  # by formula further than measured, to 8192

@@ -133,7 +133,7 @@ class Store:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / ".lock").open("a")
+            handle = (self.folder / ".lock").open("ab")
         except OSError as error:
             raise BadInput(f"{self.folder}: cannot be written ({error.strerror}); choose another --store") from error
         with handle:

@@ -67,7 +67,7 @@ PAPER_TABLES = {  # the tables of v1: task as published and metric -> heading
 @functools.cache
 def tasks() -> dict[str, dict[str, Any]]:
     """The task list of configs/tasks.yaml."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(TASKS_FILE.read_text())
+    found: dict[str, dict[str, Any]] = yaml.safe_load(TASKS_FILE.read_text(encoding="utf-8"))
     return found
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,19 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
-from rwkv_core import cache, tokenizer, weights
+from rwkv_core import cache, tokenizer, weights, wrapping
 from rwkv_core.cache import CacheState
 from rwkv_core.init import random_fill
-from rwkv_core.load import check_size, local, offline
+from rwkv_core.load import check_size, local, offline, out_of_memory
 from rwkv_core.spec import BadInput, ModelSpec, Unsupported
+
+BUFFERS = {  # what the hub's older files hold beside the parameters, all of it computed from the configuration
+    r"\.attention\.bias$": "GPT-Neo's and GPT-NeoX's mask that hides later tokens",
+    r"\.attention\.masked_bias$": "the number that stands in that mask",
+    r"\.rotary_emb\.inv_freq$": "GPT-NeoX's frequencies of positions",
+    r"(^|\.)decoder\.version$": "of fairseq's format, in OPT",
+}
+RENAMED = {r"^backbone\.embedding\.": "backbone.embeddings."}  # Mamba's, as its first conversions have it
 
 
 class HFModel(nn.Module):
@@ -32,6 +41,7 @@ class HFModel(nn.Module):
         self.causal = causal.eval()
         self.source = source
         self.revision = getattr(causal.config, "_commit_hash", None)
+        self.layout = ""
         self.attention = "ssm" if spec.recurrent else str(causal.config._attn_implementation)
         self.ragged = not spec.recurrent and cache.only_attends_to_all(causal.config)
         self.cache = "state" if spec.recurrent else spec.cache if self.ragged else "dynamic"
@@ -151,19 +161,43 @@ def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     where = {} if folder else {"revision": spec.revision}
     if folder and not folder.is_dir():
         raise BadInput(f"{source}: no such model folder; give one as transformers' save_pretrained writes it")
+    read = functools.partial(
+        AutoModelForCausalLM.from_pretrained,
+        source,
+        dtype=dtype,
+        output_loading_info=True,
+        **where,
+        **_attention(spec),
+    )
+    before = ""
     try:
-        causal, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, **where, **_attention(spec)
-        )
-    except (OSError, ValueError, SafetensorError) as error:
+        causal, report = read(key_mapping=dict(RENAMED))
+        if report["missing_keys"]:
+            base = f"{causal.base_model_prefix}."  # OPT's is `model.`, as some wrappers' is
+            before = wrapping.prefix(source, _unknown(report)).removesuffix(base)
+        if before:
+            causal, report = read(key_mapping={f"^{re.escape(before)}": "", **RENAMED})
+    except BadInput:
+        raise
+    except Exception as error:  # a damaged folder can make transformers raise anything
+        if out_of_memory(error):
+            raise
         if folder:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(f"{source}: not a model folder that transformers can read ({first})") from error
-        raise BadInput(offline(spec, error)) from error
-    if wrong := sorted(report["missing_keys"]) + sorted(report["unexpected_keys"]):
+        if isinstance(error, OSError | ValueError | SafetensorError):
+            raise BadInput(offline(spec, error)) from error
+        raise
+    if wrong := sorted(report["missing_keys"]) + sorted(_unknown(report)):
         raise BadInput(f"{source}: weights are missing or unknown: {', '.join(wrong[:3])}; download the folder again")
     check_size(spec, source, sum(p.numel() for p in causal.parameters()))
-    return HFModel(spec, causal.to(device), source)
+    model = HFModel(spec, causal.to(device), source)
+    model.layout = wrapping.described("", before)
+    return model
+
+
+def _unknown(report: Mapping[str, Iterable[str]]) -> list[str]:
+    return [key for key in report["unexpected_keys"] if not any(re.search(buffer, key) for buffer in BUFFERS)]
 
 
 def _attention(spec: ModelSpec) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from rwkv_core import machine
+from rwkv_core import finite, machine
 from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported, near
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +22,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 @functools.cache
 def catalogue() -> dict[str, ModelSpec]:
     """Every model of configs/models.yaml by name."""
-    entries = yaml.safe_load(MODELS_FILE.read_text())
+    entries = yaml.safe_load(MODELS_FILE.read_text(encoding="utf-8"))
     return {name: ModelSpec(name=name, **entry) for name, entry in entries.items()}
 
 
@@ -38,8 +38,8 @@ def load(name_or_spec: str | ModelSpec, *, device: str = "cpu", dtype: str = "fl
     """A model ready to run: our RWKV for that family, transformers for the others.
 
     A name stands for its pretrained weights; a ModelSpec says where they come from. Raises BadInput
-    for an unknown model or unusable weights, Unsupported for a device that is not here, MemoryError
-    before anything is allocated where the weights alone cannot fit.
+    for an unknown model or unusable weights, NaN and infinity among them, Unsupported for a device that
+    is not here, MemoryError before anything is allocated where the weights alone cannot fit.
     """
     spec = find(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec
     if spec.family == "encoder":
@@ -48,12 +48,16 @@ def load(name_or_spec: str | ModelSpec, *, device: str = "cpu", dtype: str = "fl
         raise BadInput(f"unknown dtype {dtype!r}: one of {', '.join(DTYPES)}")
     torch_dtype: torch.dtype = getattr(torch, dtype)
     _check_room(spec, device, torch_dtype)
-    if spec.family == "rwkv4":
-        return _load_rwkv(spec, device, dtype)
+    model = _load_rwkv(spec, device, dtype) if spec.family == "rwkv4" else _load_transformer(spec, device, torch_dtype)
+    if spec.seed is None:
+        finite.check_weights(model)
+    return model
+
+
+def _load_transformer(spec: ModelSpec, device: str, dtype: torch.dtype) -> LanguageModel:
     from rwkv_core import hf  # here, because transformers takes seconds to import
 
-    make = hf.pretrained if spec.seed is None else hf.build
-    return make(spec, device, torch_dtype)
+    return (hf.pretrained if spec.seed is None else hf.build)(spec, device, dtype)
 
 
 def _load_rwkv(spec: ModelSpec, device: str, dtype: str) -> LanguageModel:
@@ -130,5 +134,5 @@ def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:
     else:
         raise BadInput(f"unknown device {device!r}: cpu or cuda")
     needed = spec.parameters * dtype.itemsize
-    if needed > free:
+    if free is not None and needed > free:
         raise MemoryError(f"{spec.name}: {needed / 1e9:.1f} GB of weights, {free / 1e9:.1f} GB free on {device}")

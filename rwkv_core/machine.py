@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import resource
@@ -36,18 +37,25 @@ def cpu_quota() -> float | None:
     return min(quotas, default=None)
 
 
-def total_memory() -> int:
-    """Bytes that the process may use at most: the machine's, or fewer where a container or `ulimit` says so."""
-    return min([psutil.virtual_memory().total, *(limit for limit, _ in _limits())])
+def total_memory() -> int | None:
+    """Bytes that the process may use at most: the machine's, or fewer where a container or `ulimit` says so; None where
+    the system does not tell.
+    """
+    return min((limit for limit, _ in _limits()), default=None)
 
 
-def free_memory() -> int:
-    """Bytes that the process may still take; what the system keeps in memory of files counts as free."""
-    return max(0, min([psutil.virtual_memory().available, *(limit - used for limit, used in _limits())]))
+def free_memory() -> int | None:
+    """Bytes that the process may still take, what the system keeps in memory of files counted as free; None where the
+    system does not tell.
+    """
+    return min((max(0, limit - used) for limit, used in _limits()), default=None)
 
 
 def _limits() -> Iterator[tuple[int, int]]:
-    """Each limit on the process's memory beside what is used of it, bytes."""
+    """Each limit on the process's memory, the machine's first, beside what is used of it, bytes."""
+    with contextlib.suppress(OSError, RuntimeError):  # no /proc/meminfo, or one without the usual lines
+        memory = psutil.virtual_memory()
+        yield memory.total, memory.total - memory.available
     for folder in _groups("memory"):
         for limit_name, used_name, cache_name in (
             ("memory.max", "memory.current", "inactive_file"),

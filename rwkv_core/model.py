@@ -62,6 +62,7 @@ class RWKV(nn.Module):
         self.impl = known(impl)
         self.tokenizer: tokenizer.Tokenizer | None = None
         self.revision: str | None = None
+        self.layout = ""
         self.rescale_every = 0
         shape = spec.architecture
         width, eps = spec.width, shape.get("layer_norm_epsilon", 1e-5)
@@ -83,9 +84,10 @@ class RWKV(nn.Module):
         Sizes and version are read from what is there. Raises BadInput where the file is damaged, of
         another version, or has missing or surplus weights.
         """
-        tensors, spec = weights.read(Path(path))
-        model = cls.of(spec, impl=impl)
-        model.load_state_dict(weights.cast(tensors, getattr(torch, dtype)), assign=True)
+        checkpoint = weights.read(Path(path))
+        model = cls.of(checkpoint.spec, impl=impl)
+        model.layout = checkpoint.layout
+        model.load_state_dict(weights.cast(checkpoint.tensors, getattr(torch, dtype)), assign=True)
         model.tokenizer = tokenizer.find(Path(path))
         if dtype == "float16":
             model.rescale(HALF_RESCALE_EVERY)

@@ -135,6 +135,7 @@ class LanguageModel(Protocol):
 
     spec: ModelSpec
     revision: str | None  # the hub commit that the weights were read from, where they were
+    layout: str  # what stood around the weights in their file, as by wrapping.described; empty for bare ones
     ragged: bool  # whether a batch may keep state for rows of different lengths, and go on by many tokens
 
     @property

@@ -14,12 +14,14 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rwkv_core import utf8, wrapping
+from rwkv_core.load import out_of_memory
 from rwkv_core.spec import BadInput, LanguageModel, ModelSpec
 
 Tensors = dict[str, Tensor]
@@ -54,17 +56,27 @@ FOLDER_FILES = (
 )
 
 
-def read(path: Path) -> tuple[Tensors, ModelSpec]:
+class Checkpoint(NamedTuple):
+    """layout: what stood around the weights, as by wrapping.described."""
+
+    tensors: Tensors
+    spec: ModelSpec
+    layout: str
+
+
+def read(path: Path) -> Checkpoint:
     """The weights under the model's names, and the model they describe. Raises BadInput."""
     config: dict[str, object] = {}
     if path.is_dir():
-        tensors = _read_folder(path)
+        tensors, nest = _read_folder(path)
         if (path / "config.json").is_file():
             config = _read_json(path / "config.json")
     elif path.is_file():
-        tensors = _read_file(path)
+        tensors, nest = _read_file(path)
     else:
         raise BadInput(f"{path}: no such checkpoint file or folder; give the path of a .pth, .safetensors or folder")
+    before = wrapping.prefix(path, tensors)
+    tensors = {name.removeprefix(before): tensor for name, tensor in tensors.items()}
     version = next((name for name, key in VERSIONS.items() if any(re.search(key, k) for k in tensors)), None)
     if version != "RWKV-4":
         what = f"a {version} checkpoint" if version else f"no RWKV checkpoint (it begins with {_some(tensors)})"
@@ -74,7 +86,7 @@ def read(path: Path) -> tuple[Tensors, ModelSpec]:
         tensors.setdefault("unembed.weight", tensors["emb.weight"])
     spec = _describe(path, tensors, config)
     _check(path, tensors, spec)
-    return tensors, spec
+    return Checkpoint(tensors, spec, wrapping.described(nest, before))
 
 
 def cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:
@@ -90,7 +102,7 @@ def save(tensors: Tensors, spec: ModelSpec, folder: Path) -> None:
         named = {re.sub("^unembed", "head", name): tensor.contiguous() for name, tensor in cast_down.items()}
         save_file(named, part / "model.safetensors")
         config = {**spec.architecture, "context_length": spec.context_length}
-        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -115,49 +127,55 @@ def fingerprint(model: LanguageModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_folder(path: Path) -> Tensors:
+def _read_folder(path: Path) -> tuple[Tensors, str]:
     for name in FOLDER_FILES:
         if not (path / name).is_file():
             continue
         if not name.endswith(".index.json"):
             return _read_file(path / name)
         tensors: Tensors = {}
+        nest = ""
         weight_map = _read_json(path / name).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise BadInput(f"{path / name}: no weight_map in it; download the folder again")
+        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise BadInput(f"{path / name}: no weight_map of file names in it; download the folder again")
         for shard in sorted(set(weight_map.values())):
             if not (path / shard).is_file():
                 raise BadInput(f"{path}: {name} names {shard}, which is not there; download the folder again")
-            tensors |= _read_file(path / shard)
-        return tensors
+            part, nest = _read_file(path / shard)
+            tensors |= part
+        return tensors, nest
     raise BadInput(f"{path}: none of {', '.join(FOLDER_FILES)} in this folder")
 
 
-def _read_file(path: Path) -> Tensors:
+def _read_file(path: Path) -> tuple[Tensors, str]:
     damaged = f"{path}: cannot be read as a checkpoint (truncated or damaged): copy or download it again"
     try:
         if path.stat().st_size == 0:
             raise BadInput(f"{path}: the file is empty; copy or download it again")
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_file(path), ""
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error):
+        if "unsupported global" in str(error).lower():
             raise BadInput(
                 f"{path}: refused, since this pickle holds more than tensors and would run code; "
                 "convert it to .safetensors where you trust it"
             ) from error
         raise BadInput(damaged) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except BadInput:
+        raise
+    except Exception as error:  # a damaged pickle can make torch.load raise anything
+        if out_of_memory(error):
+            raise
+        if isinstance(error, OSError) and error.strerror:
+            raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
         raise BadInput(damaged) from error
-    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
-        raise BadInput(f"{path}: holds a {type(loaded).__name__}, not a mapping from names to tensors")
-    return loaded
+    return wrapping.unnested(path, loaded)
 
 
 def _read_json(path: Path) -> dict[str, object]:
     try:
-        loaded = json.loads(path.read_text())
+        loaded = json.loads(utf8.read(path))
     except ValueError as error:
         raise BadInput(f"{path}: not valid JSON ({error}); download it again") from error
     if not isinstance(loaded, dict):
@@ -172,12 +190,15 @@ def _rename(name: str) -> str:
 
 
 def _describe(path: Path, tensors: Tensors, config: dict[str, object]) -> ModelSpec:
-    layers = 1 + max((int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))), default=0)
+    blocks = {m[1] for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))}
+    layers = max(1, len(blocks))
+    if lacking := [f"blocks.{i}" for i in range(layers) if str(i) not in blocks]:
+        raise BadInput(f"{path}: lacks {lacking[0]}, and has blocks.{max(blocks or '-', key=len)}; is it whole?")
     try:
         vocab, width = tensors["emb.weight"].shape
         inner = tensors["blocks.0.att.key.weight"].shape[0]
         ffn = tensors["blocks.0.ffn.key.weight"].shape[0]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise BadInput(f"{path}: no usable {error} in it; the sizes of the model cannot be read") from error
     return ModelSpec(
         name=path.stem,
@@ -185,7 +206,7 @@ def _describe(path: Path, tensors: Tensors, config: dict[str, object]) -> ModelS
         label=path.stem,
         weights=str(path),
         parameters=sum(t.numel() for t in tensors.values()),
-        context_length=int(str(config.get("context_length", 1024))),
+        context_length=int(_positive(path, config, "context_length", 1024)),
         architecture={
             "model_type": "rwkv",
             "vocab_size": vocab,
@@ -193,9 +214,16 @@ def _describe(path: Path, tensors: Tensors, config: dict[str, object]) -> ModelS
             "num_hidden_layers": layers,
             "attention_hidden_size": inner,
             "intermediate_size": ffn,
-            "layer_norm_epsilon": float(str(config.get("layer_norm_epsilon", 1e-5))),
+            "layer_norm_epsilon": _positive(path, config, "layer_norm_epsilon", 1e-5),
         },
     )
+
+
+def _positive(path: Path, config: dict[str, object], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise BadInput(f"{path / 'config.json'}: {key} is {value!r}, and must be a number above 0; download it again")
+    return value
 
 
 def _check(path: Path, tensors: Tensors, spec: ModelSpec) -> None:
@@ -207,6 +235,9 @@ def _check(path: Path, tensors: Tensors, spec: ModelSpec) -> None:
         parts = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(surplus)}"] * bool(surplus)
         raise BadInput(f"{path}: this RWKV-4 checkpoint {' and '.join(parts)}; it is incomplete or another variant")
     for name, shape in wanted.items():
+        if not tensors[name].is_floating_point():
+            kind = str(tensors[name].dtype).removeprefix("torch.")
+            raise BadInput(f"{path}: {name} is of type {kind}, and weights are floating-point numbers")
         if tensors[name].squeeze().shape != torch.empty(shape, device="meta").squeeze().shape:
             raise BadInput(f"{path}: {name} has shape {list(tensors[name].shape)} where {list(shape)} fits the others")
         tensors[name] = tensors[name].reshape(shape)

@@ -37,6 +37,18 @@ def test_imports_run_downwards(layer: str) -> None:
                 assert any(f"{name}.".startswith(f"{allowed}.") for allowed in ALLOWED[layer]), f"{path} imports {name}"
 
 
+def test_text_is_utf8_whatever_the_locale() -> None:
+    """Every text file is opened with its encoding; `rwkv_core.utf8` does it for those that come from others."""
+    for path in (path for layer in ALLOWED for path in (ROOT / layer).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or (called := ast.unparse(node.func)) in ("os.open", "Image.open"):
+                continue
+            if called.rpartition(".")[2] in ("read_text", "write_text", "open"):
+                binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in node.args)
+                said = any(keyword.arg == "encoding" for keyword in node.keywords)
+                assert binary or said, f"{path}, line {node.lineno}: {called} without encoding="
+
+
 def test_reports_need_no_torch() -> None:
     code = "import sys, reports.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

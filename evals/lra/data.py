@@ -33,7 +33,9 @@ BLOCK = 50  # images that one process draws at a time
 
 @dataclass(frozen=True)
 class Split:
-    """tokens [N, T], 0 for padding and else a value plus one; lengths, labels [N]. second: of pairs, the same again."""
+    """tokens [N, T], 0 for padding and else a value plus one; lengths, labels [N]. second: of pairs, the same again.
+    An empty text has the length 1, that of its padding, as LRA's own models see it: a mean over no token is no number.
+    """
 
     tokens: np.ndarray
     lengths: np.ndarray
@@ -94,7 +96,11 @@ def load(name: str, data: str, length: int, counts: Sequence[int], seed: int, ca
         else:
             train, validation, test = _kept(kept)
         return Parts(train, validation, test, "stand-in" if task.stand_in else GENERATED)
-    read = ([_smaller(one, length) for one in part] if name == "image" else part for part in task.read(Path(data)))
+    found = task.read(Path(data))
+    for part, what in zip(found, ("training", "validation", "test"), strict=True):
+        if not part:
+            raise BadInput(f"{task.title}: {Path(data) / task.folder} gives no sample for the {what} part")
+    read = ([_smaller(one, length) for one in part] if name == "image" else part for part in found)
     train, validation, test = (
         packed(_some(part, count, seed), length) for part, count in zip(read, counts, strict=True)
     )
@@ -111,11 +117,14 @@ def _keep(parts: Sequence[Split], path: Path) -> None:
 
 def _kept(path: Path) -> list[Split]:
     found: list[dict[str, np.ndarray]] = [{}, {}, {}]
-    with np.load(path, allow_pickle=False) as arrays:
-        for name in arrays:
-            part, key = name.split(" ")
-            found[int(part)][key] = arrays[name]
-    return [Split(**part) for part in found]
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays:
+                part, key = name.split(" ")
+                found[int(part)][key] = arrays[name]
+        return [Split(**part) for part in found]
+    except Exception as error:  # a damaged archive can raise anything
+        raise BadInput(f"{path}: damaged ({error or type(error).__name__}); remove it to have it anew") from error
 
 
 def packed(samples: Sequence[Sample], length: int) -> Split:
@@ -129,10 +138,10 @@ def packed(samples: Sequence[Sample], length: int) -> Split:
 
 
 def _rectangle(rows: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
-    lengths = np.array([min(len(row), length) for row in rows], dtype=np.int64)
+    lengths = np.array([max(1, min(len(row), length)) for row in rows], dtype=np.int64)
     tokens = np.zeros((len(rows), int(lengths.max())), dtype=np.uint16)
-    for to, row, count in zip(tokens, rows, lengths, strict=True):
-        to[:count] = row[:count].astype(np.uint16) + 1
+    for to, row in zip(tokens, rows, strict=True):
+        to[: len(row)] = row[:length].astype(np.uint16) + 1
     return tokens, lengths
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from evals import labels
 from evals.lra import listops
+from rwkv_core import utf8
 from rwkv_core.spec import BadInput
 
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as LRA's own readers have it
@@ -43,6 +45,8 @@ def listops_tsv(path: Path) -> Iterator[Sample]:
         words = source.replace("(", " ").replace(")", " ").split()
         if unknown := [word for word in words if word not in LISTOPS_NUMBERS]:
             raise BadInput(f"{where}: {unknown[0]!r} is no word of ListOps")
+        if not words:
+            raise BadInput(f"{where}: there is no expression before the tab")
         tokens = np.array([LISTOPS_NUMBERS[word] for word in words], dtype=np.uint8)
         yield Sample(tokens, _label(value, 10, where))
 
@@ -70,13 +74,14 @@ def cifar_batches(paths: list[Path]) -> Iterator[Sample]:
     for path in paths:
         try:
             batch = _Arrays(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-            images, labels = np.asarray(batch[b"data"]), batch[b"labels"]
-        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, OSError) as error:
+            images, classes = np.asarray(batch[b"data"]), list(batch[b"labels"])
+        except Exception as error:  # a damaged pickle can raise anything
             raise BadInput(f"{path}: no batch of CIFAR-10 ({error or type(error).__name__})") from error
-        if images.dtype != np.uint8 or images.shape != (len(labels), 3 * 32 * 32):
-            raise BadInput(f"{path}: images are {images.dtype} {images.shape}, not uint8 ({len(labels)}, 3072)")
-        for image, label in zip(images, labels, strict=True):
-            yield Sample(grey(image.reshape(3, 32, 32).transpose(1, 2, 0)), int(label))
+        if images.dtype != np.uint8 or images.shape != (len(classes), 3 * 32 * 32):
+            raise BadInput(f"{path}: images are {images.dtype} {images.shape}, not uint8 ({len(classes)}, 3072)")
+        for number, (image, given) in enumerate(zip(images, classes, strict=True), 1):
+            label = _label(given, len(CIFAR_CLASSES), f"{path}, image {number}")
+            yield Sample(grey(image.reshape(3, 32, 32).transpose(1, 2, 0)), label)
 
 
 def cifar_folders(folder: Path) -> Iterator[Sample]:
@@ -120,14 +125,17 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 
 def _rows(path: Path, quoting: Any) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is not blank, and the line that it ends on."""
     csv.field_size_limit(1 << 24)
+    rows = csv.reader(utf8.lines(path), delimiter="\t", quoting=quoting)
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
-            yield from enumerate(csv.reader(lines, delimiter="\t", quoting=quoting), 1)
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                yield rows.line_num, row
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); unpack lra_release.gz") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path}: not a table of UTF-8 text ({error})") from error
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {rows.line_num}: not a row of a table ({error})") from error
 
 
 def _columns(row: list[str], count: int, where: str) -> list[str]:
@@ -136,14 +144,11 @@ def _columns(row: list[str], count: int, where: str) -> list[str]:
     return row
 
 
-def _label(given: str, classes: int, where: str) -> int:
-    try:
-        value = float(given)
-    except ValueError:
-        value = -1.0
-    if value not in range(classes):
+def _label(given: Any, classes: int, where: str) -> int:
+    value = labels.whole(given)
+    if value is None or value not in range(classes):
         raise BadInput(f"{where}: the label is {given!r}, not one of 0 to {classes - 1}")
-    return int(value)
+    return value
 
 
 def _bytes(text: str) -> np.ndarray:
@@ -154,15 +159,18 @@ def _image(path: Path, mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert(mode))
-    except (OSError, UnidentifiedImageError) as error:
+    except Exception as error:  # a damaged image, or one that claims to be huge
         raise BadInput(f"{path}: no image that can be read ({error})") from error
 
 
 def _metadata(path: Path) -> list[list[str]]:
     content = path.read_bytes()
-    if content.startswith(NUMPY_FILE):
+    if not content.startswith(NUMPY_FILE):
+        return [line.split() for line in content.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
+    try:
         return [[str(one) for one in row] for row in np.load(io.BytesIO(content), allow_pickle=False)]
-    return [line.split() for line in content.decode(errors="replace").splitlines() if line.strip()]
+    except Exception as error:  # a damaged header can claim any size and type
+        raise BadInput(f"{path}: no array that can be read ({error or type(error).__name__})") from error
 
 
 class _Arrays(pickle.Unpickler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from evals.lra.encoder import Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS
 from evals.pretrain import WORK
 from evals.training import Recipe, train
+from rwkv_core import finite
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf
 
 VERSION = 2
@@ -180,8 +182,11 @@ def _right(encoder: Encoder, split: Split, device: str) -> np.ndarray:
     found = []
     for start in range(0, len(split.labels), SCORED):
         rows = slice(start, start + SCORED)
-        answers = encoder(*(tensor.to(device) for tensor in _inputs(split, rows))).argmax(-1)
-        found.append(answers.cpu().numpy() == split.labels[rows])
+        inputs = [tensor.to(device) for tensor in _inputs(split, rows)]
+        logits = encoder(*inputs)
+        if not bool(finite.rows(logits).all()):
+            raise finite.fault("the encoder", encoder, functools.partial(encoder, *inputs), finite.TRAINED)
+        found.append(logits.argmax(-1).cpu().numpy() == split.labels[rows])
     return np.concatenate(found)
 
 

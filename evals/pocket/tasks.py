@@ -90,8 +90,9 @@ def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
                 rounds[kind] += 1
                 refused = 0
         (folder / task).mkdir(parents=True, exist_ok=True)
-        (folder / task / catalogue.QUESTIONS).write_text(json.dumps(questions, indent=0) + "\n")
-        (folder / task / f"{catalogue.entry(task)['split']}.jsonl").write_text("\n".join(lines.values()) + "\n")
+        (folder / task / catalogue.QUESTIONS).write_text(json.dumps(questions, indent=0) + "\n", encoding="utf-8")
+        path = folder / task / f"{catalogue.entry(task)['split']}.jsonl"
+        path.write_text("\n".join(lines.values()) + "\n", encoding="utf-8")
     return folder
 
 

@@ -89,7 +89,7 @@ def _ranked(names: tuple[str, ...]) -> tuple[list[str], list[float]]:
 @functools.cache
 def world() -> World:
     """The one pocket world; the residents' facts are drawn once, from a fixed seed."""
-    facts = yaml.safe_load(WORLD_FILE.read_text())
+    facts = yaml.safe_load(WORLD_FILE.read_text(encoding="utf-8"))
     rng = random.Random("the pocket world")
     drawn = {"job": list(facts["materials"]), **{trait: facts[f"{trait}s"] for trait in ("town", "animal", "pastime")}}
     drawn["dish"] = facts["dishes"]

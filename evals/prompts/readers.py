@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evals import labels
 from evals.zeroshot.data import read
+from rwkv_core import utf8
 from rwkv_core.spec import BadInput, Unsupported
 
 if TYPE_CHECKING:
@@ -47,22 +49,25 @@ def _goemotions(task: Task, path: Path, names: Path) -> Iterator[Row]:
     """Lines of text, label numbers with commas between, and an id, with tabs between; labels.txt beside names them."""
     _same_labels(names, _lines(names), task)
     for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
         parts = line.split("\t")
-        if len(parts) != 3 or not all(part.isdigit() for part in parts[1].split(",")):
+        numbers = [labels.whole(part) for part in parts[1].split(",")] if len(parts) == 3 else [None]
+        if None in numbers:
             raise BadInput(f"{path}, line {number}: text, label numbers and id are needed, with tabs between")
-        yield {"text": parts[0], "labels": [int(part) for part in parts[1].split(",")]}
+        yield {"text": parts[0], "labels": numbers}
 
 
 def _tweet_eval(task: Task, path: Path, beside: Path, mapping: Path) -> Iterator[Row]:
     """A line of text a tweet, the label's number in the same line of the file of labels; mapping.txt names them."""
     _same_labels(mapping, [line.split("\t")[-1].strip() for line in _lines(mapping)], task)
-    texts, labels = _lines(path), _lines(beside)
-    if len(texts) != len(labels):
-        raise BadInput(f"{path}: {len(texts)} lines, and {len(labels)} in {beside.name}; are both files whole?")
-    for number, (text, label) in enumerate(zip(texts, labels, strict=True), 1):
-        if not label.strip().isdigit():
-            raise BadInput(f"{beside}, line {number}: a label's number is needed, not {label!r}")
-        yield {"text": text.strip(), "label": int(label)}
+    texts, numbers = _lines(path), _lines(beside)
+    if len(texts) != len(numbers):
+        raise BadInput(f"{path}: {len(texts)} lines, and {len(numbers)} in {beside.name}; are both files whole?")
+    for number, (text, given) in enumerate(zip(texts, numbers, strict=True), 1):
+        if (label := labels.whole(given)) is None:
+            raise BadInput(f"{beside}, line {number}: a label's number is needed, not {given!r}")
+        yield {"text": text.strip(), "label": label}
 
 
 def _same_labels(path: Path, found: list[str], task: Task) -> None:
@@ -71,12 +76,14 @@ def _same_labels(path: Path, found: list[str], task: Task) -> None:
 
 
 def _lines(path: Path) -> list[str]:
+    """All lines but blank ones at the end."""
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        found = list(utf8.lines(path))
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    while found and not found[-1].strip():
+        found.pop()
+    return found
 
 
 def _hub(task: Task, docs: int) -> list[Row]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from evals import labels
 from evals.prompts import readers
 from rwkv_core.spec import BadInput, near
 
@@ -65,7 +66,7 @@ def catalogue() -> dict[str, Task]:
     """Every task by name."""
     found = {}
     for path in sorted(FOLDER.glob("*.yaml")):
-        entry = yaml.safe_load(path.read_text())
+        entry = yaml.safe_load(path.read_text(encoding="utf-8"))
         orders = {name: Order(**order) for name, order in entry.pop("orders").items()}
         effects = [(first, second) for first, second in entry.pop("effects")]
         answers = {label: [label] for label in entry["labels"]} | entry.pop("answers", {})
@@ -90,8 +91,8 @@ def _gold(task: Task, row: dict[str, Any], where: str) -> tuple[int, ...]:
     given = row[task.gold]
     found = []
     for one in given if isinstance(given, list) else [given]:
-        number = task.labels.index(one) if one in task.labels else one
-        if not isinstance(number, int) or not 0 <= number < len(task.labels):
+        number = task.labels.index(one) if one in task.labels else labels.whole(one)
+        if number is None or not 0 <= number < len(task.labels):
             raise BadInput(f"{where}: {task.gold} is {one!r}, none of {', '.join(task.labels)}")
         found.append(number)
     if not found:

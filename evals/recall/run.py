@@ -17,6 +17,7 @@ from evals import files
 from evals.pretrain import check_fresh, work_folder
 from evals.recall.sequences import MARKS, NEEDS, TASKS, Sequences
 from evals.training import Recipe, train
+from rwkv_core import finite
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel, ModelSpec, OneOf
 from rwkv_core.v4 import shift
 
@@ -143,7 +144,10 @@ def answered(model: LanguageModel, asked: Sequences, device: str) -> np.ndarray:
     for start in range(0, len(asked.tokens), TEST_BATCH):
         tokens = torch.from_numpy(asked.tokens[start : start + TEST_BATCH]).to(device)
         hidden, _ = model.hidden(tokens, keep=False)
-        found.append(model.head(hidden).argmax(-1).cpu().numpy())
+        logits = model.head(hidden)
+        if not bool(finite.rows(logits).all()):
+            finite.refuse(model, tokens)
+        found.append(logits.argmax(-1).cpu().numpy())
     return (np.concatenate(found) == asked.targets) & (asked.targets >= 0)
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from evals import labels
+from rwkv_core import utf8
 from rwkv_core.spec import BadInput
 
+Answers = list[int] | Literal["text"] | None  # what an item's answer may be: see configs/tasks.yaml
 
-def dataset(path: str, fields: list[str], answer: str, split: str, docs: int, **_: Any) -> Any:
+
+def dataset(path: str, fields: list[str], answer: str, split: str, docs: int, answers: Answers = None, **_: Any) -> Any:
     """What lm-eval asks for instead of a hub data set: {split: items}, with the fields that the task reads;
     the first `docs` of them, 0 for all.
 
@@ -18,34 +22,33 @@ def dataset(path: str, fields: list[str], answer: str, split: str, docs: int, **
     """
     from datasets import Dataset
 
-    rows = read(Path(path), fields, answer, docs)
+    rows = read(Path(path), fields, answer, docs, answers)
     try:
         return {split: Dataset.from_list(rows)}
     except (ValueError, TypeError) as error:  # pyarrow's: a field that is a string here and a number there
         raise BadInput(f"{path}: the items have fields of different types ({_first_line(error)})") from error
 
 
-def read(path: Path, fields: Iterable[str], answer: str, docs: int = 0) -> list[dict[str, Any]]:
-    """The items of a file, the first `docs` or all.
+def read(
+    path: Path, fields: Iterable[str], answer: str, docs: int = 0, answers: Answers = None
+) -> list[dict[str, Any]]:
+    """The items of a file, the first `docs` or all. answers: see configs/tasks.yaml; numbers come as such and text as
+    text, whatever a spreadsheet has made of them.
 
-    Raises BadInput for broken JSON, a missing field, no answer, no choices or no items.
+    Raises BadInput for broken JSON, a missing field, no answer or one that cannot be, no choices or no items.
     """
     rows = []
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    rows.append(_item(line, f"{path}, line {number}", fields, answer))
-                if len(rows) == docs > 0:
-                    break
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    for number, line in enumerate(utf8.lines(path), 1):
+        if line.strip():
+            rows.append(_item(line, f"{path}, line {number}", fields, answer, answers))
+        if len(rows) == docs > 0:
+            break
     if not rows:
         raise BadInput(f"{path}: no items in there; one JSON object a line is needed")
     return rows
 
 
-def _item(line: str, where: str, fields: Iterable[str], answer: str) -> dict[str, Any]:
+def _item(line: str, where: str, fields: Iterable[str], answer: str, answers: Answers) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -58,8 +61,12 @@ def _item(line: str, where: str, fields: Iterable[str], answer: str) -> dict[str
             raise BadInput(f"{name}: the field {field!r} is missing; it has {', '.join(row)}")
         if _empty(row[field]):
             raise BadInput(f"{name}: {field!r} is empty: there is nothing to choose from")
-    if row[answer] in (None, "", -1):
+    if answers and (number := labels.whole(row[answer])) is not None:
+        row[answer] = str(number) if answers == "text" else number
+    if row[answer] in (None, "", -1, "-1"):
         raise BadInput(f"{name}: no answer ({answer!r} is {row[answer]!r}); such an item cannot be scored")
+    if isinstance(answers, list) and row[answer] not in answers:
+        raise BadInput(f"{name}: {answer!r} is {row[answer]!r}, none of {', '.join(map(str, answers))}")
     return {field: row[field] for field in fields}
 
 

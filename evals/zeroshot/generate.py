@@ -13,12 +13,14 @@ from tqdm import tqdm
 
 from evals.zeroshot.score import halving
 from evals.zeroshot.sharing import batches
+from rwkv_core import finite
 from rwkv_core.spec import BadInput
 
 if TYPE_CHECKING:
     from evals.zeroshot.adapter import Adapter
 
 MAX_NEW_TOKENS = 256  # lm-eval's own default
+NOT_FINITE = -1  # in a token's place, so that the logits' state comes with the token and costs no wait of its own
 
 
 @dataclass
@@ -97,8 +99,13 @@ def _run(adapter: Adapter, batch: Sequence[Prompt]) -> None:
     last = hidden[torch.arange(len(batch), device=device), lengths - 1]
     going = list(batch)
     while True:
-        tokens = model.head(last).argmax(-1)
-        kept = [i for i, token in enumerate(tokens.tolist()) if going[i].accept(token, adapter)]
+        logits = model.head(last)
+        tokens = logits.argmax(-1).where(finite.rows(logits), NOT_FINITE)
+        chosen = tokens.tolist()
+        if NOT_FINITE in chosen:
+            prompt = going[chosen.index(NOT_FINITE)]
+            finite.refuse(model, [*prompt.tokens, *prompt.generated])
+        kept = [i for i, token in enumerate(chosen) if going[i].accept(token, adapter)]
         if not kept:
             return
         if len(kept) < len(going):

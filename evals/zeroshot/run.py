@@ -134,7 +134,10 @@ def _metrics(task: Any, items: Sequence[Mapping[str, Any]], picked: Sequence[Seq
     found: dict[str, Any] = {"docs": len(items), "questions": len({item["question"] for item in items})}
     for metric, aggregate in task.aggregation().items():
         values = [float(item[metric]) for item in items]
-        found[metric] = float(aggregate(values))
+        try:
+            found[metric] = float(aggregate(values))
+        except OverflowError:  # the exponential of a perplexity
+            found[metric] = math.inf
         mean, sums = statistics.fmean(values), [0.0] * found["questions"]
         for item, value in zip(items, values, strict=True):
             sums[item["question"]] += value - mean

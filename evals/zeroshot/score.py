@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evals.zeroshot.sharing import Group, Leaf, Request, Tokens, batches, groups, leaves
+from rwkv_core import finite
 from rwkv_core.load import out_of_memory
 from rwkv_core.spec import LanguageModel
 
@@ -162,6 +163,8 @@ class Scorer:
             return
         positions, which = np.unique(places, return_inverse=True)
         found, greedy = self._at(hidden.flatten(0, 1), positions, which, np.array(targets))
+        if np.isnan(found).any():
+            finite.refuse(self.model, self.requests[owners[int(np.isnan(found).argmax())]].fed)
         part, owner = np.array(parts), np.array(owners)
         self.sums[part, owner] = 0.0
         np.add.at(self.sums, (part, owner), found)
@@ -173,7 +176,8 @@ class Scorer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """flat [N, C] at `positions`: for each target, its log-probability at positions[which], and if it is likeliest.
 
-        The log-softmax is float32 whatever the model's type is: sums in a shorter one tie.
+        NaN where a logit is not finite. The log-softmax is float32 whatever the model's type is: sums in a shorter one
+        tie.
         """
         found, greedy = np.empty(len(targets)), np.empty(len(targets), dtype=bool)
         order = np.argsort(which, kind="stable")
@@ -184,7 +188,8 @@ class Scorer:
             these = order[low:high]
             row = torch.from_numpy(which[these] - start).to(self.device)
             token = torch.from_numpy(targets[these]).to(self.device)
-            found[these] = (logits[row, token] - logits.logsumexp(-1)[row]).double().cpu().numpy()
+            picked = logits[row, token] - logits.logsumexp(-1)[row]
+            found[these] = picked.where(finite.rows(logits)[row], torch.nan).double().cpu().numpy()
             greedy[these] = (logits.argmax(-1)[row] == token).cpu().numpy()
         return found, greedy
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import yaml
 
+from rwkv_core import utf8
 from rwkv_core.spec import BadInput, near
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ Entry = dict[str, Any]
 @functools.cache
 def catalogue() -> dict[str, Entry]:
     """Every task of configs/tasks.yaml by name."""
-    found: dict[str, Entry] = yaml.safe_load(TASKS_FILE.read_text())
+    found: dict[str, Entry] = yaml.safe_load(TASKS_FILE.read_text(encoding="utf-8"))
     return found
 
 
@@ -67,7 +68,7 @@ def questions(folder: Path | None, count: int) -> list[str] | None:
     if path is None or not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(utf8.read(path))
     except ValueError as error:
         raise BadInput(f"{path}: broken JSON ({error}); a list with a string for each item is needed") from error
     if not isinstance(found, list) or len(found) < count or not all(isinstance(one, str) for one in found):
@@ -93,7 +94,7 @@ def load(name: str, data: str, protocol: Protocol, docs: int = 0) -> Any:
     folder = local_folder(data, name)
     path = local_file(folder) if folder else None
     with tempfile.TemporaryDirectory(prefix="rwkv-bench-") as overlays:
-        (Path(overlays) / f"{name}.yaml").write_text(overlay(name, path, protocol, docs))
+        (Path(overlays) / f"{name}.yaml").write_text(overlay(name, path, protocol, docs), encoding="utf-8")
         manager = TaskManager(include_path=overlays, include_defaults=False)
         try:
             task = manager.load([name])["tasks"][name]
@@ -122,7 +123,7 @@ def overlay(name: str, path: Path | None, protocol: Protocol, docs: int = 0) -> 
     if path:
         lines |= dict.fromkeys(("training_split", "validation_split", "test_split"))
         lines[f"{known['split']}_split"] = known["split"]
-        lines["dataset_kwargs"] = {key: known[key] for key in ("fields", "answer", "split")}
+        lines["dataset_kwargs"] = {key: known[key] for key in ("fields", "answer", "answers", "split") if key in known}
         lines["dataset_kwargs"] |= {"path": str(path), "docs": docs}
     function = "custom_dataset: !function evals.zeroshot.data.dataset\n" if path else ""
     return yaml.safe_dump(lines) + function

@@ -1,11 +1,13 @@
 """The command line: help that teaches, one line for what is wrong, exit codes."""
 
+import io
 import sys
 from pathlib import Path
 
 import pytest
 
 from bench import cli
+from rwkv_core.spec import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +67,21 @@ def test_doctor_and_records_name_what_the_process_may_use(
     assert run.threads() == 1
     facts = provenance.collect(None)
     assert (facts["cores"], facts["memory_bytes"]) == (1, 3 << 30) and facts["machine"].endswith(", 1 cores")
+
+
+def test_what_a_terminal_cannot_show_ends_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from bench import run
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BadInput("no tokens for the character \u00e9")
+
+    shown = io.BytesIO()
+    monkeypatch.setattr(run, "load", refuse)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    matrix = tmp_path / "m.yaml"
+    matrix.write_text("runs: [{experiment: context, model: pocket-rwkv4, text: pocket}]")
+    assert call(monkeypatch, "run", str(matrix), "--store", str(tmp_path / "store")) == 1
+    assert b"no tokens for the character \\xe9" in shown.getvalue() and b"1 failed" in shown.getvalue()
 
 
 def test_doctor_says_what_this_machine_can_do(

@@ -289,3 +289,42 @@ def test_parts_are_packed_with_padding() -> None:
         [Sample(np.array([0, 5], dtype=np.uint8), 1), Sample(np.array([255] * 9, dtype=np.uint8), 0)], 4
     )
     assert split.tokens.tolist() == [[1, 6, 0, 0], [256, 256, 256, 256]] and split.lengths.tolist() == [2, 4]
+
+
+def test_damaged_files_are_one_line(tmp_path: Path) -> None:
+    """A bit flipped here, a byte lost there: whatever the libraries raise, the file is named."""
+    rng = np.random.default_rng(0)
+    images, labels = np.zeros((3, 3072), dtype=np.uint8), [1, 2, 3]
+    batch, metadata, archive = tmp_path / "data_batch_1", tmp_path / "0.npy", tmp_path / "kept.npz"
+    batch.write_bytes(pickle.dumps({b"data": images, b"labels": labels}))
+    np.save(metadata, np.array([["imgs/0", "sample_0.png", "0", "1"]] * 9))
+    part = data.Split(np.ones((4, 3), np.uint16), np.full(4, 3), np.zeros(4, int))
+    data._keep([part, part, part], archive)
+    image = tmp_path / "0.png"
+    Image.fromarray(np.zeros((32, 32), dtype=np.uint8)).save(image)
+    readings: dict[Path, Any] = {
+        batch: lambda path: list(readers.cifar_batches([path])),
+        metadata: readers._metadata,
+        archive: data._kept,
+        image: lambda path: readers._image(path, "L"),
+    }
+    for path, read in readings.items():
+        whole, refused = path.read_bytes(), 0
+        for _ in range(60):
+            content = bytearray(whole)
+            reach = len(content) if rng.random() < 0.3 else min(200, len(content))
+            content[rng.integers(reach)] ^= 1 << rng.integers(8)
+            path.write_bytes(content[: len(content) - (3 if rng.random() < 0.2 else 0)])
+            try:
+                read(path)
+            except BadInput as error:
+                refused += str(path) in str(error)
+        assert refused > 10
+
+
+@pytest.mark.parametrize("label", [10, -5, 300, 1.5])
+def test_cifars_labels_are_its_classes(label: float, tmp_path: Path) -> None:
+    batch = tmp_path / "data_batch_1"
+    batch.write_bytes(pickle.dumps({b"data": np.zeros((2, 3072), dtype=np.uint8), b"labels": [3, label]}))
+    with pytest.raises(BadInput, match=rf"data_batch_1, image 2: the label is {label}, not one of 0 to 9"):
+        list(readers.cifar_batches([batch]))

@@ -108,6 +108,11 @@ def test_a_uniform_model_of_lambada_has_the_vocabulary_as_perplexity(data: str, 
     assert metrics["perplexity"] == pytest.approx(400 ** (sum(tokens) / len(tokens)), rel=1e-4)
 
 
+def test_a_perplexity_beyond_all_numbers_is_infinite_and_so_no_result(data: str) -> None:
+    metrics, _ = evaluate(tasks.load("lambada_openai", data, "v0.4"), Scripted(lambda *_: (-1e4, False)))
+    assert metrics["perplexity"] == math.inf and metrics["acc"] == 0.0
+
+
 def test_the_error_of_a_perplexity_is_by_the_delta_method(data: str) -> None:
     rng = random.Random(0)
     task = tasks.load("lambada_openai", data, "v0.4")

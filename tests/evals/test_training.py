@@ -113,8 +113,23 @@ def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
     broken = model()
     with torch.no_grad():
         broken.emb.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="step 0"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan .* at step 0, first of all in emb; try"):
         losses(tmp_path, own=broken)
+
+
+def test_gradients_that_are_no_numbers_stop_before_the_weights_take_them(tmp_path: Path) -> None:
+    class Rooted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * self.weight).square().sum().sqrt()  # 0, with the gradient 0/0
+
+    model = Rooted()
+    with pytest.raises(FloatingPointError, match=r"the loss is 0\.0 and the gradients' norm nan at step 0; try"):
+        train(model, lambda step: [torch.ones(1, 2)], Recipe(1, 0.1, 0.1), tmp_path)
+    assert model.weight.tolist() == [0.0, 0.0]
 
 
 def test_the_schedule_is_the_papers() -> None:

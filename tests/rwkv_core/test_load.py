@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rwkv_core import load, weights
+from rwkv_core import load, machine, weights
 from rwkv_core.load import find
 from rwkv_core.model import RWKV
 from rwkv_core.spec import BadInput, ModelSpec, Unsupported
@@ -119,3 +119,11 @@ def test_local_weights(tmp_path: Path) -> None:
     parity.save_transformers(parity.make("tiny"), tmp_path / "rwkv")
     with pytest.raises(BadInput, match="is it that model"):
         load.load(find("rwkv4-169m", weights=str(tmp_path / "rwkv")))
+
+
+def test_a_system_that_does_not_tell_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda: None)
+    assert load.load(find("pythia-14m", weights="random:0")).spec.parameters
+    monkeypatch.setattr(machine, "free_memory", lambda: 3072)
+    with pytest.raises(MemoryError, match="GB of weights"):
+        load.load(find("pythia-14m", weights="random:0"))

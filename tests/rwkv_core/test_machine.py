@@ -96,6 +96,15 @@ def test_without_limits_it_is_the_machines(tmp_path: Path, monkeypatch: pytest.M
     assert 0 < machine.free_memory() <= machine.total_memory()
 
 
+def test_a_system_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise FileNotFoundError("/proc/meminfo")
+
+    groups(monkeypatch, tmp_path, "", {})
+    monkeypatch.setattr(psutil, "virtual_memory", refuse)
+    assert machine.total_memory() is None and machine.free_memory() is None
+
+
 def test_affinity_and_ulimit_of_a_real_process() -> None:
     code = (
         "import os, resource; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"

@@ -1,0 +1,16 @@
+"""Labels as tables hold them, however a spreadsheet has written them back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def whole(given: Any) -> int | None:
+    """The whole number that a label is: 1, 1.0, "1" and "1.0" are the same. None where it is none."""
+    if not isinstance(given, int | float | str):
+        return None
+    try:
+        number = float(given)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
