@@ -31,8 +31,9 @@ bench: $(STAMP)  ## the WKV kernels and the whole model beside their peers, on t
 	@$(BIN)/rwkv-bench run configs/kernels-cpu.yaml; status=$$?; \
 	$(BIN)/rwkv-bench report results/kernels-cpu --out reports/out/kernels && exit $$status
 
-gpu:  ## what only a GPU can show; nothing is installed, call it again until nothing is left
-	@$(PYTHON) -m tests.gpu
+gpu:  ## what only a GPU can show, without an installation; again until nothing is left: [BUDGET=480] [LIST=1] [REHEARSE=1]
+	@BUDGET='$(BUDGET)' LIST='$(LIST)' REHEARSE='$(REHEARSE)' RESULTS='$(RESULTS)' \
+	$(if $(and $(REHEARSE),$(wildcard $(BIN)/python)),$(BIN)/python,$(PYTHON)) -m tests.gpu
 
 clean:  ## forget the environment; records in results/ stay
 	rm -rf .venv

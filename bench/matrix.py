@@ -110,11 +110,16 @@ def _records(cells: Sequence[Cell], unfit: Sequence[Record]) -> Iterator[Record]
             yield from (launch.together if several else launch.here)(list(group))
         return
     for cell in cells:
-        smaller = next((r for r in unfit if cell.larger_than(Cell.from_dict(r.cell))), None)
-        if smaller is not None:
-            yield run.without_result(cell, smaller.status, f"not run: {smaller.status} already at {smaller.id}")
-        else:
-            yield from launch.alone([cell])
+        skipped = unfit_too(cell, unfit)
+        yield from [skipped] if skipped else launch.alone([cell])
+
+
+def unfit_too(cell: Cell, unfit: Sequence[Record]) -> Record | None:
+    """The record of a cell that is larger than one of `unfit`, which ran out of memory or failed; else None."""
+    smaller = next((record for record in unfit if cell.larger_than(Cell.from_dict(record.cell))), None)
+    if smaller is None:
+        return None
+    return run.without_result(cell, smaller.status, f"not run: {smaller.status} already at {smaller.id}")
 
 
 def _divided(cell: Cell) -> bool:

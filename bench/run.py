@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,11 +21,16 @@ from rwkv_core.load import load, out_of_memory
 from rwkv_core.spec import BadInput, LanguageModel, Unsupported
 
 
-def measure(cells: Sequence[Cell]) -> Iterator[Record]:
-    """One record a cell, in order; the cells share a model, which is loaded once."""
+def measure(cells: Iterable[Cell]) -> Iterator[Record]:
+    """One record a cell, in order, each cell taken when the one before is done; the cells share an experiment and a
+    model, which is loaded once.
+    """
     torch.set_num_threads(threads())
-    spec, device, dtype = cells[0].group
-    if EXPERIMENTS[cells[0].experiment].SHAPE_ONLY:
+    cells = iter(cells)
+    first = next(cells)
+    cells = itertools.chain([first], cells)
+    spec, device, dtype = first.group
+    if EXPERIMENTS[first.experiment].SHAPE_ONLY:
         for cell in cells:
             yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, spec, dtype=dtype), dict)
         return

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports import curves, paper
+from reports import contexts, curves, paper
 from reports.rows import Row
 from reports.tables import Table, mebibytes
 from reports.views import DISTURBED, View, disturbed_note
@@ -34,6 +34,7 @@ def views(rows: list[Row]) -> list[View]:
     frame = pd.DataFrame([row for row in rows if row["experiment"] == "inference" and row["metric"] != "status"])
     if frame.empty:
         return []
+    frame = frame[~contexts.of_contexts(frame)]  # they have a section of their own
     published = pd.DataFrame(paper.rows())
     found = []
     for i, (_, part) in enumerate(frame.groupby(WHERE, sort=False)):

@@ -13,7 +13,21 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from reports import encoders, inference, learning, lra, needles, paper, prompts, races, recall, rows, views, zeroshot
+from reports import (
+    contexts,
+    encoders,
+    inference,
+    learning,
+    lra,
+    needles,
+    paper,
+    prompts,
+    races,
+    recall,
+    rows,
+    views,
+    zeroshot,
+)
 from reports.figures import Picture
 from reports.record import Record
 from reports.store import Store, write_atomically
@@ -92,6 +106,7 @@ def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table |
     if summary is not None:
         yield View("summary", "In short", tables=[summary])
     yield from inference.views(measured)
+    yield from contexts.views(measured)
     yield from races.views(measured)
     yield from zeroshot.views(measured, records)
     yield from prompts.views(measured, records)

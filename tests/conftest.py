@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import torch
 
 from rwkv_core import machine
@@ -13,3 +14,7 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # of pytest-xdist; w
     threads = max(1, machine.cores() // int(workers))
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: says something on a CUDA device that it cannot say without one")

@@ -86,6 +86,7 @@ def test_what_is_held_for_tokens_to_come_is_reported_apart() -> None:
     assert held == {n: model.spec.state_bytes(room) for n, room in {5: 5, 8: 10, 16: 20, 32: 40, 34: 40}.items()}
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu() -> None:
     metrics, samples = inference.run(parity.make("small").to("cuda"), device="cuda", prompt_tokens=5, new_tokens=30)

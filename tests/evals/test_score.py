@@ -149,6 +149,7 @@ def test_the_log_softmax_is_float32_in_a_shorter_type() -> None:
     np.testing.assert_allclose([a[0] for a in found], [a[0] for a in plain(model, requests)], rtol=0.02)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("family", ["rwkv4", "pythia", "bloom"])
 def test_on_a_gpu(family: str) -> None:

@@ -111,6 +111,7 @@ def errors(
         return {name: float((results[name] - expected[name]).abs().max() / largest[name]) for name in results}
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize(
     ("channels", "lengths"), [(5, None), (8, None), (5, [TOKENS, 9]), (5, [0, 16])], ids=["odd", "whole", "cut", "none"]
@@ -122,6 +123,7 @@ def test_plans(monkeypatch: pytest.MonkeyPatch, name: str, channels: int, length
     assert max(found.values()) <= NORMAL, found
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["alone", "other chunks"])
 @pytest.mark.parametrize("kind", ["k to 60", "k to 300", "jump", "slow", "fast", "instant", "bonus"])
 def test_extremes(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
@@ -148,6 +150,7 @@ def test_extremes(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None
 
 
 # The interpreter cuts off what bfloat16 has no place for; a GPU rounds.
+@pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-11)])
 def test_half_precision(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, rounding: float) -> None:
     plan(monkeypatch, *PLANS["chunks"])
@@ -157,6 +160,7 @@ def test_half_precision(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, rou
     assert all(error <= NORMAL + rounding * (name in rounded) for name, error in found.items()), found
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", PLANS)
 def test_saved_states(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     plan(monkeypatch, *PLANS[name])
@@ -180,6 +184,7 @@ def test_saved_states(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert saved.carries is None and torch.equal(y, without)
 
 
+@pytest.mark.gpu
 def test_saved_bytes() -> None:
     """At the real interval, at most 3 float32 of every `interval` tokens of a channel."""
     assert triton_v4.Saved._fields == ("carries", "interval")
@@ -188,6 +193,7 @@ def test_saved_bytes() -> None:
     assert saved.carries is not None and saved.carries.nbytes == 3 * k.nbytes // saved.interval
 
 
+@pytest.mark.gpu
 def test_slopes_beyond_the_end_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     plan(monkeypatch, *PLANS["chunks"])
     w, u, k, v, dy = inputs(2, TOKENS, 4)
@@ -223,6 +229,7 @@ def test_chunk_length(monkeypatch: pytest.MonkeyPatch, fill: tuple[int, int]) ->
         assert size == 32 or chunks > triton_v4.MOST_CHUNKS - 4 or walks >= 0.5 * fill[1] * 132
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(DEVICE == "cpu", reason="a graph is of a GPU's launches")
 def test_graph_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     plan(monkeypatch, *PLANS["chunks"])

@@ -1,0 +1,68 @@
+"""A cell made so small that the CPU of a laptop measures it at once: the same code, nothing worth reading."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from bench.plan import Cell
+from rwkv_core import load
+from rwkv_core.spec import ModelSpec
+
+SMALLEST = {  # of each family
+    "rwkv4": "rwkv4-169m",
+    "pythia": "pythia-160m",
+    "opt": "opt-125m",
+    "bloom": "bloom-560m",
+    "gpt-neo": "gpt-neo-125m",
+}
+LARGE = 10e6  # parameters, from which on a model is replaced
+VOCABULARY = 2048  # the pocket world's tokenizer fits
+SHAPE = {
+    **dict.fromkeys(("hidden_size", "attention_hidden_size", "word_embed_proj_dim"), 32),
+    **dict.fromkeys(("intermediate_size", "ffn_dim"), 128),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "num_attention_heads", "n_head", "num_heads"), 2),
+    "attention_types": [[["global", "local"], 1]],
+    "vocab_size": VOCABULARY,
+}
+MOST = {
+    "batch": 1,
+    "docs": 2,
+    "every": 2,
+    "heads": 2,
+    "inner": 32,
+    "layers": 1,
+    "length": 32,
+    "new_tokens": 4,
+    "repeats": 3,
+    "rounds": 3,
+    "size": 2,
+    "steps": 4,
+    "test": 8,
+    "test_count": 8,
+    "tokens": 8,
+    "train_count": 16,
+    "validation_count": 8,
+    "warmup_tokens": 1,
+    "width": 16,
+}
+
+
+def tiny(cell: Cell, work: Path) -> Cell:
+    """The cell on the CPU with a tiny model of its family; what it keeps meanwhile goes into `work`."""
+    params = {key: min(value, MOST[key]) if key in MOST and value else value for key, value in cell.params.items()}
+    if "prompt_tokens" in params:
+        params["prompt_tokens"] = params["prompt_tokens"].bit_length() // 3  # so that most stay different
+    if "docs" in params:  # where 0 stands for all
+        params["docs"] = MOST["docs"]
+    paths = {**cell.paths, **({"work": str(work)} if "work" in params else {})}
+    return dataclasses.replace(cell, model=_tiny(cell.model), device="cpu", params=params, paths=paths)
+
+
+def _tiny(model: ModelSpec) -> ModelSpec:
+    if model.parameters < LARGE:
+        return model
+    like = load.find(SMALLEST[model.family], weights=model.weights)
+    shape = {key: SHAPE.get(key, value) for key, value in like.architecture.items()}
+    label = f"tiny {like.label.split()[0]}"
+    return dataclasses.replace(like, name=f"tiny-{model.family}", label=label, architecture=shape, parameters=100_000)
