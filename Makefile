@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run test lint parity zeroshot-check bench gpu clean
+.PHONY: run test lint parity zeroshot-check disturbance-check bench gpu clean
 
 run: $(STAMP)  ## measure the embedded default and write the page
 	@$(BIN)/rwkv-bench run configs/pocket.yaml --jobs 2; status=$$?; \
@@ -22,6 +22,9 @@ parity: $(STAMP)  ## our logits against transformers' and pip rwkv's, one line a
 
 zeroshot-check: $(STAMP)  ## our zero-shot answers against lm-eval's HFLM: DATA=folder TOKENIZER=file [DOCS=40] [CHECK=options]
 	@$(BIN)/python -m tests.zeroshot_check $(DATA) $(TOKENIZER) --docs $(or $(DOCS),40) $(CHECK)
+
+disturbance-check: $(STAMP)  ## are disturbed cells found, and quiet ones left alone? leave the machine alone: [CELLS=60]
+	@$(BIN)/python -m tests.disturbance_check --cells $(or $(CELLS),60)
 
 bench: $(STAMP)  ## the WKV kernels and the whole model beside their peers, on the CPU
 	@$(BIN)/pytest tests/bench_wkv.py --benchmark-columns=median,iqr,rounds --benchmark-sort=mean

@@ -67,7 +67,8 @@ def run(
     """Measure what a matrix asks for and the store does not hold yet.
 
     Each cell is written as it ends, so that an interrupted run loses at most one. ok, oom and
-    unsupported are final; failed cells are measured again by the next run. Exits with 1 if a cell failed.
+    unsupported are final; what failed, and what something disturbed, is measured again by the next run. Exits with 1
+    if a cell failed.
     """
     from bench import matrix as matrices
 

@@ -46,7 +46,7 @@ def run(
     """Time the loss of [batch, tokens] and its gradients, no token padding; both encoders have one budget.
 
     threads: 0 leaves torch's choice. Returns metrics (`peak_bytes` beyond the weights, of an untimed step each) and
-    samples: `seconds` {mixer: one a round}. Raises Unsupported as the experiment lra does, RuntimeError where a
+    the samples of a race. Raises Unsupported as the experiment lra does, RuntimeError where a
     gradient is missing or not finite.
     """
     if dtype != "float32":
@@ -76,7 +76,7 @@ def run(
             call()
         found = peak.metrics()
         peaks[name] = found.get("cuda_peak_bytes", found["peak_live_bytes"])
-    seconds, graphed = race(calls, device, rounds)
+    samples, graphed = race(calls, device, rounds)
     metrics = {
         "errors": {},
         "graphed": graphed,
@@ -87,7 +87,7 @@ def run(
         "budget": {name: encoder.budget for name, encoder in encoders.items()},
         "inner": {name: own.inner for name, own in sizes.items()},
     }
-    return metrics, {"seconds": seconds}
+    return metrics, samples
 
 
 def _step(encoder: Encoder, tokens: Tensor, labels: Tensor) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from bench import memory, timing
+from bench import disturbance, memory, timing
 from rwkv_core import finite
 from rwkv_core.decode import generate, greedy
 from rwkv_core.load import out_of_memory
@@ -45,8 +45,9 @@ def run(
     """Generate `new_tokens` greedily after a random prompt, `repeats` times; then once untimed for memory.
 
     threads: 0 leaves torch's choice. Returns metrics (bytes) and samples: `token_seconds`
-    [repeats][new_tokens], seconds from the start of the prompt to each token, and `memory`, the peaks
-    so far and the bytes of cache or state, used and held, at growing context.
+    [repeats][new_tokens], seconds from the start of the prompt to each token, `disturbance` (of each repeat, see
+    bench.disturbance), and `memory`, the peaks so far and the bytes of cache or state, used and held, at growing
+    context.
     """
     limit = model.spec.max_tokens
     if limit is not None and prompt_tokens + new_tokens - 1 > limit:
@@ -59,12 +60,14 @@ def run(
     carry = protocol == "fair" or model.spec.recurrent
 
     generate(model, prompt, min(warmup_tokens, new_tokens), carry=carry)
-    tokens, token_seconds = prompt, []
-    for _ in range(repeats):
-        clock = timing.clock(device)
-        tokens, _ = generate(model, prompt, new_tokens, carry=carry, mark=clock.mark)
-        token_seconds.append(clock.seconds())
 
+    def repeat(_: int) -> tuple[Tensor, list[float]]:
+        clock = timing.clock(device)
+        tokens, _state = generate(model, prompt, new_tokens, carry=carry, mark=clock.mark)
+        return tokens, clock.seconds()
+
+    repeated, seen = disturbance.watched(repeat, repeats, disturbance.Watch(device))
+    tokens = repeated[-1][0]
     metrics, curve = _untimed(model, device, tokens[:, :-1], prompt_tokens, carry)
     parameters = [p for _, p in model.named_parameters()]
     metrics |= {
@@ -73,7 +76,8 @@ def run(
         "context_tokens": tokens.shape[1] - 1,
         "carries_state": carry,
     }
-    return metrics, {"token_seconds": token_seconds, "memory": curve}
+    token_seconds = [seconds for _, seconds in repeated]
+    return metrics, {"token_seconds": token_seconds, "disturbance": seen, "memory": curve}
 
 
 @torch.inference_mode()

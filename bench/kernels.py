@@ -49,7 +49,7 @@ def run(
     """Time y, or y and the gradients of w, u, k and v, at k, v [batch, tokens, C] of `spec`'s width C.
 
     threads: 0 leaves torch's choice. Returns metrics (`errors` of the largest entry, `bytes` that must move,
-    `floor_bytes` that the floor moved) and samples: `seconds` {contender: one a round}. Raises RuntimeError where
+    `floor_bytes` that the floor moved) and the samples of a race. Raises RuntimeError where
     one of our own implementations is wrong.
     """
     if spec.family != "rwkv4":
@@ -66,7 +66,7 @@ def run(
     }
     calls = {name: call for name, call in calls.items() if name not in refused}
     moving, floor_bytes = floor(device, inputs)
-    seconds, graphed = race(
+    samples, graphed = race(
         {"floor": moving, **calls}, device, rounds, graphs=[n for n in ("triton", "torch", "fla") if n in calls]
     )
     metrics = {
@@ -78,7 +78,7 @@ def run(
         "graphed": graphed,
         "threads": torch.get_num_threads(),
     }
-    return metrics, {"seconds": seconds}
+    return metrics, samples
 
 
 def _on_one_thread(call: Callable[[], Any]) -> Any:

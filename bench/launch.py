@@ -214,7 +214,7 @@ def _child(lines: Iterable[str]) -> None:
             if rank in (None, "0"):
                 answers.write(json.dumps(record.to_json()) + "\n")  # in one line
                 answers.flush()
-            if rank is not None and record.status != "ok":  # so that torchrun stops the others
+            if rank is not None and not record.measured:  # so that torchrun stops the others
                 sys.exit(record.traceback or record.error)
 
 

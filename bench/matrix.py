@@ -32,8 +32,9 @@ class Chosen:
 
     @property
     def pending(self) -> list[Cell]:
-        """The cells without a final record."""
-        return [cell for cell in self.cells if cell.id not in self.records or not self.records[cell.id].final]
+        """The cells without a final record; those that were disturbed come last, or they might be measured for ever."""
+        left = [cell for cell in self.cells if cell.id not in self.records or not self.records[cell.id].final]
+        return sorted(left, key=lambda cell: self.state(cell) == "disturbed")
 
     def state(self, cell: Cell) -> str:
         return self.records[cell.id].status if cell.id in self.records else "to measure"

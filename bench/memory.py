@@ -148,14 +148,18 @@ def _status_bytes(key: str) -> int:
     raise ValueError(key)
 
 
+def gpu_handle(nvml: Any) -> Any:
+    """NVML's handle of the GPU that torch uses, whatever its number here and there. Raises NVMLError."""
+    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties().uuid}")
+
+
 def _nvml_used() -> int | None:
     """Bytes that this process holds on the GPU, context included; None where the driver does not tell."""
     nvml = provenance.nvml()
     if nvml is None:
         return None
     try:
-        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties().uuid}")
-        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(gpu_handle(nvml))
     except nvml.NVMLError:
         return None
     return next((p.usedGpuMemory for p in processes if p.pid == os.getpid()), None)

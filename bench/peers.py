@@ -70,8 +70,8 @@ def run(
                 raise RuntimeError(f"{name} and our results are {error:.1e} of the largest entry apart")
         if task == "token":
             calls["gemv"] = _gemv(model, batch)
-        seconds, graphed = race(calls, device, rounds, graphs=list(calls) if task == "token" else ())
-    return {"errors": errors, "graphed": graphed, "threads": torch.get_num_threads()}, {"seconds": seconds}
+        samples, graphed = race(calls, device, rounds, graphs=list(calls) if task == "token" else ())
+    return {"errors": errors, "graphed": graphed, "threads": torch.get_num_threads()}, samples
 
 
 def _prompt(model: RWKV, ids: Tensor) -> dict[str, Step]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import torch
 from tqdm import tqdm
+
+from bench import disturbance
 
 SHORTEST_S = 2e-2  # a sample repeats its call for about so long: wide vectors run slower in their first milliseconds
 SLOW_S = 4.0  # of its samples; a contender that needs longer gets fewer rounds
@@ -18,8 +21,9 @@ Call = Callable[[], object]
 
 def race(
     contenders: Mapping[str, Call], device: str, rounds: int, graphs: Collection[str] = ()
-) -> tuple[dict[str, list[float]], list[str]]:
-    """Seconds a call of each contender, one sample a round, and those of them that ran as a CUDA graph.
+) -> tuple[dict[str, Any], list[str]]:
+    """Samples: `seconds` a call {contender: one a round} and `disturbance`, of each round (see bench.disturbance);
+    and those of the contenders that ran as a CUDA graph.
 
     On a CUDA device the contenders of `graphs` are captured, so that what is timed is the device and not Python;
     as they are without a graph they have ` eager` behind their names. One that cannot be captured is only that.
@@ -39,14 +43,21 @@ def race(
         once[name] = clock(call, 1)
     repeats = {name: max(1, math.ceil(SHORTEST_S / seconds)) for name, seconds in once.items()}
     turns = {name: max(FEWEST, min(rounds, int(SLOW_S / max(seconds, SHORTEST_S)))) for name, seconds in once.items()}
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for i in tqdm(range(rounds), unit="round", leave=False, disable=None):
+
+    def measure(number: int) -> dict[str, float]:
+        seconds = {}
         for name, call in calls.items():
-            if i < turns[name]:
+            if number < turns[name]:
                 if repeats[name] > 1:
                     call()  # brings its own data back into the caches, which the others have filled
-                samples[name].append(clock(call, repeats[name]))
-    return samples, graphed
+                seconds[name] = clock(call, repeats[name])
+        bar.update()
+        return seconds
+
+    with tqdm(total=rounds, unit="round", leave=False, disable=None) as bar:
+        measured, seen = disturbance.watched(measure, rounds, disturbance.Watch(device))
+    seconds = {name: [times[name] for times in measured if name in times] for name in calls}
+    return {"seconds": seconds, "disturbance": seen}, graphed
 
 
 def _cpu_seconds(call: Call, repeats: int) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from bench import disturbance
 from bench.plan import EXPERIMENTS, Cell
 from reports import provenance
 from reports.record import Record, Status
@@ -79,7 +80,8 @@ def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[]
         return without_result(cell, "failed", f"{wrong}, which is no result and cannot be recorded")
     wall = round(time.perf_counter() - started, 2)
     provenance = _provenance(cell, threads=torch.get_num_threads(), wall_s=wall, **facts())
-    return Record(cell.to_dict(), "ok", metrics, samples, provenance=provenance)
+    seen = disturbance.verdict(samples)
+    return Record(cell.to_dict(), "disturbed" if seen else "ok", metrics, samples, error=seen, provenance=provenance)
 
 
 def _unwritable(value: Any, name: str = "") -> str:

@@ -8,11 +8,12 @@ from reports import curves
 from reports.figures import Panel, Picture, Series
 from reports.rows import Row
 from reports.tables import MIB, Table, mebibytes
-from reports.views import View
+from reports.views import DISTURBED, View, disturbed_note
 
 ALIKE = ["machine", "device", "dtype", "threads", "batch", "weights"]
 METRICS = ("p50_s", "first_token_s", "state_bytes", "peak_bytes")
 FEW_TOKENS = 32  # new ones: beyond, a cell has curves of its own
+BAND = ("band_low", "band_high")
 FEWEST = 3  # prompts of different length make a curve
 KEYS = [*ALIKE, "label", "new_tokens"]
 SHOWN = {  # picture: metric, title, unit, what its values are divided by
@@ -37,7 +38,7 @@ def views(rows: list[Row]) -> list[View]:
     frame = pd.DataFrame([row for row in rows if row["experiment"] == "inference" and row["metric"] != "status"])
     if frame.empty:
         return []
-    frame = frame[of_contexts(frame)].sort_values("measured_at", kind="stable")
+    frame = frame[of_contexts(frame)].sort_values(["disturbed", "measured_at"], ascending=[False, True], kind="stable")
     found = []
     for number, (_, part) in enumerate(frame.groupby(ALIKE, sort=False, dropna=False)):
         first = part.iloc[0]
@@ -53,7 +54,9 @@ def views(rows: list[Row]) -> list[View]:
 
 
 def _values(part: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One row a model and prompt: the latest cell's, of a metric with several the one at its largest context."""
+    """One row a model and prompt: the latest cell's that nothing disturbed, of a metric with several the one at its
+    largest context.
+    """
     found = part[part.metric == metric].sort_values("tokens", kind="stable")
     return found.drop_duplicates(["label", "prompt_tokens"], keep="last").sort_values(["parameters", "prompt_tokens"])
 
@@ -63,9 +66,13 @@ def _picture(part: pd.DataFrame, name: str, footer: str, metric: str, title: str
     for size, chosen in curves.classes(_values(part, metric)):
         series = []
         for label, one in chosen.groupby("label", sort=False):
-            y, low, high = (list(one[column] / scale) for column in ("value", "low", "high"))
-            spread = (low, high) if one.low.notna().all() else ()
-            series.append(Series(str(label), one.family.iloc[0], list(one.prompt_tokens), y, *spread))
+            x, (y, low, high) = list(one.prompt_tokens), (list(one[key] / scale) for key in ("value", *BAND))
+            if one.band_low.isna().any():  # memory: neither repeated nor timed
+                series.append(Series(str(label), one.family.iloc[0], x, y))
+                continue
+            apart = [(at, value / scale) for at, values in zip(x, one.apart, strict=True) for value in values]
+            crossed = list(one.disturbed)
+            series.append(Series(str(label), one.family.iloc[0], x, y, low, high, apart=apart, crossed=crossed))
         panels.append(Panel(f"{size} parameters", "tokens of the prompt", unit, series, log_x=2, log_y=10))
     return Picture(name, title, panels, footer)
 
@@ -86,8 +93,9 @@ def _table(part: pd.DataFrame, name: str) -> Table:
             }
         )
     note = "Median of the repeats, in brackets the least and the largest. Memory: beyond the weights, at the end."
+    note += disturbed_note(part)
     return Table(name, "Time and memory against context", pd.DataFrame(lines), note)
 
 
 def _milliseconds(row: pd.Series) -> str:
-    return f"{row.value * 1e3:.2f} ({row.low * 1e3:.2f}-{row.high * 1e3:.2f})"
+    return f"{row.value * 1e3:.2f} ({row.low * 1e3:.2f}-{row.high * 1e3:.2f}){DISTURBED if row.disturbed else ''}"

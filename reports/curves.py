@@ -130,9 +130,13 @@ def common_tokens(frame: pd.DataFrame, metric: str) -> int:
 def _lines(part: pd.DataFrame, metric: str, scale: float = 1.0, window: int = 1) -> list[Series]:
     found = []
     for label, one in part[part.metric == metric].groupby("label", sort=False):
-        smooth = one[["value", "low", "high"]].rolling(window, center=True, min_periods=1).median() * scale
+        smooth = one[["value", "band_low", "band_high"]].rolling(window, center=True, min_periods=1).median() * scale
         y, low, high = (list(smooth[column]) for column in smooth)
-        found.append(Series(str(label), one.family.iloc[0], list(one.tokens), y, low, high))
+        apart = [(x, scale * value) for x, values in zip(one.tokens, one.apart, strict=True) for value in values]
+        disturbed = bool(one.disturbed.any())
+        name = f"{label} (disturbed)" if disturbed else str(label)
+        family, x = one.family.iloc[0], list(one.tokens)
+        found.append(Series(name, family, x, y, low, high, dashed=disturbed, hollow=disturbed, apart=apart))
     return found
 
 
@@ -150,6 +154,8 @@ def _points(part: pd.DataFrame, family: object, scale: float, *, hollow: bool = 
     more = ", published" if hollow else str(ordered.variant.iloc[0])
     label = FAMILIES.get(str(family), (str(family),))[0] + more
     x, y = list(ordered.parameters / 1e9), list(ordered.value / scale)
-    if "low" not in ordered or ordered.low.isna().any():
+    if "band_low" not in ordered or ordered.band_low.isna().any():
         return Series(label, str(family), x, y, hollow=hollow)
-    return Series(label, str(family), x, y, list(ordered.low / scale), list(ordered.high / scale), hollow=hollow)
+    low, high = list(ordered.band_low / scale), list(ordered.band_high / scale)
+    apart = [(at, value / scale) for at, values in zip(x, ordered.apart, strict=True) for value in values]
+    return Series(label, str(family), x, y, low, high, hollow=hollow, apart=apart, crossed=list(ordered.disturbed))

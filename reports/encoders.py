@@ -9,7 +9,7 @@ import pandas as pd
 from reports.figures import Panel, Picture, Series
 from reports.rows import Row
 from reports.tables import MIB, Table
-from reports.views import View, ordered
+from reports.views import DISTURBED, View, disturbed_note, ordered
 
 WHERE = ["machine", "device"]
 WAYS = {"both": "in both directions", "causal": "causal"}
@@ -47,9 +47,12 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
 def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:
     series = []
     for (mixer, label), own in part.groupby(["contender", "title"], sort=False):
+        timed = own.disturbed & (own.metric == "race_s")
+        own = own[timed == timed.groupby(own.tokens).transform("min")]  # a disturbed one where there is nothing else
         value = scale * own.groupby("tokens").value.median()  # attention's: of all the cells that it took turns in
+        crossed = list(timed[own.index].groupby(own.tokens).any())
         dashed = mixer == "attention"
-        series.append(Series(str(label), str(mixer), list(value.index), list(value), dashed=dashed))
+        series.append(Series(str(label), str(mixer), list(value.index), list(value), dashed=dashed, crossed=crossed))
     return Panel(title, "tokens", unit, series, log_x=2, log_y=10)
 
 
@@ -68,12 +71,14 @@ def _table(part: pd.DataFrame, name: str) -> Table:
         "in the same process (above 1: faster than attention), and peak MiB. inner: hidden width of the feed-forward "
         "layers. RWKV-4's and attention's kernels are compiled; what another mixer needs of recurrences is plain torch."
     )
-    return Table(name, "A training step against length", pd.DataFrame(lines), note)
+    return Table(name, "A training step against length", pd.DataFrame(lines), note + disturbed_note(part))
 
 
 def _cell(at: pd.DataFrame, mixer: str) -> str:
     times = at[at.metric == "race_s"].set_index("contender")
     peaks = at[at.metric == "peak_bytes"].set_index("contender").value
     value, low, high = (1e3 * times[key][mixer] for key in ("value", "low", "high"))
-    ratio = 1e3 * times.value["attention"] / value
-    return f"{value:.0f} ({low:.0f}-{high:.0f}), x{ratio:.2f}, {peaks[mixer] / MIB:.0f}"
+    time, ratio = f"{value:.0f} ({low:.0f}-{high:.0f})", f"x{1e3 * times.value['attention'] / value:.2f}"
+    if at.disturbed.any():
+        time, ratio = time + DISTURBED, "-"
+    return f"{time}, {ratio}, {peaks[mixer] / MIB:.0f}"

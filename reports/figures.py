@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +50,16 @@ LONE_INCHES = 8.4  # the width of a figure with a single panel
 LEGEND_CHARACTERS = 15  # an inch
 LEGEND_MARK = 9  # characters that a legend's mark and the gaps take
 FILLS = ("full", "left", "bottom", "right", "top")  # of one family's markers in one panel
+MOST_APART = 12  # marks of repeats apart in one line; of neighbours the largest is drawn
+APART = "x: a repeat far from the others; ▲ at the edge: beyond the axis"
+CROSSED = "crossed in black: disturbed while it was measured"
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line. low and high: the spread of the repeats, drawn as a band. hollow: an open marker, for what is
-    published or causal. Without a label the line is not in the legend.
+    """One line. low and high: the spread of the repeats, drawn as a band. apart: (x, y) of repeats outside it, each a
+    mark of its own. crossed: which points were disturbed. hollow: an open marker, for what is published or causal.
+    Without a label the line is not in the legend.
     """
 
     label: str
@@ -68,6 +72,8 @@ class Series:
     markers: bool = True
     dashed: bool = False
     joined: bool = True  # a line from point to point
+    apart: Sequence[tuple[float, float]] = ()
+    crossed: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)
@@ -136,8 +142,17 @@ class Picture:
                 _draw_lines(ax, panel, inches) if isinstance(panel, Panel) else _draw_grid(ax, panel)
             for ax in axes[len(self.panels) :]:
                 ax.set_visible(False)
-            figure.supxlabel(self.footer, fontsize=7.5, color="#555555", x=0.01, ha="left")
+            lines = "\n".join([self.footer, *self._marks()])
+            figure.supxlabel(lines, fontsize=7.5, color="#555555", x=0.01, ha="left")
         return figure
+
+    def _marks(self) -> Iterator[str]:
+        """What the marks mean that stand in some panel."""
+        series = [series for panel in self.panels if isinstance(panel, Panel) for series in panel.series]
+        if any(one.apart for one in series):
+            yield APART
+        if any(any(one.crossed) for one in series):
+            yield CROSSED
 
 
 def _span_a_decade(axis: Axis) -> None:
@@ -166,7 +181,20 @@ def _look(family: str) -> tuple[str, str]:
     if family in MIXERS:
         i = MIXERS.index(family)
         return COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-    return "#000000", "x"
+    return "#000000", "+"
+
+
+def _draw_apart(ax: Axes, panel: Panel) -> None:
+    """Drawn when lines and bands have set the limits, which these marks do not move."""
+    ax.autoscale(False)
+    low, high = ax.get_ylim()
+    for series in panel.series:
+        colour, _ = _look(series.family)
+        each = -(-len(series.apart) // MOST_APART) or 1
+        for begin in range(0, len(series.apart), each):
+            x, y = max(series.apart[begin : begin + each], key=lambda point: point[1])
+            marker = "^" if y > high else "v" if y < low else "x"
+            ax.plot(x, min(max(y, low), high), marker, color=colour, markersize=5, clip_on=False)
 
 
 def _draw_lines(ax: Axes, panel: Panel, inches: float) -> None:
@@ -194,6 +222,9 @@ def _draw_lines(ax: Axes, panel: Panel, inches: float) -> None:
                 ax.vlines(series.x, series.low, series.high, color=colour, linewidth=1.0)
             else:
                 ax.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
+        for x, y, cross in zip(series.x, series.y, series.crossed, strict=False):
+            if cross:
+                ax.plot(x, y, "X", color="#000000", markersize=8, markerfacecolor="none")
     if panel.x_names:
         ax.set_xticks(range(len(panel.x_names)), panel.x_names, rotation=30, ha="right")
         ax.set_xlim(-0.6, len(panel.x_names) - 0.4)  # so that few names are not spread over all the width
@@ -208,6 +239,7 @@ def _draw_lines(ax: Axes, panel: Panel, inches: float) -> None:
             axis.set_major_locator(LogLocator(base, subs=(1.0, 2.0, 5.0) if base == 10 else (1.0,)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
+    _draw_apart(ax, panel)
     ax.text(0.02, 0.97, panel.note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
     below = -0.34 if panel.x_names else -0.18  # below the slanted names too
     ax.legend(

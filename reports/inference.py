@@ -9,7 +9,7 @@ import pandas as pd
 from reports import contexts, curves, paper
 from reports.rows import Row
 from reports.tables import Table, mebibytes
-from reports.views import View
+from reports.views import DISTURBED, View, disturbed_note
 
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
 OURS = (
@@ -71,7 +71,7 @@ def _one_machine(part: pd.DataFrame, published: pd.DataFrame, suffix: str) -> li
 
 def summary(rows: list[Row]) -> Table | None:
     """The short table that a run ends with; what differs between its lines is a column of it."""
-    frame = pd.DataFrame([row for row in rows if row["experiment"] == "inference"])
+    frame = pd.DataFrame([row for row in rows if row["experiment"] == "inference" and row["metric"] != "status"])
     if frame.empty:
         return None
     frame = _longest(frame)
@@ -93,7 +93,7 @@ def summary(rows: list[Row]) -> Table | None:
             }
         )
     note = "* the paper's protocol, over its first tokens: only RWKV carries its state. The others: every family does."
-    return Table("summary", "Generation in short", pd.DataFrame(lines), note)
+    return Table("summary", "Generation in short", pd.DataFrame(lines), note + disturbed_note(frame))
 
 
 def findings(chosen: pd.DataFrame) -> str:
@@ -101,8 +101,9 @@ def findings(chosen: pd.DataFrame) -> str:
     its best is compared as that.
     """
     sentences = []
-    best = chosen.model[chosen.at_best]
-    for name, part in curves.classes(chosen[chosen.at_best | ~chosen.model.isin(best)]):
+    disturbed = chosen[chosen.disturbed].label.unique()
+    best = chosen.model[chosen.at_best]  # where that is disturbed, no variant stands for it
+    for name, part in curves.classes(chosen[~chosen.disturbed & (chosen.at_best | ~chosen.model.isin(best))]):
         tokens = curves.common_tokens(part, "cumulative_s")
         at = part[(part.metric == "cumulative_s") & (part.tokens == tokens)].set_index("label")
         context = curves.common_tokens(part, "state_bytes")
@@ -119,7 +120,11 @@ def findings(chosen: pd.DataFrame) -> str:
             sentences.append(
                 f"Models {name}, {tokens} tokens: {label} took {seconds:.2f} s; that is {'; '.join(compared)}."
             )
-    return " ".join(sentences) or "There is no size class with both RWKV and a Transformer."
+    if not sentences:
+        sentences.append("There is no size class with both RWKV and a Transformer.")
+    if len(disturbed):
+        sentences.append(f"Not compared, since their measurement was disturbed: {', '.join(disturbed)}.")
+    return " ".join(sentences)
 
 
 class _Values:
@@ -140,11 +145,13 @@ class _Values:
 
     def milliseconds(self, metric: str) -> str:
         row = self.row(metric)
-        return "-" if row is None else f"{row.value * 1e3:.1f} ({row.low * 1e3:.1f}-{row.high * 1e3:.1f})"
+        if row is None:
+            return "-"
+        return f"{row.value * 1e3:.1f} ({row.low * 1e3:.1f}-{row.high * 1e3:.1f}){DISTURBED if row.disturbed else ''}"
 
     def plain(self, metric: str) -> str:
         row = self.row(metric)
-        return "-" if row is None else f"{row.value:.1f}"
+        return "-" if row is None else f"{row.value:.1f}{DISTURBED if row.disturbed else ''}"
 
     def mebibytes(self, metric: str, tokens: float | None = None) -> str:
         row = self.row(metric, tokens)
@@ -167,7 +174,7 @@ def _speed(chosen: pd.DataFrame, name: str) -> Table:
                 "p90, ms": values.milliseconds("p90_s"),
                 "p99, ms": values.milliseconds("p99_s"),
                 "tokens/s": values.plain("tokens_per_s"),
-                "weights read, GB/s": f"{read.value / step.value / 1e9:.1f}",
+                "weights read, GB/s": f"{read.value / step.value / 1e9:.1f}" + (DISTURBED if step.disturbed else ""),
                 "state error": "-" if values.row("disagreement") is None else f"{values.row('disagreement').value:.0e}",
             }
         )
@@ -175,7 +182,7 @@ def _speed(chosen: pd.DataFrame, name: str) -> Table:
         "Median of the repeats, in brackets the least and the largest. weights read: parameter bytes over the p50 "
         "latency, without an embedding that is only looked up. state error: logits by carried state against those of "
         "one pass, of the largest logit."
-    )
+    ) + disturbed_note(chosen)
     return Table(f"speed-{name}", "Time a token", pd.DataFrame(lines), note)
 
 
@@ -208,8 +215,10 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
 
 
 def _longest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of several cells of one model and protocol, the one with the most tokens; of several such, the latest."""
+    """Of several cells of one model and protocol, the one with the most tokens; of several such, the latest
+    that nothing disturbed.
+    """
     keys = [*WHERE, "label", "protocol"]
-    frame = frame.sort_values("measured_at", kind="stable")
+    frame = frame.sort_values(["disturbed", "measured_at"], ascending=[False, True], kind="stable")
     longest = frame[frame.new_tokens == frame.groupby(keys, dropna=False).new_tokens.transform("max")]
     return longest[longest.cell == longest.groupby(keys, dropna=False).cell.transform("last")]

@@ -54,7 +54,7 @@ def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
         for table in view.tables:
             _write_table(out, table)
     every = pd.DataFrame([*measured, *paper.rows(), *paper.zero_shot_rows(zeroshot.tasks())]).drop(
-        columns="samples", errors="ignore"
+        columns=["samples", "apart"], errors="ignore"
     )
     write_atomically(out / "rows.csv", every.to_csv(index=False))
     write_atomically(out / "report.md", _markdown(shown))
@@ -86,14 +86,21 @@ def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
         for record in found.values():  # the same cell on another machine is another number
             key = record.id, record.provenance["machine"]
             if key in records:
-                warnings.append(f"{record.id}: in several stores; one that is ok goes before, then the later store's")
-            if key not in records or record.status == "ok" or records[key].status != "ok":
+                warnings.append(
+                    f"{record.id}: in several stores; one that is ok goes before, then a disturbed one, then the later"
+                )
+            if key not in records or _worth(record) >= _worth(records[key]):
                 records[key] = record
     if not records:
         raise BadInput(
             f"{', '.join(map(str, stores))}: no records in there; `rwkv-bench run configs/pocket.yaml` makes some"
         )
     return labels.current(records.values()), warnings
+
+
+def _worth(record: Record) -> int:
+    """Of two records of one cell the one that is worth more is shown."""
+    return ("disturbed", "ok").index(record.status) + 1 if record.measured else 0
 
 
 def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table | None) -> Iterator[View | None]:
@@ -128,7 +135,20 @@ def _provenance(records: Sequence[Record]) -> View:
         lines[p["cpu"], str(p["cores"]), memory, gpus, p["platform"], p["python"], versions, commit] += 1
     names = ["CPU", "cores", "memory", "GPU", "platform", "Python", "libraries", "code"]
     frame = pd.DataFrame([[*line, count] for line, count in lines.items()], columns=[*names, "cells"])
-    return View("provenance", "Measured on", tables=[Table("provenance", "Machines, libraries and code", frame)])
+    table = Table("provenance", "Machines, libraries and code", frame)
+    return View("provenance", "Measured on", _watched(records), tables=[table])
+
+
+def _watched(records: Sequence[Record]) -> list[str]:
+    """Whether disturbances could have been seen where something was timed."""
+    timed = [record for record in records if {"token_seconds", "seconds"} & record.samples.keys()]
+    lacking = Counter(
+        ", ".join(record.samples["disturbance"]["not_watched"]) if "disturbance" in record.samples else "everything"
+        for record in timed
+    )
+    lines = [f"{count} without {what}" for what, count in sorted(lacking.items()) if what]
+    whole = f"{lacking['']} of {len(timed)} timed cells were watched for disturbances"
+    return ["; ".join([whole, *lines]) + "."] if timed else []
 
 
 def _write_table(out: Path, table: Table) -> None:
@@ -153,11 +173,12 @@ def _html(shown: Sequence[View], images: dict[str, str], records: Sequence[Recor
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    measured = sum(record.status == "ok" for record in records)
+    measured = sum(record.measured for record in records)
     return environment.get_template("page.html.j2").render(
         views=shown,
         images=images,
         measured=measured,
+        disturbed=sum(record.status == "disturbed" for record in records),
         unmeasured=len(records) - measured,
         html=lambda table: Markup(table.html()),  # pandas has escaped it
     )

@@ -11,7 +11,7 @@ import pandas as pd
 from reports.figures import Panel, Picture, Series
 from reports.rows import Row
 from reports.tables import Table
-from reports.views import View
+from reports.views import DISTURBED, View, disturbed_note
 
 GOALS = Path(__file__).with_name("goals.csv")
 WHERE = ["machine", "device", "dtype"]
@@ -76,8 +76,8 @@ def views(rows: list[Row]) -> list[View]:
 
 
 def targets(rows: list[Row]) -> Table | None:
-    """Each ratio of goals.csv that these rows hold, beside its bound; None where they hold none."""
-    frame = pd.DataFrame([row for row in rows if row["metric"] == "race_s"])
+    """Each ratio of goals.csv that these rows hold undisturbed, beside its bound; None where they hold none."""
+    frame = pd.DataFrame([row for row in rows if row["metric"] == "race_s" and not row["disturbed"]])
     if frame.empty:
         return None
     frame["channels"] = frame.channels.astype("Int64")
@@ -153,13 +153,13 @@ def _times(chosen: pd.DataFrame, name: str) -> Table:
                     "shape": _shape(row),
                     "threads": row.threads,
                     "contender": _name(row),
-                    "ms": f"{_ms(row.value)} ({_ms(row.low)}-{_ms(row.high)})",
+                    "ms": f"{_ms(row.value)} ({_ms(row.low)}-{_ms(row.high)})" + (DISTURBED if row.disturbed else ""),
                     "rounds": row.repeats,
-                    "times the floor": f"{row.value / base.iloc[0]:.2f}" if len(base) else "-",
+                    "times the floor": f"{row.value / base.iloc[0]:.2f}" if len(base) and not row.disturbed else "-",
                     "error": _error(row),
                 }
             )
-    note = "Median of the rounds, in brackets the least and the largest."
+    note = "Median of the rounds, in brackets the least and the largest." + disturbed_note(chosen)
     return Table(name, "Time of each contender", pd.DataFrame(lines), note)
 
 
@@ -171,11 +171,13 @@ def _picture(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
         series = []
         for (contender, variant), line in part.groupby(["contender", "variant"], sort=False):
             line = line.sort_values(["size", "batch"]).drop_duplicates("size")
-            low, high = (list(line[edge] * 1e3) for edge in ("low", "high"))
+            low, high = (list(line[edge] * 1e3) for edge in ("band_low", "band_high"))
             family = COLOURS.get(str(contender), str(contender))
             label = f"{NAMES.get(str(contender), contender)}{variant}"
             size, value = list(line["size"]), list(line.value * 1e3)
-            series.append(Series(label, family, size, value, low, high, dashed=contender == "floor"))
+            apart = [(x, 1e3 * y) for x, values in zip(size, line.apart, strict=True) for y in values]
+            crossed, dashed = list(line.disturbed), contender == "floor"
+            series.append(Series(label, family, size, value, low, high, dashed=dashed, apart=apart, crossed=crossed))
         panels.append(Panel(str(what), "elements of k (B x T x C)", "milliseconds", series, log_x=10, log_y=10))
     threads = fewest.threads.iloc[0]
     title = "WKV: time of each implementation" + (f", {threads} thread" if threads else "")

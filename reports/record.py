@@ -8,11 +8,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-SCHEMA = 2  # 1 had no digest
+SCHEMA = 2  # 1 had no digest and no disturbed cells
 DIGEST = ',\n"sha256": '  # begins the last line of a record
 
-Status = Literal["ok", "oom", "unsupported", "failed"]
-FINAL: tuple[Status, ...] = ("ok", "oom", "unsupported")  # findings; a failed cell is measured again
+Status = Literal["ok", "disturbed", "oom", "unsupported", "failed"]
+FINAL: tuple[Status, ...] = ("ok", "oom", "unsupported")  # findings; a disturbed or failed cell is measured again
+MEASURED: tuple[Status, ...] = ("ok", "disturbed")  # these have metrics and samples
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Record:
     """cell: the fields of bench.plan.Cell and its id. metrics: single values, units in their names.
 
     samples: raw lists, from which every statistic is derived later. error: why a cell is not ok, one
-    line; a failed one's traceback is in `traceback`.
+    line, for a disturbed one what was seen; a failed one's traceback is in `traceback`.
     """
 
     cell: dict[str, Any]
@@ -39,6 +40,10 @@ class Record:
     @property
     def final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def measured(self) -> bool:
+        return self.status in MEASURED
 
     def to_json(self) -> str:
         """JSON with one line a field, so that a person can find things and the samples stay out of the way; the last

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from reports import labels, orders
+from reports.bands import spread
 from reports.record import Record
 from rwkv_core.spec import ModelSpec
 
@@ -24,14 +25,15 @@ MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its 
 
 
 def from_records(records: Iterable[Record]) -> list[Row]:
-    """Rows of every record: what was run, and one row for each value; a record without one has its status."""
+    """Rows of every record: what was run, and one row for each value; one that is not ok has a row with its status."""
     rows: list[Row] = []
     records = list(records)
     bases = [_base(record) for record in records]
-    labels.tell_apart([(r, b) for r, b in zip(records, bases, strict=True) if r.status == "ok" and not _outdated(r)])
+    labels.tell_apart([(r, b) for r, b in zip(records, bases, strict=True) if r.measured and not _outdated(r)])
     for record, base in zip(records, bases, strict=True):
         if record.status != "ok":
             rows.append({**base, "metric": "status", "error": record.error})
+        if not record.measured:
             continue
         if _outdated(record):
             rows.append({**base, "metric": "status", "status": "outdated", "error": OUTDATED})
@@ -52,6 +54,7 @@ def _base(record: Record) -> Row:
         "cell": record.id,
         "measured_at": record.provenance["measured_at"],
         "status": record.status,
+        "disturbed": record.status == "disturbed",
         "experiment": cell["experiment"],
         "model": model["name"],
         "label": model["label"] + variant,
@@ -81,16 +84,16 @@ def mark(weights: str) -> str:
 def _inference(record: Record) -> Iterator[Row]:
     runs: list[list[float]] = record.samples["token_seconds"]
     for token, seconds in enumerate(zip(*runs, strict=True), 1):
-        yield _spread("cumulative_s", seconds, tokens=token)
+        yield spread("cumulative_s", seconds, tokens=token)
     steps = [[after - before for before, after in itertools.pairwise(run)] for run in runs]
     for token, seconds in enumerate(zip(*steps, strict=True), 2):
-        yield _spread("step_s", seconds, tokens=token)
-    yield _spread("first_token_s", [run[0] for run in runs])
+        yield spread("step_s", seconds, tokens=token)
+    yield spread("first_token_s", [run[0] for run in runs])
     cuts = [statistics.quantiles(run, n=100, method="inclusive") for run in steps]
     for percent in (50, 90, 99):
-        yield _spread(f"p{percent}_s", [cut[percent - 1] for cut in cuts])
+        yield spread(f"p{percent}_s", [cut[percent - 1] for cut in cuts])
     batch = record.cell["params"]["batch"]
-    yield _spread("tokens_per_s", [batch * len(step) / sum(step) for step in steps])
+    yield spread("tokens_per_s", [batch * len(step) / sum(step) for step in steps])
 
     spec = ModelSpec(**record.cell["model"])
     itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[record.cell["dtype"]]
@@ -114,19 +117,6 @@ def _inference(record: Record) -> Iterator[Row]:
         yield {"metric": "disagreement", "value": record.metrics["disagreement"]}
 
 
-def _spread(metric: str, values: Iterable[float], **more: Any) -> Row:
-    """The median of the repeats, with the least and the largest."""
-    values = list(values)
-    return {
-        "metric": metric,
-        "value": statistics.median(values),
-        "low": min(values),
-        "high": max(values),
-        "repeats": len(values),
-        **more,
-    }
-
-
 def _race(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {
@@ -140,7 +130,7 @@ def _race(record: Record) -> Iterator[Row]:
         scale = metrics["bytes"] / metrics["floor_bytes"] if name == "floor" else 1.0
         error = metrics["errors"].get(name.removesuffix(" eager"))
         graphed = name in metrics["graphed"]
-        times = _spread("race_s", [scale * s for s in seconds], contender=name, error=error, graphed=graphed)
+        times = spread("race_s", [scale * s for s in seconds], contender=name, error=error, graphed=graphed)
         yield {**times, **shared, "scale": scale, "samples": seconds}
 
 

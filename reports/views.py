@@ -14,6 +14,7 @@ from reports.tables import Table, mebibytes
 from rwkv_core.spec import rwkv4_flops, rwkv4_parameters
 
 PAPER_VOCABULARY = 50277
+DISTURBED = "†"  # behind a time
 ORDERS = {"family": tuple(FAMILIES), "mixer": ("rwkv4", *MIXERS)}
 
 
@@ -26,6 +27,12 @@ class View:
     text: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+
+
+def disturbed_note(frame: pd.DataFrame) -> str:
+    """What stands below a table of times of which some are disturbed."""
+    note = f" {DISTURBED} Something else took the machine meanwhile (see the last sections): compared with nothing."
+    return note if frame.disturbed.any() else ""
 
 
 def ordered(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -87,19 +94,23 @@ def contradictions() -> View:
 
 
 def not_measured(rows: list[Row]) -> View | None:
-    """Cells that ended without a number, and why; None where there are none."""
-    lines = [
-        {
-            "model": r["label"],
-            "what": " ".join(filter(None, (r[key] for key in ("task", "mixer", "direction", "protocol")))),
-            "device": r["device"],
-            "status": r["status"],
-            "why": r["error"],
-        }
-        for r in rows
-        if r["metric"] == "status"
-    ]
-    if not lines:
-        return None
-    table = Table("not-measured", "Cells without a number", pd.DataFrame(lines), prose=True)
-    return View("not-measured", "Not measured", tables=[table])
+    """Cells that ended without a number or with a disturbed one, and why; None where there are none."""
+    tables = []
+    for name, title, disturbed in (
+        ("not-measured", "Cells without a number", False),
+        ("disturbed", f"Disturbed cells ({DISTURBED}): shown, but compared with nothing", True),
+    ):
+        lines = [
+            {
+                "model": r["label"],
+                "what": " ".join(filter(None, (r[key] for key in ("task", "mixer", "direction", "protocol")))),
+                "device": r["device"],
+                "status": r["status"],
+                "why": r["error"],
+            }
+            for r in rows
+            if r["metric"] == "status" and r["disturbed"] == disturbed
+        ]
+        if lines:
+            tables.append(Table(name, title, pd.DataFrame(lines), prose=True))
+    return View("not-measured", "Not measured, or disturbed", tables=tables) if tables else None

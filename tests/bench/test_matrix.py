@@ -1,5 +1,6 @@
 """The rig: resume after kills, statuses, skipping; real processes on the smallest model."""
 
+import dataclasses
 import functools
 import json
 import multiprocessing
@@ -12,12 +13,13 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
-from bench import launch, matrix, plan, run
+from bench import cli, inference, launch, matrix, plan, run
 from bench.plan import Cell
 from reports.record import Record
 from reports.store import Store
@@ -71,7 +73,7 @@ def test_killed_at_five_moments_it_goes_on_and_holds_each_cell_once(path: Path, 
         process.send_signal(signal.SIGKILL)
         process.wait()
         records, damaged = Store(store).read()
-        assert not damaged and all(record.status == "ok" for record in records.values())
+        assert not damaged and all(record.measured for record in records.values())
         held.append(len(records))
     assert held == sorted(held) and held[-1] > 0, "no kill met a store with something in it"
     done = subprocess.run(command(path, store), cwd=ROOT, capture_output=True, text=True)
@@ -82,6 +84,10 @@ def test_killed_at_five_moments_it_goes_on_and_holds_each_cell_once(path: Path, 
     for record in records.values():
         assert len(record.samples["token_seconds"]) == 3
         assert record.provenance["attention"] == "sdpa" and record.provenance["weights_fingerprint"]
+        assert len(record.samples["disturbance"]["intervals"]) == 3
+        Store(store).write(
+            dataclasses.replace(record, status="ok")
+        )  # tests share their cores, and so disturb each other
     again = subprocess.run(command(path, store), cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0 and "nothing to measure" in again.stdout
 
@@ -163,6 +169,47 @@ def test_longer_cells_of_the_same_model_are_skipped_with_the_reason(
     assert len(left) == (2 if status == "failed" else 0)  # what failed is measured again
 
 
+def seen(*reasons: str) -> dict[str, Any]:
+    """Samples as a timed experiment returns them, with one interval a reason and one without."""
+    intervals = [*({"reasons": {reason: 2.0}} for reason in reasons), {"reasons": {}}]
+    return {"disturbance": {"intervals": intervals, "again": 3, "not_watched": []}}
+
+
+def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path
+) -> None:
+    reasons = {"fair": ["others used 1.31 of its 2 cores"]}
+    measured = []
+
+    @functools.wraps(inference.run)
+    def pretended(model: None, *, protocol: str, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        measured.append(protocol)
+        return {"parameters": 7}, seen(*reasons.get(protocol, []))
+
+    monkeypatch.setattr(inference, "run", pretended)
+    monkeypatch.setattr(launch, "alone", launch.here)
+    monkeypatch.setattr(run, "load", lambda *_, **__: None)
+    monkeypatch.setattr(run, "_facts", lambda _: {})
+    monkeypatch.setattr(sys, "argv", ["rwkv-bench", "run", str(path), "--store", str(tmp_path / "store")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    shown = capsys.readouterr().out
+    assert not ended.value.code and "2 disturbed, 2 ok; records in" in shown
+    lines = [line for line in shown.splitlines() if line.startswith("disturbed: inference_pythia-14m")]
+    assert len(lines) == 2 and lines[0].endswith("1 of 2 intervals, after 3 more; the worst: " + reasons["fair"][0])
+
+    chosen = matrix.choose(path, tmp_path / "store", "")
+    assert [cell.params["protocol"] for cell in chosen.pending] == ["fair", "fair"]
+    record = chosen.records[chosen.pending[0].id]
+    assert record.status == "disturbed" and record.metrics and record.samples["disturbance"]["again"] == 3
+    (tmp_path / "store" / f"{next(cell.id for cell in chosen.cells if cell not in chosen.pending)}.json").unlink()
+    pending = matrix.choose(path, tmp_path / "store", "").pending
+    assert [cell.params["protocol"] for cell in pending] == ["paper", "fair", "fair"]  # what has no number first
+    reasons.clear()
+    assert matrix.execute(matrix.choose(path, tmp_path / "store", "")).counts == {"ok": 3}
+    assert len(measured) == 7 and not matrix.choose(path, tmp_path / "store", "").pending
+
+
 def test_a_cell_whose_items_are_damaged_is_measured_again(
     monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
 ) -> None:
@@ -241,7 +288,7 @@ def test_here_loads_a_model_once_for_all_cells(monkeypatch: pytest.MonkeyPatch, 
     real = run.load
     monkeypatch.setattr(run, "load", lambda *args, **more: loads.append(1) or real(*args, **more))
     records = list(launch.here(plan.read(path)[:2]))
-    assert [record.status for record in records] == ["ok", "ok"] and len(loads) == 1
+    assert all(record.measured for record in records) and len(records) == 2 and len(loads) == 1
 
 
 def test_the_code_runs_from_its_root_without_being_installed(path: Path, tmp_path: Path) -> None:

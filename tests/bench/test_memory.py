@@ -84,7 +84,7 @@ def test_the_page_has_a_dash_and_the_reason(tmp_path: Path, monkeypatch: pytest.
     (record,) = run.measure([cell])
     (view,) = inference_views.views(rows.from_records([record]))
     (table,) = [table for table in view.tables if table.name.startswith("memory")]
-    assert record.status == "ok" and table.frame["resident growth"].tolist() == ["-"]
+    assert record.measured and table.frame["resident growth"].tolist() == ["-"]
     assert "A dash: the system does not tell" in table.note and "VmHWM is missing" in table.note
 
 

@@ -3,13 +3,13 @@
 import functools
 import itertools
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 import torch
 
-from bench import kernels, peers
+from bench import disturbance, kernels, peers
 from bench.plan import Cell
 from bench.race import FEWEST, race
 from bench.run import measure
@@ -24,10 +24,13 @@ SHAPE = {"model_type": "rwkv", "vocab_size": 96, "hidden_size": 40, "num_hidden_
 SPEC = ModelSpec("tiny", "rwkv4", SHAPE, weights="random:0")
 
 
-def test_contenders_run_in_turn() -> None:
+def test_contenders_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disturbance, "AGAIN", 0)  # tests share their cores
     order: list[str] = []
     calls = {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), time.sleep(0.003))}
-    seconds, graphed = race(calls, "cpu", rounds=4)
+    samples, graphed = race(calls, "cpu", rounds=4)
+    seconds = samples["seconds"]
+    assert len(samples["disturbance"]["intervals"]) == 4
     assert {name: len(samples) for name, samples in seconds.items()} == {"a": 4, "b": 4} and not graphed
     assert all(0.003 <= s < 1 for s in seconds["b"]) and all(0 < s < 1e-3 for s in seconds["a"])
     assert "".join(name for name, _ in itertools.groupby(order)) == "ab" + "ab" * 4  # once before, then four rounds
@@ -35,8 +38,8 @@ def test_contenders_run_in_turn() -> None:
 
 def test_a_slow_contender_gets_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.race.SLOW_S", 0.2)
-    seconds, _ = race({"slow": lambda: time.sleep(0.1), "fast": lambda: None}, "cpu", rounds=8)
-    assert len(seconds["slow"]) == FEWEST and len(seconds["fast"]) == 8
+    samples, _ = race({"slow": lambda: time.sleep(0.1), "fast": lambda: None}, "cpu", rounds=8)
+    assert {name: len(times) for name, times in samples["seconds"].items()} == {"slow": FEWEST, "fast": 8}
 
 
 @pytest.mark.parametrize("direction", ["forward", "forward+backward"])
@@ -163,3 +166,17 @@ def test_the_views_show_every_contender() -> None:
     (panel,) = view.pictures[0].panels
     assert {series.label: list(series.x) for series in panel.series}["ours: C"] == [786432, 6291456]
     view.pictures[0].draw()
+
+
+def test_a_disturbed_race_reaches_no_goal_and_is_marked() -> None:
+    seconds = {"floor": [1.0], "c": [1.5], "loop": [30.0]}
+    disturbed = replace(raced(seconds), status="disturbed", error="others used 1.3 of its 2 cores")
+    measured = rows.from_records([disturbed])
+    assert races.targets(measured) is None
+    (view,) = races.views(measured)
+    (table,) = view.tables
+    assert list(table.frame.ms) == ["1000 (1000-1000)†", "1500 (1500-1500)†", "30000 (30000-30000)†"]
+    assert set(table.frame["times the floor"]) == {"-"} and "†" in table.note
+    assert all(list(series.crossed) == [True] for series in view.pictures[0].panels[0].series)
+    both = races.targets(rows.from_records([disturbed, raced({**seconds, "c": [1.25]})]))
+    assert both is not None and both.frame.ratio[0] == "1.25 (1.25-1.25)"

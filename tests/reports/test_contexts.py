@@ -1,5 +1,7 @@
 """A few tokens after prompts of several lengths make a section of their own, and no section for each prompt."""
 
+from dataclasses import replace
+
 from reports import contexts, inference, rows
 from reports.record import Record
 from tests.reports.test_page import record
@@ -40,3 +42,18 @@ def test_fewer_prompts_or_more_tokens_are_no_such_section() -> None:
     for one in long:
         one.cell["params"]["new_tokens"] = 64
     assert not contexts.views(rows.from_records(long)) and len(inference.views(rows.from_records(long))) == 3
+
+
+def test_a_disturbed_prompt_is_marked_and_goes_behind_an_undisturbed_one() -> None:
+    measured = [after(prompt, step=0.01) for prompt in PROMPTS]
+    for prompt, step in ((16, 0.5), (1024, 0.5)):
+        one = replace(after(prompt, step=step), status="disturbed", error="others used 1.3 of its 2 cores")
+        one.cell["id"] += "-again"
+        measured.append(one)
+    del measured[PROMPTS.index(1024)]
+    (view,) = contexts.views(rows.from_records(measured))
+    latency, _, memory = (picture.panels[0].series[0] for picture in view.pictures)
+    assert [round(y) for y in latency.y] == [11, 550, 11] and latency.crossed == [False, True, False]
+    assert not any(memory.crossed) and "†" in view.tables[0].note
+    shown = view.tables[0].frame.set_index("prompt")["ms a token"]
+    assert [text.endswith("†") for text in shown] == [False, True, False]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports import curves, inference, page, paper, rows
+from reports import bands, curves, encoders, inference, page, paper, rows
 from reports.figures import Panel
 from reports.record import Record
 from reports.store import Store
@@ -203,3 +203,143 @@ def test_computed_architectures_stand_beside_the_published(records: list[Record]
     frame = views.architectures().tables[0].frame
     assert frame.parameters[0] == "169,342,464" and frame.published[0] == "1.693e8"
     assert [f"{float(a):.2e}" for a in frame["FLOPs a token"]] == [f"{float(a):.2e}" for a in frame["published FLOPs"]]
+
+
+def disturbed(name: str, **changes: Any) -> Record:
+    return record(name, status="disturbed", error="3 of 3 intervals: others used 1.3 of its 2 cores", **changes)
+
+
+def test_a_disturbed_record_is_shown_and_compared_with_nothing(tmp_path: Path) -> None:
+    made = [record("rwkv4-169m", step=0.2), disturbed("pythia-160m", step=9.0), record("opt-125m", step=0.1)]
+    measured = rows.from_records(made)
+    assert {row["label"] for row in measured if row["disturbed"]} == {"Pythia 160M"}
+    table = inference.summary(measured)
+    assert table is not None and "† Something else took the machine" in table.note
+    shown = table.frame.set_index("model")
+    assert shown["ms a token"]["Pythia 160M"] == "9900.0 (9000.0-13500.0)†"
+    assert shown["first token, ms"]["Pythia 160M"].endswith("†")
+    assert not shown.loc[["RWKV-4 169M", "OPT 125M"]].astype(str).agg(" ".join, axis=1).str.contains("†").any()
+    assert "†" not in shown["cache or state"]["Pythia 160M"]  # memory is not timed
+    (view,) = inference.views(measured)
+    assert "2.00 x the time of OPT 125M" in view.text[0] and "x the time of Pythia" not in view.text[0]
+    assert view.text[0].endswith("Not compared, since their measurement was disturbed: Pythia 160M.")
+    speed = view.tables[0].frame.set_index("model").loc["Pythia 160M"]
+    assert all(speed[column].endswith("†") for column in ("p50, ms", "p99, ms", "tokens/s", "weights read, GB/s"))
+    lines = {series.label: series for series in view.pictures[0].panels[0].series}
+    assert lines["Pythia 160M (disturbed)"].dashed and lines["Pythia 160M (disturbed)"].hollow
+    assert not lines["RWKV-4 169M"].dashed
+    against = {picture.name: picture for picture in view.pictures}["time-against-parameters-fair"].panels[0]
+    assert {series.label: series.crossed for series in against.series} == {
+        "RWKV-4": [False],
+        "Pythia": [True],
+        "OPT": [False],
+    }
+    for one in made:
+        Store(tmp_path / "s").write(one)
+    assert any("†" in line for line in page.write([tmp_path / "s"], tmp_path / "out"))
+    html = (tmp_path / "out" / "index.html").read_text()
+    assert "3 cells measured (1 of them disturbed, marked †), 0 without a number" in html
+    assert "0 of 3 timed cells were watched for disturbances; 3 without everything" in html
+    (line,) = csv.DictReader(io.StringIO((tmp_path / "out" / "tables" / "disturbed.csv").read_text()))
+    assert line["model"] == "Pythia 160M" and line["why"].startswith("3 of 3 intervals")
+    assert not (tmp_path / "out" / "tables" / "not-measured.csv").exists()
+
+
+def test_where_the_best_was_disturbed_no_variant_stands_for_it() -> None:
+    best = record("pythia-160m")
+    copies = {**best.cell, "id": "copies", "model": {**best.cell["model"], "cache": "dynamic"}}
+    variant = record("pythia-160m", cell=copies, step=9.0)
+    for pythia, compared in ((best, True), (disturbed("pythia-160m"), False)):
+        frame = pd.DataFrame(rows.from_records([record("rwkv4-169m"), pythia, variant]))
+        sentence = inference.findings(frame[frame.metric != "status"])
+        assert ("x the time of Pythia 160M and" in sentence) == compared and "DynamicCache" not in sentence
+
+
+def test_where_all_was_disturbed_nothing_is_said() -> None:
+    frame = pd.DataFrame(rows.from_records([disturbed("rwkv4-169m"), disturbed("opt-125m")]))
+    assert inference.findings(frame[frame.metric != "status"]) == (
+        "There is no size class with both RWKV and a Transformer. "
+        "Not compared, since their measurement was disturbed: RWKV-4 169M, OPT 125M."
+    )
+
+
+def test_an_undisturbed_record_goes_before_a_disturbed_one(tmp_path: Path) -> None:
+    later = {**PROVENANCE, "measured_at": "2027-01-01T00:00:00+00:00"}
+    made = [record("opt-125m"), disturbed("opt-125m", step=9.0, provenance=later)]
+    made[1].cell["id"] = "another number of repeats"
+    table = inference.summary(rows.from_records(made))
+    assert table is not None and list(table.frame["ms a token"]) == ["110.0 (100.0-150.0)"]
+    failed = record("opt-125m", status="failed", metrics={}, samples={}, error="broke")
+    for order, shown in (("ab", "disturbed"), ("ba", "disturbed"), ("bc", "ok"), ("cb", "ok")):
+        for name, one in zip("abc", (failed, disturbed("opt-125m"), record("opt-125m")), strict=True):
+            Store(tmp_path / name).write(one)
+        records, _ = page._read([tmp_path / name for name in order])
+        assert [one.status for one in records] == [shown]
+
+
+def test_a_band_holds_the_repeats_that_lie_together() -> None:
+    for values, low, high, apart in (
+        ([1.0, 1.01, 1.7], 1.0, 1.01, [1.7]),
+        ([1.0, 0.3, 1.01], 1.0, 1.01, [0.3]),
+        ([1.0, 1.0, 1.09], 1.0, 1.09, []),  # two agree by chance: near is not apart
+        ([1.0, 1.2, 1.5], 1.0, 1.5, []),  # no two agree: nothing says which is right
+        ([1.0] * 9 + [1.05, 1.3, 5.0], 1.0, 1.05, [1.3, 5.0]),
+    ):
+        row = bands.spread("x_s", values)
+        assert (row["band_low"], row["band_high"], row["apart"]) == (low, high, apart)
+        assert (row["low"], row["high"]) == (min(values), max(values))
+
+
+def test_one_repeat_with_a_spike_does_not_flatten_the_figure() -> None:
+    def limits(spike: float) -> tuple[dict[str, float], dict[str, list[tuple[str, float]]]]:
+        made = [record(name, step=0.03) for name in ("rwkv4-169m", "pythia-160m")]
+        made[0].samples["token_seconds"] = [
+            [0.03 * (i + 1) + 0.001 * run + (spike if run == 2 and i >= 5 else 0) for i in range(64)]
+            for run in range(3)
+        ]
+        (view,) = inference.views(rows.from_records(made))
+        tops, marks = {}, {}
+        for picture in view.pictures[:2]:
+            axes = picture.draw().axes[0]
+            tops[picture.name] = axes.get_ylim()[1]
+            marks[picture.name] = [
+                (str(line.get_marker()), float(line.get_ydata()[0]))
+                for line in axes.lines
+                if len(line.get_xdata()) == 1
+            ]
+        return tops, marks
+
+    quiet, none = limits(0.0)
+    spiked, marks = limits(700.0)
+    assert none == {"cumulative-fair": [], "latency-fair": []}
+    for name, top in quiet.items():
+        assert spiked[name] <= 1.2 * top, name
+        assert {mark for mark, _ in marks[name]} == {"^"} and {y for _, y in marks[name]} == {spiked[name]}
+    _, near = limits(0.5)  # within the axis of cumulative time
+    assert {mark for mark, _ in near["cumulative-fair"]} == {"x"}
+    assert max(y for _, y in near["cumulative-fair"]) == pytest.approx(0.03 * 64 + 0.502, abs=0.2)
+    assert 0 < len(near["cumulative-fair"]) <= 12
+
+
+def test_encoders_that_were_disturbed_have_no_ratio() -> None:
+    def raced(status: str, tokens: int, times: float, mixer: str = "s4") -> Record:
+        spec = load.find("lra-encoder", weights="fresh:0")
+        params = {"mixer": mixer, "direction": "both", "batch": 1, "tokens": tokens, "threads": 1}
+        cell = {"id": f"{mixer}-{status}-{tokens}", "experiment": "encoders", "version": 2, "model": {**vars(spec)}}
+        cell |= {"device": "cpu", "dtype": "float32", "params": params}
+        both = {mixer: mixer.upper(), "attention": "attention"}
+        metrics = {"errors": {}, "graphed": [], "titles": both, "peak_bytes": dict.fromkeys(both, 2**20)}
+        metrics |= {"budget": dict.fromkeys(both, 7), "inner": dict.fromkeys(both, 64)}
+        seconds = {mixer: [times] * 3, "attention": [2 * times] * 3}
+        return Record(cell, status, metrics, {"seconds": seconds}, error="noise", provenance=PROVENANCE)  # type: ignore[arg-type]
+
+    made = [raced("ok", 64, 1.0), raced("disturbed", 128, 3.0)]
+    (view,) = encoders.views(rows.from_records(made))
+    (line,) = view.tables[0].frame.to_dict("records")
+    assert line["64"] == "1000 (1000-1000), x2.00, 1" and line["128"] == "3000 (3000-3000)†, -, 1"
+    time, memory = view.pictures[0].panels
+    assert [list(series.crossed) for series in time.series] == [[False, True]] * 2
+    assert not any(any(series.crossed) for series in memory.series)
+    (view,) = encoders.views(rows.from_records([*made, raced("ok", 128, 2.5, "gru")]))
+    lines = {series.label: list(series.y) for series in view.pictures[0].panels[0].series}
+    assert lines == {"S4": [1000, 3000], "attention": [2000, 5000], "GRU": [2500]}  # attention's undisturbed one alone

@@ -48,6 +48,13 @@ def test_a_damaged_record_is_named_and_kept_aside(tmp_path: Path, text: str) -> 
     assert (tmp_path / "damaged" / "one.json").read_text() == text
 
 
+def test_a_disturbed_record_has_numbers_and_is_not_final(tmp_path: Path) -> None:
+    for status, measured, final in (("ok", True, True), ("disturbed", True, False), ("oom", False, True)):
+        Store(tmp_path).write(Record({"id": "one"}, status))  # type: ignore[arg-type]
+        record = Store(tmp_path).read()[0]["one"]
+        assert (record.status, record.measured, record.final) == (status, measured, final)
+
+
 def test_any_changed_byte_of_a_record_or_of_its_items_is_seen(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(Record({"id": "one"}, "ok", samples={"items": [{"doc": i, "acc": 1.0} for i in range(9)]}))
