@@ -100,6 +100,7 @@ def _untimed(
             with peak.watch():
                 hidden, logits, state = _feed(model, tokens[:, : prompt_tokens if carry else context], state, carry)
             if carry and context > prompt_tokens:
+                finite.check(model, hidden, tokens[:, :prompt_tokens])
                 for start in range(prompt_tokens, context - 1, prompt_tokens):
                     end = min(start + prompt_tokens, context - 1)
                     hidden, state = model.hidden(tokens[:, start:end], state)

@@ -165,8 +165,7 @@ def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     try:
         causal, report = read(key_mapping=dict(RENAMED))
         if report["missing_keys"]:
-            base = f"{causal.base_model_prefix}."  # OPT's is `model.`, as some wrappers' is
-            before = wrapping.prefix(source, _unknown(report)).removesuffix(base)
+            before = wrapping.prefix(source, _unknown(report), f"{causal.base_model_prefix}.")
         if before:
             causal, report = read(key_mapping={f"^{re.escape(before)}": "", **RENAMED})
     except BadInput:

@@ -53,7 +53,7 @@ def test_the_rehearsal_runs_every_step_and_its_store_makes_a_page(tmp_path: Path
     )
     assert done.returncode == 0, done.stdout + done.stderr
     queue = Queue(steps.STEPS, tmp_path, "rehearsal", time.monotonic(), rehearse=True)
-    assert len(queue.records) > 30 and {record.status for record in queue.records.values()} == {"ok"}
+    assert len(queue.records) > 30 and all(record.measured for record in queue.records.values())
     for step in steps.STEPS:
         if lacking := queue.lacks(step):
             assert f"{step.name}: not here: {lacking}" in done.stdout

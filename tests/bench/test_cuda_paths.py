@@ -85,12 +85,13 @@ def test_a_race_times_the_graph_beside_the_call(calls: list[str]) -> None:
         return out.fill_(1.0)
 
     Graph.captured = lambda: (take(1.0), out.fill_(1.0))
-    seconds, graphed = race.race({"ours": fill, "floor": lambda: take(2.0)}, "cuda", 3, graphs=["ours"])
+    samples, graphed = race.race({"ours": fill, "floor": lambda: take(2.0)}, "cuda", 3, graphs=["ours"])
     assert graphed == ["ours"] and "capture" in calls
-    assert {name: samples[0] for name, samples in seconds.items()} == pytest.approx(
+    seconds = samples["seconds"]
+    assert {name: times[0] for name, times in seconds.items()} == pytest.approx(
         {"ours eager": 5e-3, "floor": 2e-3, "ours": 1e-3}
     )
-    assert {len(samples) for samples in seconds.values()} == {3}
+    assert {len(times) for times in seconds.values()} == {3}
 
 
 def test_a_graph_that_writes_nothing_is_not_timed(calls: list[str]) -> None:
@@ -104,8 +105,8 @@ def test_what_cannot_be_captured_runs_without_a_graph(calls: list[str], monkeypa
         raise torch.AcceleratorError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)
-    seconds, graphed = race.race({"ours": lambda: take(1.0)}, "cuda", 3, graphs=["ours"])
-    assert not graphed and set(seconds) == {"ours eager"}
+    samples, graphed = race.race({"ours": lambda: take(1.0)}, "cuda", 3, graphs=["ours"])
+    assert not graphed and set(samples["seconds"]) == {"ours eager"}
 
 
 def test_memory_is_what_comes_beyond_what_was_there(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,6 @@ def test_a_run_is_the_same_in_a_locale_of_ascii(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (record,) = Store(tmp_path / "store").read()[0].values()
     (cell,) = plan.read(tmp_path / "m.yaml")
-    tokens = corpus.segments(str(folder), lambda texts: [load(cell.model).encode(text) for text in texts], 33, 2)
+    tokens = corpus.segments(str(folder), lambda texts: [load(cell.spec).codec.encode(text) for text in texts], 33, 2)
     assert record.id == cell.id
     assert record.metrics["documents_fingerprint"] == context.identified(tokens)["documents_fingerprint"]
