@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import itertools
 import json
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from evals.recall import needles
 from evals.recall import run as recall
 from evals.zeroshot import run as zeroshot
 from rwkv_core import load, utf8
+from rwkv_core.files import identified
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf, near
 
 EXPERIMENTS: dict[str, ModuleType] = {
@@ -53,10 +55,13 @@ AXES = {
 }
 
 
+Known = dict[tuple[Any, ...], Any]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One thing to measure. Two cells are the same when everything in here is, `paths` apart: where on this
-    machine the files lie that a parameter stands for; the parameter itself names their content.
+    machine the files lie that a parameter, or the model's weights, stand for; these name their content.
     """
 
     experiment: str
@@ -73,7 +78,8 @@ class Cell:
         content = json.dumps(self._content(), sort_keys=True)
         defaults = _defaults(self.experiment)
         named = [f"{k}={v}" for k, v in self.params.items() if v != defaults[k] or k == "protocol"]
-        parts = [self.experiment, self.model.name, self.device, self.dtype, *named]
+        file = [self.model.weights] if self.model.weights.startswith("file:") else []
+        parts = [self.experiment, self.model.name, *file, self.device, self.dtype, *named]
         readable = "_".join(parts).encode()[:LONGEST_NAME].decode(errors="ignore")
         return readable + "_" + hashlib.sha256(content.encode()).hexdigest()[:10]
 
@@ -85,7 +91,21 @@ class Cell:
     @property
     def arguments(self) -> dict[str, Any]:
         """The parameters as the experiment takes them, files by their path."""
-        return {**self.params, **self.paths}
+        return {**self.params, **{key: path for key, path in self.paths.items() if key in self.params}}
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model as it is loaded, weights by their path."""
+        return dataclasses.replace(self.model, weights=self.paths.get("weights", self.model.weights))
+
+    def check_files(self) -> None:
+        """Raises BadInput where a file is no longer what the cell is named by, or is gone."""
+        for key, path in self.paths.items():
+            if key in self.params:
+                identify = functools.partial(_files(self.experiment)[key], path, self.params)
+                _check_same(key, path, identify, self.params[key])
+        if place := load.local(self.spec):
+            _check_same("weights", str(place), functools.partial(identified, self.spec), self.model)
 
     def to_dict(self) -> dict[str, Any]:
         """For a record, which does not tell where somebody's files lie."""
@@ -129,7 +149,10 @@ def read(path: Path, instead: Mapping[str, str] | None = None) -> list[Cell]:
     ):
         raise BadInput(f"{path}: a matrix is a mapping with the one key `runs:`, a list; see configs/pocket.yaml")
     instead = instead or {}
-    cells = [cell for i, run in enumerate(matrix["runs"], 1) for cell in _expand(run, f"{path}, run {i}", instead)]
+    known: Known = {}
+    cells = [
+        cell for i, run in enumerate(matrix["runs"], 1) for cell in _expand(run, f"{path}, run {i}", instead, known)
+    ]
     for key in instead:
         if not any(key in cell.params for cell in cells):
             raise BadInput(f"{path}: nothing in this matrix reads {key}, so there is nothing to replace")
@@ -137,8 +160,8 @@ def read(path: Path, instead: Mapping[str, str] | None = None) -> list[Cell]:
     return sorted(dict.fromkeys(cells), key=lambda cell: order[cell.group])
 
 
-def _expand(run: Any, where: str, instead: Mapping[str, str]) -> list[Cell]:
-    """The product of every list in one run."""
+def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> list[Cell]:
+    """The product of every list in one run. known: what has been identified for other cells of the plan."""
     if not isinstance(run, dict):
         raise BadInput(f"{where}: must be a mapping with `experiment` and `model`, not {run!r}")
     name = run.get("experiment")
@@ -173,20 +196,47 @@ def _expand(run: Any, where: str, instead: Mapping[str, str]) -> list[Cell]:
         _choice(where, "dtype", one["dtype"], load.DTYPES)
         params = {key: one[key] for key in defaults}
         _check(where, name, params)
-        paths = _name_files(where, name, params)
+        model, paths = _name_files(where, name, model, params, known)
         cells.append(Cell(name, EXPERIMENTS[name].VERSION, model, one["device"], one["dtype"], params, paths))
     return cells
 
 
-def _name_files(where: str, experiment: str, params: dict[str, Any]) -> dict[str, str]:
-    """Put what identifies its content in place of each file that `params` names; where the files are."""
+def _name_files(
+    where: str, experiment: str, model: ModelSpec, params: dict[str, Any], known: Known
+) -> tuple[ModelSpec, dict[str, str]]:
+    """Put what identifies its content in place of each file that `params` names; the model with its own content, and
+    where the files are.
+    """
     paths = {}
-    for key, identify in getattr(EXPERIMENTS[experiment], "FILES", {}).items():
-        try:
-            params[key], paths[key] = identify(params[key], params)
-        except (BadInput, OSError) as error:
-            raise BadInput(f"{where}: {error}") from error
-    return paths
+
+    def once(key: tuple[Any, ...], identify: Callable[[], Any]) -> Any:
+        if key not in known:
+            known[key] = identify()
+        return known[key]
+
+    try:
+        for key, identify in _files(experiment).items():
+            same = (identify, params[key], params.get("task"))  # no other parameter tells files apart
+            params[key], paths[key] = once(same, functools.partial(identify, params[key], params))
+        model, place = once((model,), functools.partial(identified, model))
+    except (BadInput, OSError) as error:
+        raise BadInput(f"{where}: {error}") from error
+    return model, {**paths, "weights": place} if place else paths
+
+
+def _check_same(key: str, path: str, identify: Callable[[], tuple[Any, str]], planned: Any) -> None:
+    why = f"{key} {Path(path).name!r}: changed or gone since it was planned; the same command plans it anew"
+    try:
+        now, _ = identify()
+    except (BadInput, OSError) as error:
+        raise BadInput(why) from error
+    if now != planned:
+        raise BadInput(why)
+
+
+def _files(experiment: str) -> Mapping[str, Callable[[str, Mapping[str, Any]], tuple[str, str]]]:
+    found: Mapping[str, Any] = getattr(EXPERIMENTS[experiment], "FILES", {})
+    return found
 
 
 def _weights(given: Any) -> str:

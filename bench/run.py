@@ -29,7 +29,7 @@ def measure(cells: Iterable[Cell]) -> Iterator[Record]:
     cells = iter(cells)
     first = next(cells)
     cells = itertools.chain([first], cells)
-    spec, device, dtype = first.group
+    spec, (_, device, dtype) = first.spec, first.group
     if EXPERIMENTS[first.experiment].SHAPE_ONLY:
         for cell in cells:
             yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, spec, dtype=dtype), dict)
@@ -69,7 +69,11 @@ def without_result(cell: Cell, status: Status, why: object, trace: str = "") -> 
 def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[], dict[str, Any]]) -> Record:
     started = time.perf_counter()
     try:
-        metrics, samples = run(device=cell.device, **cell.arguments)
+        cell.check_files()
+        try:
+            metrics, samples = run(device=cell.device, **cell.arguments)
+        finally:  # whatever came of it was not of what the cell is named by
+            cell.check_files()
     except Exception as error:
         return failed(cell, error)
     if wrong := _unwritable({"metrics": metrics, "samples": samples}):

@@ -30,7 +30,8 @@ def codec(model: LanguageModel, tokenizer: str) -> tuple[Encode, int]:
     """Texts -> tokens, by a tokenizer.json or the model's own; and the token that ends a document."""
     end = int(model.spec.architecture.get("eos_token_id", 0))
     if tokenizer == "own":
-        return lambda texts: [model.encode(text) for text in texts], end
+        own = model.codec.within(model.spec.vocab_size)
+        return lambda texts: [own.encode(text) for text in texts], end
     found = tokenizers.read(Path(tokenizer))
     if found.get_vocab_size() > model.spec.vocab_size:
         raise BadInput(

@@ -27,6 +27,7 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
     frame = pd.DataFrame([row for row in rows if row["experiment"] == "encoders" and row["metric"] != "status"])
     if frame.empty:
         return
+    frame["title"] += frame.variant
     frame = ordered(frame, "what", "mixer")
     for i, (where, part) in enumerate(frame.groupby(WHERE, sort=False)):
         name = f"encoders{f'-{i + 1}' if i else ''}"
@@ -58,7 +59,7 @@ def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:
 def _table(part: pd.DataFrame, name: str) -> Table:
     lengths = sorted(set(part.tokens))
     lines = []
-    for (mixer, way), own in part.groupby(["mixer", "what"], sort=False):
+    for (mixer, way, _), own in part.groupby(["mixer", "what", "variant"], sort=False):
         line = {"mixer": own[own.contender == mixer].title.iloc[0], "direction": WAYS[str(way)]}
         line["inner"] = f"{own[own.contender == mixer].inner.max():.0f}"
         for tokens in lengths:

@@ -50,6 +50,9 @@ LONE_INCHES = 8.4  # the width of a figure with a single panel
 MOST_APART = 12  # marks of repeats apart in one line; of neighbours the largest is drawn
 APART = "x: a repeat far from the others; ▲ at the edge: beyond the axis"
 CROSSED = "crossed in black: disturbed while it was measured"
+LEGEND_CHARACTERS = 15  # an inch
+LEGEND_MARK = 9  # characters that a legend's mark and the gaps take
+FILLS = ("full", "left", "bottom", "right", "top")  # of one family's markers in one panel
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class Panel:
     signed: bool = False  # values may be below zero
     x_names: Sequence[str] = ()  # of the places 0, 1, 2, ... where x is no quantity
 
+    def legend_columns(self, inches: float) -> int:
+        """As many as the longest label leaves room for in so wide a panel, at most 4 or 3."""
+        longest = max((len(series.label) for series in self.series), default=0)
+        return max(1, min(4 if self.x_names else 3, int(inches * LEGEND_CHARACTERS / (longest + LEGEND_MARK))))
+
 
 @dataclass(frozen=True)
 class HeatMap:
@@ -114,13 +122,16 @@ class Picture:
         """Panels side by side; each legend below its panel, where it hides nothing."""
         columns = self.columns or (3 if len(self.panels) > 6 else min(2, len(self.panels)))
         rows = -(-len(self.panels) // columns)
-        legend_lines = max(-(-len(panel.series) // 3) if isinstance(panel, Panel) else 0 for panel in self.panels)
+        inches = PANEL_INCHES[0] if columns > 1 else LONE_INCHES
+        legend_lines = max(
+            -(-len(panel.series) // min(3, panel.legend_columns(inches))) if isinstance(panel, Panel) else 0
+            for panel in self.panels
+        )
         grids = all(isinstance(panel, HeatMap) for panel in self.panels)
         height = rows * (GRID_INCHES if grids else PANEL_INCHES[1] + 0.22 * legend_lines) + 0.7
         with matplotlib.rc_context(STYLE):
-            width = columns * PANEL_INCHES[0] if columns > 1 else LONE_INCHES
             layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)  # inches; ticks may widen once laid out
-            figure = Figure(figsize=(width, height), layout=layout)
+            figure = Figure(figsize=(columns * inches, height), layout=layout)
             FigureCanvasAgg(figure)
             figure.suptitle(self.title, fontsize=12, fontweight="bold", x=0.01, ha="left")
             axes = figure.subplots(rows, columns, squeeze=False).flatten()
@@ -128,7 +139,7 @@ class Picture:
                 ax.set_title(panel.title, loc="left")
                 ax.set_xlabel(panel.x_title)
                 ax.set_ylabel(panel.y_title)
-                _draw_lines(ax, panel) if isinstance(panel, Panel) else _draw_grid(ax, panel)
+                _draw_lines(ax, panel, inches) if isinstance(panel, Panel) else _draw_grid(ax, panel)
             for ax in axes[len(self.panels) :]:
                 ax.set_visible(False)
             lines = "\n".join([self.footer, *self._marks()])
@@ -186,7 +197,7 @@ def _draw_apart(ax: Axes, panel: Panel) -> None:
             ax.plot(x, min(max(y, low), high), marker, color=colour, markersize=5, clip_on=False)
 
 
-def _draw_lines(ax: Axes, panel: Panel) -> None:
+def _draw_lines(ax: Axes, panel: Panel, inches: float) -> None:
     seen: dict[str, int] = {}
     for i, series in enumerate(panel.series):
         colour, marker = _look(series.family)
@@ -203,6 +214,7 @@ def _draw_lines(ax: Axes, panel: Panel) -> None:
             markersize=4.5,
             markevery=(i * every // len(panel.series), every),  # no marker hides another's
             markerfacecolor="white" if series.hollow else colour,
+            fillstyle="full" if series.joined else FILLS[again % len(FILLS)],  # lines differ in their dashes
             label=series.label or "_nolegend_",
         )
         if series.low is not None and series.high is not None:
@@ -231,5 +243,9 @@ def _draw_lines(ax: Axes, panel: Panel) -> None:
     ax.text(0.02, 0.97, panel.note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")
     below = -0.34 if panel.x_names else -0.18  # below the slanted names too
     ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, below), ncols=4 if panel.x_names else 3, fontsize=8, handlelength=2.6
+        loc="upper center",
+        bbox_to_anchor=(0.5, below),
+        ncols=panel.legend_columns(inches),
+        fontsize=8,
+        handlelength=2.6,
     )

@@ -102,8 +102,8 @@ def findings(chosen: pd.DataFrame) -> str:
     """
     sentences = []
     disturbed = chosen[chosen.disturbed].label.unique()
-    best = chosen.model[chosen.variant == ""]  # where that is disturbed, no variant stands for it
-    for name, part in curves.classes(chosen[~chosen.disturbed & ((chosen.variant == "") | ~chosen.model.isin(best))]):
+    best = chosen.model[chosen.at_best]  # where that is disturbed, nothing else stands for it
+    for name, part in curves.classes(chosen[~chosen.disturbed & (chosen.at_best | ~chosen.model.isin(best))]):
         tokens = curves.common_tokens(part, "cumulative_s")
         at = part[(part.metric == "cumulative_s") & (part.tokens == tokens)].set_index("label")
         context = curves.common_tokens(part, "state_bytes")
@@ -112,14 +112,14 @@ def findings(chosen: pd.DataFrame) -> str:
         ours = at[at.family == "rwkv4"]
         if ours.empty or len(at) == len(ours):
             continue
-        label, seconds = ours.index[0], ours.value.iloc[0]
-        compared = []
-        for other, value in at[at.family != "rwkv4"].value.sort_values().to_dict().items():
-            ratio, kept = seconds / value, state[label] / state[other]
-            compared.append(f"{ratio:.2f} x the time of {other} and {kept:.3f} x its cache at {context}")
-        sentences.append(
-            f"Models {name}, {tokens} tokens: {label} took {seconds:.2f} s; that is {'; '.join(compared)}."
-        )
+        for label, seconds in ours.value.items():
+            compared = []
+            for other, value in at[at.family != "rwkv4"].value.sort_values().to_dict().items():
+                ratio, kept = seconds / value, state[label] / state[other]
+                compared.append(f"{ratio:.2f} x the time of {other} and {kept:.3f} x its cache at {context}")
+            sentences.append(
+                f"Models {name}, {tokens} tokens: {label} took {seconds:.2f} s; that is {'; '.join(compared)}."
+            )
     if not sentences:
         sentences.append("There is no size class with both RWKV and a Transformer.")
     if len(disturbed):

@@ -17,6 +17,7 @@ from reports import (
     contexts,
     encoders,
     inference,
+    labels,
     learning,
     lra,
     needles,
@@ -94,7 +95,7 @@ def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
         raise BadInput(
             f"{', '.join(map(str, stores))}: no records in there; `rwkv-bench run configs/pocket.yaml` makes some"
         )
-    return list(records.values()), warnings
+    return labels.current(records.values()), warnings
 
 
 def _worth(record: Record) -> int:

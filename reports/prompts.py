@@ -59,8 +59,6 @@ def views(measured: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
         return
     frame = ordered(frame, "family")
     by_id = {record.id: record for record in records}
-    several = frame.groupby("label").given.transform("nunique") > 1  # as with random:0 and random:1
-    frame.loc[several, "label"] += " (" + frame.given + ")"
     for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
         weights, *where = map(str, key)
         name = f"prompts{f'-{i + 1}' if i else ''}"

@@ -87,9 +87,10 @@ def targets(rows: list[Row]) -> Table | None:
         for goal in goals.to_dict("records"):
             keys = [key for key in ("experiment", "device", "dtype", *SHAPE) if goal[key] != "-"]
             at = part[(part[keys].astype(str) == [goal[key] for key in keys]).all(axis=1)]
-            slow, fast = (at[at.contender == goal[side]] for side in ("slower", "faster"))
-            if len(slow) and len(fast):
-                lines.append(_line(goal, machine, slow.iloc[-1], fast.iloc[-1]))
+            for _, cell in at.groupby("cell", sort=False):  # what took turns
+                slow, fast = (cell[cell.contender == goal[side]] for side in ("slower", "faster"))
+                if len(slow) and len(fast):
+                    lines.append(_line(goal, machine, slow.iloc[-1], fast.iloc[-1], at.label.nunique() > 1))
     note = (
         "ratio: of the medians; in brackets the least and the largest of two samples of one round. error: how far the "
         "two, or ours and the oracle, are apart."
@@ -97,7 +98,7 @@ def targets(rows: list[Row]) -> Table | None:
     return Table("goals", "What was to be reached", pd.DataFrame(lines), note) if lines else None
 
 
-def _line(goal: Mapping[Any, str], machine: object, slow: pd.Series, fast: pd.Series) -> dict[str, str]:
+def _line(goal: Mapping[Any, str], machine: object, slow: pd.Series, fast: pd.Series, several: bool) -> dict[str, str]:
     scale = slow.scale / fast.scale  # of floors, to the bytes that must move
     pairs = [scale * s / f for s, f in zip(slow.samples, fast.samples, strict=False)]
     ratio, bound = slow.value / fast.value, float(goal["bound"])
@@ -106,7 +107,7 @@ def _line(goal: Mapping[Any, str], machine: object, slow: pd.Series, fast: pd.Se
         "experiment": goal["experiment"],
         "machine": str(machine),
         "on": f"{goal['device']} {goal['dtype']}",
-        "what": goal["what"],
+        "what": _what(slow, several),
         "shape": _shape(slow),
         "threads": goal["threads"],
         "time of": _name(slow),
@@ -116,6 +117,11 @@ def _line(goal: Mapping[Any, str], machine: object, slow: pd.Series, fast: pd.Se
         "reached": "yes" if met else "NO",
         "error": _error(slow if slow.contender in ("c", "triton") or fast.contender == "ours" else fast),
     }
+
+
+def _what(row: pd.Series, several: bool) -> str:
+    """What was raced; whose it was where there are several."""
+    return f"{row.what}, {row.label}" if several else str(row.what)
 
 
 def _name(row: pd.Series) -> str:
@@ -137,12 +143,13 @@ def _ms(seconds: float) -> str:
 
 def _times(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
-    for _, part in chosen.groupby([*SHAPE], sort=False, dropna=False):
+    several = chosen.groupby(SHAPE, dropna=False).label.nunique().max() > 1
+    for _, part in chosen.groupby([*SHAPE, "cell"], sort=False, dropna=False):
         base = part[part.contender.isin(["floor", "gemv"])].value
         for _, row in part.iterrows():
             lines.append(
                 {
-                    "what": row.what,
+                    "what": _what(row, several),
                     "shape": _shape(row),
                     "threads": row.threads,
                     "contender": _name(row),
@@ -162,11 +169,11 @@ def _picture(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
     panels = []
     for what, part in fewest.groupby("what", sort=False):
         series = []
-        for contender, line in part.groupby("contender", sort=False):
+        for (contender, variant), line in part.groupby(["contender", "variant"], sort=False):
             line = line.sort_values(["size", "batch"]).drop_duplicates("size")
             low, high = (list(line[edge] * 1e3) for edge in ("band_low", "band_high"))
             family = COLOURS.get(str(contender), str(contender))
-            label = NAMES.get(str(contender), str(contender))
+            label = f"{NAMES.get(str(contender), contender)}{variant}"
             size, value = list(line["size"]), list(line.value * 1e3)
             apart = [(x, 1e3 * y) for x, values in zip(size, line.apart, strict=True) for y in values]
             crossed, dashed = list(line.disturbed), contender == "floor"

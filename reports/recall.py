@@ -41,8 +41,11 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
     if frame.empty:
         return
     frame = ordered(frame, "family", "size")
-    frame["mixer"] = frame.label.str.partition(",")[0] + frame["shift"].map({True: " + token shift", False: ""})
-    frame["mixer"] += frame.shuffled.map({True: ", answers shuffled", False: ""})
+    plain = [label.removesuffix(variant) for label, variant in zip(frame.label, frame.variant, strict=True)]
+    frame["mixer"] = [label.partition(",")[0] for label in plain] + frame["shift"].map(
+        {True: " + token shift", False: ""}
+    )
+    frame["mixer"] += frame.shuffled.map({True: ", answers shuffled", False: ""}) + frame.variant
     for i, (where, part) in enumerate(frame.groupby(WHERE, sort=False)):
         name = f"recall{f'-{i + 1}' if i else ''}"
         best = best_rates(part)

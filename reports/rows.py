@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from reports import orders
+from reports import labels, orders
 from reports.bands import spread
 from reports.record import Record
 from rwkv_core.spec import ModelSpec
@@ -27,21 +27,28 @@ MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its 
 def from_records(records: Iterable[Record]) -> list[Row]:
     """Rows of every record: what was run, and one row for each value; one that is not ok has a row with its status."""
     rows: list[Row] = []
-    for record in records:
-        base = _base(record)
+    records = list(records)
+    bases = [_base(record) for record in records]
+    labels.tell_apart([(r, b) for r, b in zip(records, bases, strict=True) if r.measured and not _outdated(r)])
+    for record, base in zip(records, bases, strict=True):
         if record.status != "ok":
             rows.append({**base, "metric": "status", "error": record.error})
         if not record.measured:
             continue
-        if record.cell["version"] < OLDEST.get(record.cell["experiment"], 1):
+        if _outdated(record):
             rows.append({**base, "metric": "status", "status": "outdated", "error": OUTDATED})
             continue
         rows += [{**base, **value} for value in _VALUES[record.cell["experiment"]](record)]
     return rows
 
 
+def _outdated(record: Record) -> bool:
+    return bool(record.cell["version"] < OLDEST.get(record.cell["experiment"], 1))
+
+
 def _base(record: Record) -> Row:
     cell, model = record.cell, record.cell["model"]
+    variant = labels.variant(record)
     return {
         "source": "measured",
         "cell": record.id,
@@ -50,10 +57,11 @@ def _base(record: Record) -> Row:
         "disturbed": record.status == "disturbed",
         "experiment": cell["experiment"],
         "model": model["name"],
-        "label": model["label"] + _variant(record),
-        "variant": _variant(record),
+        "label": model["label"] + variant,
+        "variant": variant,
+        "at_best": not variant,
         "family": model["family"],
-        "weights": _weights(cell),
+        "weights": labels.weights(cell),
         "parameters": record.metrics.get("parameters", model["parameters"]),
         "device": cell["device"],
         "dtype": cell["dtype"],
@@ -66,26 +74,6 @@ def _base(record: Record) -> Row:
             for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens", "schedule", "mixer", "direction")
         },
     }
-
-
-def _variant(record: Record) -> str:
-    """What a label says of a model that is not at its best: by choice, or because its layers allow no better cache."""
-    model = record.cell["model"]
-    copied = "dynamic" in (model.get("cache"), record.provenance.get("cache"))
-    return (" (eager)" if model["attention"] == "eager" else "") + (" (DynamicCache)" if copied else "")
-
-
-def _weights(cell: Mapping[str, Any]) -> str:
-    """random, fresh (the training is the measurement), pocket (trained and scored on the pocket world), pocket-trained
-    (scored elsewhere), or trained.
-    """
-    kind = str(cell["model"]["weights"]).partition(":")[0]
-    if kind in ("random", "fresh"):
-        return kind
-    if not cell["model"]["repo"].startswith("package:evals/pocket"):
-        return "trained"
-    data = cell["params"].get("data") or cell["params"].get("text") or cell["params"].get("task")
-    return "pocket" if str(data).startswith("pocket") else "pocket-trained"
 
 
 def mark(weights: str) -> str:
@@ -159,7 +147,6 @@ def _prompts(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {"order": params["order"], "way": params["way"], "docs": metrics["docs"]}
     shared["data"] = metrics["data_fingerprint"]
-    shared["given"] = f"{record.cell['model']['weights']}, tokenizer {params['tokenizer']}"
     yield {"metric": "unparsed", "value": metrics["unparsed"], **shared}
     yield {"metric": "cut", "value": metrics["cut"], **shared}
     if isinstance(items := record.samples["items"], list):

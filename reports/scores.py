@@ -80,9 +80,13 @@ def by_task(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> Picture
         low, high = ([v + sign * e for v, e in zip(y, error, strict=True)] for sign in (-1, 1))
         family = part[part.label == label].family.iloc[0]
         series.append(Series(label, family, x, y, low, high, joined=False))
-    found = [floors(part[(part.task == task) & (part.metric == entry["metric"])]) for task, entry in shown.items()]
-    chance = [(place, 100 * level) for place, (level, *_) in enumerate(found) if level is not None]
-    better = [(place, 100 * rule) for place, (_, *rules) in enumerate(found) for rule in rules if rule is not None]
+    found = [
+        (place, floors(own))
+        for place, (task, entry) in enumerate(shown.items())
+        for _, own in part[(part.task == task) & (part.metric == entry["metric"])].groupby("sample", sort=False)
+    ]
+    chance = [(place, 100 * level) for place, (level, *_) in found if level is not None]
+    better = [(place, 100 * rule) for place, (_, *rules) in found for rule in rules if rule is not None]
     series += [
         Series(label, label, [place for place, _ in marks], [level for _, level in marks], joined=False)
         for label, marks in (("chance", chance), ("rule of thumb", better))
@@ -99,9 +103,9 @@ def _panel(
     chosen = part[(part.task == task) & (part.metric == entry["metric"])]
     theirs = published[(published.task == task) & (published.metric == entry["metric"])]
     series = [_points(own, str(family), axis, hollow=True) for family, own in theirs.groupby("family", sort=False)]
-    series += [_points(own, str(family), axis) for family, own in chosen.groupby("family", sort=False)]
-    chance = chosen.chance.dropna()
-    note = f"chance: {100 * chance.iloc[0]:.1f}" if len(chance) else ""
+    series += _families(chosen, axis)
+    chance = dict.fromkeys(f"{100 * level:.1f}" for level in chosen.chance.dropna())  # other items have another
+    note = f"chance: {', '.join(chance)}" if chance else ""
     return Panel(f"{entry['label']}, {entry['metric']}", x_title, "percent", series, log_x=10, note=note)
 
 
@@ -112,18 +116,24 @@ def _average_panel(part: pd.DataFrame, tasks: Tasks, axis: str, x_title: str) ->
         if found is not None:
             lines.append({**own.iloc[0].to_dict(), "value": found[0], "stderr": found[1]})
     frame = pd.DataFrame(lines)
-    series = [_points(own, str(family), axis) for family, own in frame.groupby("family")] if lines else []
+    series = _families(frame, axis) if lines else []
     note = "no published number: v2 prints this average only as a plot"
     return Panel("Average of the twelve", x_title, "percent", series, log_x=10, note=note)
 
 
-def _points(own: pd.DataFrame, family: str, axis: str, *, hollow: bool = False) -> Series:
+def _families(frame: pd.DataFrame, axis: str) -> list[Series]:
+    """A line a family; another for what of it was measured in another way."""
+    groups = frame.groupby(["family", "variant"], sort=False)
+    return [_points(own, str(family), axis, str(variant)) for (family, variant), own in groups]
+
+
+def _points(own: pd.DataFrame, family: str, axis: str, variant: str = "", *, hollow: bool = False) -> Series:
     ordered = own.sort_values("parameters")
     x = ordered.parameters / 1e9
     if axis == "flops":
         x = 6 * ordered.parameters * paper.TRAINING_TOKENS.get(family, math.nan) / 1e21
     y = 100 * ordered.value
-    label = FAMILIES.get(family, (family,))[0] + (", published" if hollow else "")
+    label = FAMILIES.get(family, (family,))[0] + (", published" if hollow else "") + variant
     if hollow:
         return Series(label, family, list(x), list(y), hollow=True)
     error = 100 * ordered.stderr

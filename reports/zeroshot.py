@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 
 from reports import paired, paper, scores
 from reports.record import Record
-from reports.rows import Row, mark
+from reports.rows import Row, from_records, mark
 from reports.tables import Table
 from reports.views import View
 from rwkv_core.spec import BadInput, near
@@ -22,7 +22,10 @@ from rwkv_core.spec import BadInput, near
 TASKS_FILE = Path(__file__).resolve().parents[1] / "configs" / "tasks.yaml"
 WHERE = ["protocol", "weights", "machine", "device", "dtype"]
 PROTOCOLS = {
-    "v0.4": "Protocol v0.4: lm-eval as it is today.",
+    "v0.4": (
+        "Protocol v0.4: lm-eval as it is today, which leaves it to each tokenizer whether a special token (such as "
+        "OPT's BOS) stands before every text."
+    ),
     "v0.3": (
         "Protocol v0.3, as the paper ran it: no second space before choices that have one, context and continuation "
         "tokenised apart, a newline before RWKV's prompts (as its author's script does; Transformers get none)."
@@ -42,6 +45,7 @@ PAIRS = (
     "its 95 % interval, items of one question taken together; p: McNemar's exact test over the questions. "
     "Not corrected for the number of comparisons."
 )
+FLOORS = ("chance", "a choice the context names", "best fixed answer")
 PAPER_TABLES = {  # the tables of v1: task as published and metric -> heading
     "Table 3": {
         ("piqa", "acc"): "PIQA",
@@ -82,8 +86,9 @@ def views(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
         part = part.sort_values("parameters", kind="stable")
         marked = mark(weights)
         footer = f"{', '.join(where)} · {protocol} · {marked}"
-        own = [r for r in records if r.status == "ok" and r.id in set(part.cell)]
-        scored = part.drop_duplicates(["task", "docs"])
+        labels = dict(zip(part.cell, part.label, strict=True))
+        own = [r for r in records if r.status == "ok" and r.id in labels]
+        scored = part.drop_duplicates(["task", "docs", "questions"])
         counts = [
             f"{tasks()[task]['label']} {docs:.0f}" + (f" (of {asked:.0f} questions)" if asked < docs else "")
             for task, docs, asked in zip(scored.task, scored.docs, scored.questions, strict=True)
@@ -95,7 +100,7 @@ def views(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
         ]
         pocket = weights == "pocket"
         beside = () if pocket else _published(part, name, weights == "trained")
-        tables = [_scores(part, name, marked), *beside, *_pairs(own, name, marked)]
+        tables = [_scores(part, name, marked), *beside, *_pairs(own, labels, name, marked)]
         pictures = (
             [scores.by_task(part, tasks(), name, footer)] if pocket else scores.pictures(part, tasks(), name, footer)
         )
@@ -109,30 +114,37 @@ def percent(value: float, error: float | None) -> str:
 def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
     lines = []
     for label, own in part.groupby("label", sort=False):
-        line = {"model": label, "parameters": f"{own.parameters.iloc[0] / 1e6:,.1f} M"}
+        line = {"model": label, "parameters": f"{own.parameters.iloc[0] / 1e6:,.1f} M", "items": _items(own)}
         for task, entry in tasks().items():
             for metric in [entry["metric"], entry.get("second_metric")]:
                 if metric and (part.task == task).any():
                     line[f"{entry['label']} {metric}"] = _cell(own, task, metric)
         line["average of twelve"] = _average(own)
         lines.append(line)
-    floors = [
-        {"model": name, "parameters": ""} for name in ("chance", "a choice the context names", "best fixed answer")
-    ]
-    for task, entry in tasks().items():
-        found = part[(part.task == task) & (part.metric == entry["metric"])]
-        for floor, value in zip(floors, scores.floors(found), strict=True):
-            if value is not None:
-                floor[f"{entry['label']} {entry['metric']}"] = percent(value, None)
-    frame = pd.DataFrame([*lines, *(floor for floor in floors if len(floor) > 2)]).fillna("-")
+    floors = []
+    for sample, own in part.groupby("sample", sort=False):  # other items have other floors
+        several = [{"model": f"{name}{sample}", "parameters": "", "items": _items(own)} for name in FLOORS]
+        for task, entry in tasks().items():
+            found = own[(own.task == task) & (own.metric == entry["metric"])]
+            for floor, value in zip(several, scores.floors(found), strict=True):
+                if value is not None:
+                    floor[f"{entry['label']} {entry['metric']}"] = percent(value, None)
+        floors += several
+    frame = pd.DataFrame([*lines, *(floor for floor in floors if len(floor) > 3)]).fillna("-")
     note = (
         "Percent ± standard error over the items, those of one question taken together (for a perplexity, which is no "
         "percentage, by the delta method). "
+        "items: of a task, the least and the most. "
         "Floors: what picking any choice gives on these items, any of those that the context names, and the best "
         "answer given each time; the last two where they are above chance. "
         "Average: of the twelve tasks of v2 Fig. 1, where all were scored."
     )
     return Table(f"zeroshot-{name}", f"Scores, {mark}", frame, note)
+
+
+def _items(own: pd.DataFrame) -> str:
+    least, most = own.docs.min(), own.docs.max()
+    return f"{least:.0f}" + (f" to {most:.0f}" if most > least else "")
 
 
 def _cell(own: pd.DataFrame, task: str, metric: str) -> str:
@@ -160,12 +172,14 @@ def _published(part: pd.DataFrame, name: str, comparable: bool) -> Iterator[Tabl
         lines = []
         for model, theirs in rows.groupby("model", sort=False):
             ours = part[part.model == paper.ZERO_SHOT_MODELS.get(str(model), "")]
-            line = {"model": model}
-            for (task, metric), heading in columns.items():
-                value = theirs[(theirs.task == task) & (theirs.metric == metric)].value
-                row = scores.row(ours, names.get(task, ""), {"ppl": "perplexity"}.get(metric, metric))
-                line[heading] = beside(value.iloc[0] if len(value) else "", row, metric == "ppl", comparable)
-            lines.append(line)
+            for variant in dict.fromkeys(ours.variant) or [""]:
+                own = ours[ours.variant == variant]
+                line = {"model": f"{model}{variant}"}
+                for (task, metric), heading in columns.items():
+                    value = theirs[(theirs.task == task) & (theirs.metric == metric)].value
+                    row = scores.row(own, names.get(task, ""), {"ppl": "perplexity"}.get(metric, metric))
+                    line[heading] = beside(value.iloc[0] if len(value) else "", row, metric == "ppl", comparable)
+                lines.append(line)
         note = (
             "published / ours ± standard error / ours minus published; a dash where there is none. "
             + ("" if comparable else "Ours is with random weights, so no difference is printed. ")
@@ -187,29 +201,34 @@ def beside(published: str, row: Any, plain: bool, comparable: bool) -> str:
     return f"{published} / {ours} / {scale * row.value - float(published):+.2f}"
 
 
-def _pairs(records: Sequence[Record], name: str, mark: str) -> Iterator[Table]:
+def _pairs(records: Sequence[Record], labels: Mapping[str, str], name: str, mark: str) -> Iterator[Table]:
     """RWKV-4 against each other family, where the sizes are within a factor of 1.5."""
     lines = []
     for first, second in itertools.permutations(records, 2):
         a, b = first.cell["model"], second.cell["model"]
         alike = 1 / 1.5 < a["parameters"] / b["parameters"] < 1.5
         if a["family"] == "rwkv4" != b["family"] and alike and same_items(first, second):
-            lines.append(pair(first, second))
+            lines.append(pair(first, second, labels))
     if lines:
         yield Table(f"zeroshot-pairs-{name}", f"Item by item, {mark}", pd.DataFrame(lines), PAIRS)
 
 
 def comparison(records: Sequence[Record], first: str, second: str) -> Table:
-    """Any two models on every task and protocol that both were scored on. Raises BadInput where there is none."""
+    """Any two models, by name or by label, on every task and protocol that both were scored on; two checkpoints of one
+    name with each other, where it is given twice. Raises BadInput where there is none.
+    """
     scored = [r for r in records if r.status == "ok" and r.cell["experiment"] == "zeroshot"]
-    names = sorted({record.cell["model"]["name"] for record in scored})
+    labels = {row["cell"]: row["label"] for row in from_records(scored)}
+    known = [(record, {record.cell["model"]["name"], labels[record.id]}) for record in scored if record.id in labels]
+    names = sorted(set().union(*(called for _, called in known)))
     for name in (first, second):
         if name not in names:
             raise BadInput(f"no zero-shot records of {name!r} in there{near(name, names) if names else ''}")
+    pairs = itertools.permutations(known, 2) if first != second else itertools.combinations(known, 2)
     lines = [
-        {"protocol": a.cell["params"]["protocol"], **pair(a, b)}
-        for a, b in itertools.permutations(scored, 2)
-        if (a.cell["model"]["name"], b.cell["model"]["name"]) == (first, second) and same_items(a, b)
+        {"protocol": a.cell["params"]["protocol"], **pair(a, b, labels)}
+        for (a, one), (b, other) in pairs
+        if first in one and second in other and labels[a.id] != labels[b.id] and same_items(a, b)
     ]
     if not lines:
         raise BadInput(f"{first} and {second} were not scored on the same items of any task")
@@ -227,15 +246,15 @@ def same_items(first: Record, second: Record) -> bool:
     return bool(first.metrics["data_fingerprint"] == second.metrics["data_fingerprint"])
 
 
-def pair(first: Record, second: Record) -> dict[str, str]:
-    """One line of the comparison of two records of the same items."""
+def pair(first: Record, second: Record, labels: Mapping[str, str]) -> dict[str, str]:
+    """One line of the comparison of two records of the same items. labels: of the records, by id."""
     entry = tasks()[first.cell["params"]["task"]]
     metric = entry["metric"]
     found = paired.compare(first.samples["items"], second.samples["items"], metric)
     return {
         "task": entry["label"],
-        "first": first.cell["model"]["label"],
-        "second": second.cell["model"]["label"],
+        "first": labels[first.id],
+        "second": labels[second.id],
         "metric": metric,
         "items": str(found.items),
         "only first": str(found.first_only),

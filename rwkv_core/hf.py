@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
 from rwkv_core import cache, tokenizer, weights, wrapping
@@ -119,23 +119,15 @@ class HFModel(nn.Module):
         with weights.replaced(folder) as part:
             copy.deepcopy(self.causal).bfloat16().save_pretrained(part)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, no special tokens added."""
-        return self._tokenizer.encode(text, add_special_tokens=False)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids."""
-        return self._tokenizer.decode(list(tokens))
-
     @functools.cached_property  # a task encodes thousands of texts
-    def _tokenizer(self) -> Any:
+    def codec(self) -> tokenizer.Codec:
+        """The tokenizer that lies with the weights, or in their repository. Raises BadInput where there is none."""
         if self.source is None:
             raise BadInput(f"{self.spec.name} has random weights and so no tokenizer; use pretrained or local weights")
         folder = Path(self.source)
-        if folder.is_dir() and not (folder / "tokenizer_config.json").is_file() and (bare := tokenizer.find(folder)):
-            return PreTrainedTokenizerFast(tokenizer_object=bare)
-        revision = None if folder.is_dir() else self.spec.revision
-        return AutoTokenizer.from_pretrained(self.source, revision=revision)
+        if folder.is_dir():
+            return tokenizer.find(folder, self.spec)
+        return tokenizer.published(self.source, self.spec.revision)
 
 
 def build(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:

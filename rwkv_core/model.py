@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core import tokenizer, weights
-from rwkv_core.spec import ModelSpec
+from rwkv_core.spec import BadInput, ModelSpec
 from rwkv_core.v4 import ChannelMix, TimeMix
 from rwkv_core.wkv import State as WkvState
 from rwkv_core.wkv import choose, initial_state, known
@@ -60,7 +61,7 @@ class RWKV(nn.Module):
         super().__init__()
         self.spec = spec
         self.impl = known(impl)
-        self.tokenizer: tokenizer.Tokenizer | None = None
+        self.source: Path | None = None
         self.revision: str | None = None
         self.layout = ""
         self.rescale_every = 0
@@ -88,7 +89,7 @@ class RWKV(nn.Module):
         model = cls.of(checkpoint.spec, impl=impl)
         model.layout = checkpoint.layout
         model.load_state_dict(weights.cast(checkpoint.tensors, getattr(torch, dtype)), assign=True)
-        model.tokenizer = tokenizer.find(Path(path))
+        model.source = Path(path)
         if dtype == "float16":
             model.rescale(HALF_RESCALE_EVERY)
         return model.to(device).eval()
@@ -173,10 +174,9 @@ class RWKV(nn.Module):
         """A folder as `from_checkpoint` reads it, in bfloat16; see LanguageModel."""
         weights.save(self.state_dict(), self.spec, folder)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, no special tokens added."""
-        return tokenizer.require(self.tokenizer, self.spec).encode(text, add_special_tokens=False).ids
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids."""
-        return tokenizer.require(self.tokenizer, self.spec).decode(list(tokens))
+    @functools.cached_property  # a task encodes thousands of texts
+    def codec(self) -> tokenizer.Codec:
+        """The tokenizer that lies with the weights. Raises BadInput where there is none."""
+        if self.source is None:
+            raise BadInput(f"{self.spec.name} has random weights and so no tokenizer; use pretrained or local weights")
+        return tokenizer.find(self.source, self.spec)

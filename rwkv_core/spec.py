@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -148,9 +148,10 @@ class LanguageModel(Protocol):
         """How keys and values are kept, preallocated or dynamic; "state" where what is carried has one size."""
         ...
 
-    def encode(self, text: str) -> list[int]: ...
-
-    def decode(self, tokens: Sequence[int]) -> str: ...
+    @property
+    def codec(self) -> Any:
+        """The tokenizer that lies with the weights, a tokenizer.Codec. Raises BadInput where there is none."""
+        ...
 
     def hidden(self, tokens: Any, state: Any = None, lengths: Any = None, keep: bool = True) -> tuple[Any, Any]:
         """tokens [B, T] -> the last hidden layer, normalised, [B, T, C], and the state to go on from.

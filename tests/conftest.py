@@ -1,4 +1,6 @@
-"""Triton's interpreter where there is no GPU, chosen before Triton is imported; the cores shared among processes."""
+"""Triton's interpreter where there is no GPU, chosen before Triton is imported; the cores shared among processes; no
+hub.
+"""
 
 import os
 
@@ -9,6 +11,8 @@ from rwkv_core import machine
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # what a branch stands for would be asked there
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # of pytest-xdist; what they start inherits it
     threads = max(1, machine.cores() // int(workers))

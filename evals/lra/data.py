@@ -27,6 +27,7 @@ Read = tuple[list[Sample], list[Sample], list[Sample]]  # train, validation, tes
 
 GENERATED = "generated"
 GENERATION = 2  # of the generators; a change in what they draw makes what was kept another's
+CIFAR_BATCHES = "cifar-10-batches-py"
 HELD_OUT = 10  # one training sample in so many validates, where a task has no such part
 BLOCK = 50  # images that one process draws at a time
 
@@ -74,13 +75,22 @@ class Parts(NamedTuple):
     source: str
 
 
+def folder(name: str, data: str) -> Path | None:
+    """The folder that a task is read from, in the release's form; None where the task is generated."""
+    if data == GENERATED:
+        return None
+    batches = Path(data) / CIFAR_BATCHES
+    found = batches if name == "image" and batches.is_dir() else Path(data) / TASKS[name].folder
+    return found if found.is_dir() or TASKS[name].generate is None else None
+
+
 def load(name: str, data: str, length: int, counts: Sequence[int], seed: int, cache: Path | None = None) -> Parts:
     """A task's three parts, at most `counts` samples of each (0: all), cut at `length` tokens. data: generated, or a
-    folder with the release's files; a task that it lacks is generated, if it can be. cache: a folder in which generated
+    folder with the release's files. cache: a folder in which generated
     parts are kept. Raises BadInput for broken files, Unsupported where a task cannot be generated.
     """
     task = TASKS[name]
-    if data == GENERATED or (task.generate is not None and not (Path(data) / task.folder).is_dir()):
+    if data == GENERATED:
         if task.generate is None:
             raise Unsupported(f"{task.title}: its data are not generated; give a folder (see README)")
         if not all(counts):
@@ -210,7 +220,7 @@ def _text(text: str) -> np.ndarray:
 
 def _read_image(folder: Path) -> Read:
     """CIFAR-10, its own batches or a folder for each class."""
-    batches = folder / "cifar-10-batches-py"
+    batches = folder / CIFAR_BATCHES
     if batches.is_dir():
         train = list(readers.cifar_batches([batches / f"data_batch_{i}" for i in range(1, 6)]))
         return *_divided(train), list(readers.cifar_batches([batches / "test_batch"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ from evals.lra.mixers import KINDS
 from evals.pretrain import WORK
 from evals.training import Recipe, train
 from rwkv_core import finite
+from rwkv_core.files import folder as content
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf
 
 VERSION = 2
@@ -72,9 +73,9 @@ def run(
     work: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train from weights of the spec's seed. protocol: what these settings are called. data: generated, or a folder (a
-    task that it lacks is generated). length: tokens, after which sequences are cut; CIFAR-10's images are made smaller.
-    layers, width, heads, inner, dropout: of attention; others get the feed-forward width that gives them its budget.
-    rise: share of the steps in which the rate rises, before it falls along a cosine to nothing. train_count,
+    matrix's task that it lacks is generated). length: tokens, after which sequences are cut; CIFAR-10's images are made
+    smaller. layers, width, heads, inner, dropout: of attention; others get the feed-forward width that gives them its
+    budget. rise: share of the steps in which the rate rises, before it falls along a cosine to nothing. train_count,
     validation_count, test_count: samples, 0 for all there are. every: steps between validations; the best one's weights
     are tested.
 
@@ -190,13 +191,14 @@ def _right(encoder: Encoder, split: Split, device: str) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _place(given: str, params: Any) -> tuple[str, str]:
-    """Generated, or a folder, which is known by its name here; the record holds the samples' fingerprint."""
+def _identify(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
+    """Generated, or a task's files by their content; a task that the folder lacks is generated."""
     if given == GENERATED:
-        return given, given
+        return GENERATED, GENERATED
     if not Path(given).is_dir():
         raise BadInput(f"data {given!r}: no such folder; give one with LRA's files, or write generated")
-    return f"local:{Path(given).name}", str(Path(given).resolve())
+    folder = tasks.folder(params["task"], given)
+    return (f"local:{content(folder)}", str(Path(given).resolve())) if folder else (GENERATED, GENERATED)
 
 
-FILES = {"data": _place, "work": files.place}
+FILES = {"data": _identify, "work": files.place}

@@ -12,12 +12,13 @@ import numpy as np
 from evals import files
 from evals.prompts import answers, readers, tasks
 from evals.zeroshot import tasks as zeroshot
+from rwkv_core.files import fingerprint
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf, Unsupported
 
 if TYPE_CHECKING:
     from evals.zeroshot.adapter import Adapter
 
-VERSION = 2  # of 2 on: which items were cut, and which ask the same
+VERSION = 3  # of 2 on: which items were cut, and which ask the same; of 3 on: special tokens as lm-eval has them
 ALONE = False  # scores are not times
 SHAPE_ONLY = False
 GROWS = ()
@@ -59,7 +60,7 @@ def run(
     asked, room = _questions(data, entry, found), _room(asker, entry, way)
     for number, (item, own) in enumerate(zip(found, items, strict=True)):
         own |= {"doc": number, "gold": list(item.gold), "question": asked[number]}
-        own["cut"] = len(asker.codec.encode(prompts[number])) > room
+        own["cut"] = len(asker.tok_encode(prompts[number])) > room
     metrics = {
         "docs": len(items),
         "labels": len(entry.labels),
@@ -68,6 +69,7 @@ def run(
         **dict(asker.counts),
         "score_s": time.perf_counter() - started,
         "data_fingerprint": tasks.fingerprint(found),
+        "special_tokens": asker.special_tokens,
         "parameters": sum(p.numel() for _, p in model.named_parameters()),
     }
     return metrics, {"items": items}
@@ -127,7 +129,8 @@ def identify_data(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     if not folder.is_dir():
         raise BadInput(f"data {given!r}: no such folder; give one with the files of configs/prompts, pocket, or hub")
     path, *beside = readers.paths(tasks.catalogue()[params["task"]], folder)
-    return f"{kind}:{files.fingerprint(path, *beside) if path.is_file() else 'nothing'}", str(folder.resolve())
+    beside.append(path.with_name(zeroshot.QUESTIONS))
+    return f"{kind}:{fingerprint(path, *beside) if path.is_file() else 'nothing'}", str(folder.resolve())
 
 
 FILES = {"data": identify_data, "tokenizer": files.tokenizer}

@@ -16,7 +16,7 @@ from rwkv_core.spec import AtLeast, LanguageModel, OneOf, Unsupported
 if TYPE_CHECKING:
     from evals.zeroshot.adapter import Adapter
 
-VERSION = 1
+VERSION = 2  # of 2 on: special tokens as lm-eval has them
 ALONE = False  # scores are not times
 SHAPE_ONLY = False
 GROWS = ()
@@ -45,8 +45,8 @@ def run(
     from evals.zeroshot.adapter import adapter  # here, because it imports lm-eval
 
     asker = adapter(model, device, tokenizer, "v0.4", label=f"{task} {length} {model.spec.label}")
-    needles = TASKS[task](asker.codec.encode, length, docs, seed)
-    tokens = max(len(asker.codec.encode(needle.prompt)) for needle in needles)
+    needles = TASKS[task](asker.codec.encode, length - len(asker.special_tokens), docs, seed)
+    tokens = max(len(asker.tok_encode(needle.prompt)) for needle in needles)
     asker.max_length = max(length, tokens + needles[0].new_tokens)  # RULER counts without the answer's first words
     if model.spec.max_tokens and asker.max_length > model.spec.max_tokens:
         raise Unsupported(f"{model.spec.name} has {model.spec.max_tokens} positions, and {asker.max_length} are needed")
@@ -58,6 +58,7 @@ def run(
         "chance": statistics.fmean(needle.chance for needle in needles),
         "named": statistics.fmean(needle.named for needle in needles),
         "tokens": tokens,
+        "special_tokens": asker.special_tokens,
         "trained_tokens": model.spec.context_length,
         "state_bytes": model.spec.state_bytes(tokens, itemsize),
         **dict(asker.counts),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +15,10 @@ from evals.zeroshot.generate import generate_until
 from evals.zeroshot.score import LIMITS, Scorer
 from evals.zeroshot.sharing import Request
 from evals.zeroshot.tasks import Protocol
-from rwkv_core import tokenizer as tokenizers
 from rwkv_core.spec import BadInput, LanguageModel
-from rwkv_core.tokenizer import Tokenizer
+from rwkv_core.tokenizer import Codec, read
 
 ROLLING = "no task of configs/tasks.yaml is scored by rolling log-likelihood"
-
-
-@dataclass(frozen=True)
-class Codec:
-    """Text to tokens and back; which tokenizer, for the record."""
-
-    encode: Callable[[str], list[int]]
-    decode: Callable[[Sequence[int]], str]
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Codec:
-        """Of a tokenizer.json, no special tokens added."""
-        return cls(
-            lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
-            lambda tokens: tokenizer.decode(list(tokens)),
-        )
-
-    def within(self, vocabulary: int) -> Codec:
-        """The same, raising BadInput for a text with a token that a model of that vocabulary does not have."""
-
-        def encode(text: str) -> list[int]:
-            tokens = self.encode(text)
-            if tokens and max(tokens) >= vocabulary:
-                raise BadInput(
-                    f"the tokenizer gives {self.decode([max(tokens)])!r} the token {max(tokens)}, and the model's "
-                    f"vocabulary ends at {vocabulary - 1}; is it this model's tokenizer?"
-                )
-            return tokens
-
-        return Codec(encode, self.decode)
-
-    def check(self, texts: Sequence[str]) -> None:
-        """Raises BadInput where a character of the texts has no tokens."""
-        for character in sorted(set().union(*texts)):
-            tokens = self.encode(character)
-            if not tokens or (self.decode(tokens) in ("", "\ufffd") and character not in ("", "\ufffd")):
-                raise BadInput(f"the tokenizer has nothing for the character {character!r} (U+{ord(character):04X})")
 
 
 def adapter(
@@ -70,9 +31,8 @@ def adapter(
     batch_tokens: int = 0,
     label: str = "",
 ) -> Adapter:
-    """A model for lm-eval. tokenizer: a tokenizer.json, or own; batch_tokens: 0 for the device's default."""
-    found = tokenizers.read(Path(tokenizer)) if tokenizer != "own" else None
-    codec = Codec.of(found) if found else Codec(model.encode, model.decode)
+    """A model for lm-eval. tokenizer: a tokenizer.json, as it is, or own; batch_tokens: 0 for the device's default."""
+    codec = model.codec if tokenizer == "own" else Codec.of(read(Path(tokenizer)))
     limits = LIMITS[device]
     if batch_tokens:
         limits = limits._replace(tokens=batch_tokens)
@@ -80,7 +40,11 @@ def adapter(
 
 
 class Adapter(TemplateLM):
-    """lm-eval's model over a Scorer. `counts` says what was sent: requests, truncated ones, tokens."""
+    """lm-eval's model over a Scorer. `counts` says what was sent: requests, truncated ones, tokens.
+
+    v0.4 leaves special tokens to the tokenizer, as lm-eval 0.4 does: what it puts around a text by default (OPT's and
+    LLaMA's BOS) is there in scoring and in generation, and may be cut away with the beginning. v0.3 puts none.
+    """
 
     def __init__(self, scorer: Scorer, codec: Codec, protocol: Protocol) -> None:
         super().__init__()
@@ -91,36 +55,60 @@ class Adapter(TemplateLM):
         self.max_length = self.spec.context_length
         author = protocol == "v0.3" and self.spec.family == "rwkv4"  # as the RWKV author's script does
         self.prefix = codec.encode("\n") if author else []
+        self.mark = codec.spelled(self.prefix_token_id)
+        self.special_tokens = self.tok_encode("")
         self.counts: Counter[str] = Counter()
-        self._context = functools.lru_cache(maxsize=4)(codec.encode)  # an item's choices follow each other
+        self._context = functools.lru_cache(maxsize=4)(self.tok_encode)  # an item's choices follow each other
 
     @property
     def eot_token_id(self) -> int:
-        return int(self.spec.architecture.get("eos_token_id", 0))
+        return self._known(self.codec.eos, int(self.spec.architecture.get("eos_token_id", 0)))
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands for an empty context."""
-        return int(self.spec.architecture.get("bos_token_id", self.eot_token_id))
+        """What stands for an empty context: a BOS; lm-eval 0.3 took the end of text."""
+        if self.protocol == "v0.3":
+            return self.eot_token_id
+        named = self.codec.eos if self.codec.bos is None else self.codec.bos
+        return self._known(named, int(self.spec.architecture.get("bos_token_id", self.eot_token_id)))
+
+    @property
+    def ends(self) -> set[int]:
+        """The tokens at which a generated text ends: the tokenizer's end of text and the model's."""
+        return {self.eot_token_id, int(self.spec.architecture.get("eos_token_id", self.eot_token_id))}
+
+    def _known(self, token: int | None, otherwise: int) -> int:
+        """A tokenizer's special token, if it names one that the model has."""
+        return token if token is not None and token < self.spec.vocab_size else otherwise
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        return self.codec.encode(string)
+        """Tokens with the tokenizer's special ones, unless the text begins with one (as lm-eval has it), or in v0.3."""
+        if add_special_tokens is None:
+            add_special_tokens = not (self.mark and string.startswith(self.mark))
+        return (
+            self.codec.with_special(string)
+            if add_special_tokens and self.protocol != "v0.3"
+            else self.codec.encode(string)
+        )
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Tokens of both. v0.4 encodes the whole and cuts it, a context's last spaces going to the continuation."""
         if self.protocol == "v0.3":
             return self._context(context), self.codec.encode(continuation)
-        stripped = context.rstrip()
-        whole = self.codec.encode(context + continuation)
-        before = self._context(stripped)
-        return before, whole[len(before) :]
+        before = self._context(context.rstrip())
+        return before, self.tok_encode(context + continuation)[len(before) :]
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """The tokens fed and scored, before any truncation. Raises BadInput for a continuation without tokens."""
-        if context:
-            before, after = self._encode_pair(context, continuation)
-        else:
-            before, after = [self.prefix_token_id], self.codec.encode(continuation)
+        """The tokens fed and scored, before any truncation. Raises BadInput for a continuation without tokens.
+
+        A context without tokens, empty or of white space alone, has the prefix token in its place, unless the
+        continuation begins with that.
+        """
+        before, after = self._encode_pair(context, continuation) if context else ([], self.codec.encode(continuation))
+        if not before:
+            before, after = (
+                (after[:1], after[1:]) if after[:1] == [self.prefix_token_id] else ([self.prefix_token_id], after)
+            )
         if not after:
             raise BadInput(f"the continuation {continuation!r} has no tokens of its own")
         return [*self.prefix, *before], after

@@ -36,7 +36,7 @@ class Prompt:
 
     def accept(self, token: int, adapter: Adapter) -> bool:
         """Take the next token; False where the text has ended."""
-        if token == adapter.eot_token_id:
+        if token in adapter.ends:
             return False
         self.generated.append(token)
         self.text = adapter.codec.decode(self.generated)
@@ -67,13 +67,14 @@ def _prompt(adapter: Adapter, number: int, context: str, options: Mapping[str, A
         raise BadInput(f"only greedy generation is measured, and the task asks for {dict(options)}")
     until = options.get("until", [])
     most = int(options.get("max_gen_toks", MAX_NEW_TOKENS))
-    tokens = [*adapter.prefix, *(adapter.codec.encode(context) or [adapter.prefix_token_id])]
+    tokens = [*adapter.prefix, *(adapter.tok_encode(context) or [adapter.prefix_token_id])]
     window = adapter.max_length - most
     if window < 1:
         raise BadInput(f"{most} new tokens leave no room for a prompt in a window of {adapter.max_length}")
     adapter.counts["requests"] += 1
     adapter.counts["truncated"] += len(tokens) > window
-    return Prompt(tokens[-window:], [until] if isinstance(until, str) else list(until), most, number)
+    stops = [*([until] if isinstance(until, str) else until), adapter.codec.spelled(adapter.eot_token_id)]
+    return Prompt(tokens[-window:], [stop for stop in stops if stop], most, number)
 
 
 def _alike(rows: Sequence[Prompt]) -> list[list[Prompt]]:

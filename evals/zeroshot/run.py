@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from evals import files
 from evals.zeroshot import tasks
+from rwkv_core.files import fingerprint
 from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf
 
-VERSION = 2
+VERSION = 3  # of 3 on: special tokens as lm-eval has them
 ALONE = False  # scores are not times: the tasks of a model share one process and one loaded model
 SHAPE_ONLY = False  # it needs the weights
 GROWS = ()
@@ -36,10 +37,10 @@ def run(
     share: bool = True,
     batch_tokens: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Score a task. data: a directory with `<task>/<split>.jsonl`, pocket (the embedded world's items), or hub; a task
-    that the directory or the pocket world lacks comes from the hub. tokenizer: a tokenizer.json, or the model's own.
-    docs: the first so many items, 0 for all. share: compute common contexts once. batch_tokens: the most in one batch,
-    0 for the device's default.
+    """Score a task. data: a directory with `<task>/<split>.jsonl`, pocket (the embedded world's items), or hub; a
+    matrix's task that the directory or the pocket world lacks comes from the hub. tokenizer: a tokenizer.json, or the
+    model's own. docs: the first so many items, 0 for all. share: compute common contexts once. batch_tokens: the most
+    in one batch, 0 for the device's default.
 
     Returns metrics (each with its standard error and chance) and `items`, what was found for each item.
     """
@@ -59,6 +60,7 @@ def run(
         "data_fingerprint": tasks.fingerprint(loaded, docs),
         "window": adapter.max_length,
         "prompt_prefix": adapter.prefix,
+        "special_tokens": adapter.special_tokens,
         "parameters": sum(p.numel() for _, p in model.named_parameters()),
     }
     return metrics, {"items": items}
@@ -159,19 +161,19 @@ def _metrics(task: Any, items: Sequence[Mapping[str, Any]], picked: Sequence[Seq
 
 
 def identify_data(data: str, params: Mapping[str, Any]) -> tuple[str, str]:
-    """What stands for the data in a cell's name, since a folder's content may change; and where they are."""
-    folder = tasks.local_folder(data, params["task"])
-    if data == "pocket" and folder:
-        return f"pocket:{files.fingerprint(tasks.local_file(folder), folder / tasks.QUESTIONS)}", "pocket"
-    if folder is None:
-        if data != "hub" and not Path(data).is_dir():
-            raise BadInput(f"data {data!r}: no such folder; give one with <task>/<split>.jsonl, pocket, or hub")
+    """What stands for the data in a cell's name, since a folder's content may change; and where they are: a task that a
+    directory lacks comes from the hub.
+    """
+    if data not in ("hub", "pocket") and not Path(data).is_dir():
+        raise BadInput(f"data {data!r}: no such folder; give one with <task>/<split>.jsonl, pocket, or hub")
+    place = tasks.place(data, params["task"])
+    if data == "hub" or not place.is_dir():
         return "hub", "hub"
+    kind, where = ("pocket", "pocket") if data == "pocket" else ("local", str(Path(data).resolve()))
     try:
-        found = files.fingerprint(tasks.local_file(folder), folder / tasks.QUESTIONS)
-        return f"local:{found}", str(Path(data).resolve())
+        return f"{kind}:{fingerprint(tasks.local_file(place), place / tasks.QUESTIONS)}", where
     except BadInput:  # said again, and whole, when the cell is measured
-        return "local:incomplete", str(Path(data).resolve())
+        return f"{kind}:incomplete", where
 
 
 FILES = {"data": identify_data, "tokenizer": files.tokenizer}  # parameters that name files

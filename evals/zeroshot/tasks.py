@@ -45,12 +45,19 @@ def entry(name: str) -> Entry:
     return catalogue()[name]
 
 
+def place(data: str, name: str) -> Path:
+    """The folder of a task below a directory of data, or in the pocket world, whether it is there or not."""
+    return (POCKET if data == "pocket" else Path(data)) / name
+
+
 def local_folder(data: str, name: str) -> Path | None:
-    """The folder of a task below a directory of data, or in the pocket world; None where it has none, so that the
-    hub is asked.
-    """
-    folder = (POCKET if data == "pocket" else Path(data)) / name
-    return folder if data != "hub" and folder.is_dir() else None
+    """The folder of a task's data, None for the hub's. Raises BadInput where it is gone: the hub's are other data."""
+    if data == "hub":
+        return None
+    folder = place(data, name)
+    if not folder.is_dir():
+        raise BadInput(f"data {data!r}: no folder {name} in there; give one with {name}/<split>.jsonl, or hub")
+    return folder
 
 
 def local_file(folder: Path) -> Path:

@@ -96,7 +96,8 @@ def test_what_is_wrong_is_one_line_naming_the_file(tmp_path: Path, text: str, me
 def test_weights_are_found_from_wherever_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert plan.read(write(tmp_path, one(weights="mine")))[0].model.weights == str(tmp_path / "mine")
+    cell = plan.read(write(tmp_path, one(weights="mine")))[0]
+    assert cell.spec.weights == str(tmp_path / "mine") and cell.model.weights.startswith("file:")
 
 
 def test_a_recurrent_model_has_no_attention_to_choose(tmp_path: Path) -> None:

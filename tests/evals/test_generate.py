@@ -5,15 +5,20 @@ from typing import Any
 
 import pytest
 
-from evals.zeroshot.adapter import Adapter, Codec
+from evals.zeroshot.adapter import Adapter
 from evals.zeroshot.score import Scorer
 from rwkv_core.spec import BadInput
+from rwkv_core.tokenizer import Codec
 from tests.evals.test_score import FAMILIES, TIGHT, WIDE, model_of
 
 
 def letters(family: str, limits: Any = WIDE) -> Adapter:
     """One character a token, so that any token can be read."""
-    codec = Codec(lambda text: [ord(c) % 128 for c in text], lambda tokens: "".join(map(chr, tokens)))
+
+    def encode(text: str) -> list[int]:
+        return [ord(c) % 128 for c in text]
+
+    codec = Codec(encode, lambda tokens: "".join(map(chr, tokens)), encode, lambda token: "")
     model = model_of(family)
     model.spec = type(model.spec)(**{**vars(model.spec), "context_length": 60})
     return Adapter(Scorer(model, "cpu", limits=limits), codec, "v0.4")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import zeroshot_check
+from tests import families, zeroshot_check
 
 
 @pytest.mark.parametrize("name", zeroshot_check.SMALL)
@@ -13,5 +13,15 @@ def test_answers_are_those_of_lm_eval(name: str, data: str, tokenizer: Path) -> 
     chosen = ["hellaswag", "record", "winogrande", "lambada_openai", "boolq"]
     found = list(zeroshot_check.lines(models, chosen, data, tokenizer, docs=3, batches=[1]))
     assert [line.task for line in found] == chosen
+    for line in found:
+        assert line.right, str(line)
+
+
+@pytest.mark.parametrize("name", families.SHAPES)
+def test_each_familys_own_tokenizer_is_used_as_lm_eval_uses_it(name: str, data: str, tmp_path: Path) -> None:
+    chosen = ["hellaswag", "record", "lambada_openai"]
+    models = [families.folder(name, tmp_path)]
+    found = list(zeroshot_check.lines(models, chosen, data, None, docs=3, batches=[1]))
+    assert [line.task for line in found] == [zeroshot_check.TEXTS, *chosen]
     for line in found:
         assert line.right, str(line)

@@ -273,7 +273,8 @@ def test_what_was_generated_is_kept_and_what_a_folder_lacks_is_generated(tmp_pat
         once = data.load(name, "generated", 64, counts, 0, tmp_path)
         (kept,) = tmp_path.glob(f"lra-{name}-*.npz")
         written = kept.stat().st_mtime_ns
-        again = data.load(name, str(tmp_path), 64, counts, 0, tmp_path)
+        assert data.folder(name, str(tmp_path)) is None  # so that a matrix names it generated
+        again = data.load(name, "generated", 64, counts, 0, tmp_path)
         assert kept.stat().st_mtime_ns == written and again.source == once.source != "files"
         assert (
             data.fingerprint(again)
@@ -282,6 +283,8 @@ def test_what_was_generated_is_kept_and_what_a_folder_lacks_is_generated(tmp_pat
         )
         assert data.fingerprint(data.load(name, "generated", 64, counts, 1, tmp_path)) != data.fingerprint(once)
         assert np.array_equal(again.test.lengths, once.test.lengths)
+        with pytest.raises(BadInput, match="cannot be read"):  # what was planned as files is never generated
+            data.load(name, str(tmp_path), 64, counts, 0, tmp_path)
 
 
 def test_parts_are_packed_with_padding() -> None:

@@ -37,4 +37,4 @@ def test_a_checkpoint_is_small_and_speaks(name: str) -> None:
     assert counted == load.find(name).parameters
     assert counted == pytest.approx(load.find("pocket-rwkv4").parameters, rel=0.05)
     text = "The anchor is made of iron."
-    assert model.decode(model.encode(text)) == text
+    assert model.codec.decode(model.codec.encode(text)) == text

@@ -154,7 +154,7 @@ def test_other_seeds_are_other_models() -> None:
     (view,) = prompts.views(rows.from_records(records), records)
     effects = {table.name: table.frame for table in view.tables}["prompts-effects"].set_index("model")
     for weights, sign in (("random:0", "+"), ("random:1", "-")):
-        assert effects.loc[f"RWKV-4 169M ({weights}, tokenizer own)", "difference"].startswith(sign)
+        assert effects.loc[f"RWKV-4 169M (weights {weights})", "difference"].startswith(sign)
 
 
 def test_what_was_cut_in_every_item_has_no_effect() -> None:

@@ -1,0 +1,165 @@
+"""What tells the cells of one label apart is said behind it, so that a row or a line is one model, measured one way."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reports.record import Record
+
+# What an experiment's views tell apart by themselves: in columns, panels, along axes, or as what the best is chosen of.
+SHOWN: dict[str, set[str]] = {
+    "inference": {"protocol", "batch", "prompt_tokens", "new_tokens", "threads"},
+    "kernels": {"direction", "batch", "tokens", "threads"},
+    "peers": {"task", "batch", "tokens", "threads"},
+    "zeroshot": {"task", "protocol"},
+    "prompts": {"task", "order", "way"},
+    "pretrain": {"text", "learning_rate", "end_rate", "steps"},
+    "context": {"text"},
+    "extend": {"text", "schedule"},
+    "recall": {"task", "size", "length", "alphabet", "token_shift", "shuffled", "steps", "batch", "learning_rate"},
+    "needles": {"task", "length"},
+    "encoders": {"mixer", "direction", "tokens"},
+}
+SEEDS = {"recall", "lra"}  # means over the seeds of fresh weights
+SETTINGS = {"lra"}  # its views sort by all settings
+OF_NAME = ("repo", "revision", "context_length")  # what a model's name stands for
+OF_TASK = {"data"}  # is another for each task anyway
+LINE_OF_CELL = {"prompts", "needles"}  # their tables have a line a cell, with its number of items
+WRITTEN = {"work", "out"}
+SECTION = ("experiment", "label", "weights", "machine", "device", "dtype", "text", "schedule", "protocol")
+MODEL = ("name", "weights", *OF_NAME)
+DESCRIBED = {
+    "label",
+    "family",
+    "architecture",
+    "parameters",
+    "attention",
+    "cache",
+}  # said elsewhere, or meant by the name
+SAMPLE = ("docs", "data")
+ITEMS = {"zeroshot": "items", "prompts": "items", "needles": "texts"}
+
+
+def variant(record: Record) -> str:
+    """What a label says of a model that is not at its best: by choice, or because its layers allow no better cache."""
+    model = record.cell["model"]
+    copied = "dynamic" in (model.get("cache"), record.provenance.get("cache"))
+    return (" (eager)" if model["attention"] == "eager" else "") + (" (DynamicCache)" if copied else "")
+
+
+def weights(cell: Mapping[str, Any]) -> str:
+    """random, fresh (the training is the measurement), pocket (trained and scored on the pocket world), pocket-trained
+    (scored elsewhere), or trained.
+    """
+    kind = str(cell["model"]["weights"]).partition(":")[0]
+    if kind in ("random", "fresh"):
+        return kind
+    if not cell["model"]["repo"].startswith("package:evals/pocket"):
+        return "trained"
+    data = cell["params"].get("data") or cell["params"].get("text") or cell["params"].get("task")
+    return "pocket" if str(data).startswith("pocket") else "pocket-trained"
+
+
+def tell_apart(measured: Sequence[tuple[Record, dict[str, Any]]]) -> None:
+    """Records with their rows' shared columns, to whose label is added what tells the record from others of that label
+    in the same table; also to `variant`, the label without the name of the model. `sample`: what of it is of the items.
+    """
+    sections: dict[Hashable, list[tuple[Record, dict[str, Any]]]] = defaultdict(list)
+    for record, columns in measured:
+        sections[tuple(columns[key] for key in SECTION)].append((record, columns))
+    for several in sections.values():
+        for (record, columns), parts in zip(several, _parts([record for record, _ in several]), strict=True):
+            if "docs" in parts:
+                items = ITEMS.get(record.cell["experiment"], "docs")
+                parts["docs"] = f"{record.cell['params']['docs'] or 'all'} {items}"
+            differences = _behind(parts.values())
+            columns["sample"] = _behind(parts[key] for key in SAMPLE if key in parts)
+            columns["variant"] += differences
+            columns["label"] += differences
+
+
+def _parts(records: Sequence[Record]) -> list[dict[str, str]]:
+    """For each record the facts that are not the same in all of them."""
+    facts = [_facts(record) for record in records]
+    found: list[dict[str, str]] = [{} for _ in records]
+    for key in dict.fromkeys(key for own in facts for key in own):
+        compared: dict[Hashable, list[int]] = defaultdict(list)
+        for i, record in enumerate(records):
+            compared[_compared_within(key, record)].append(i)
+        for places in compared.values():
+            values = [facts[i].get(key) for i in places]
+            if len({repr(value) for value in values if value is not None}) > 1:
+                for i, text in zip(places, _texts(key, values), strict=True):
+                    found[i] |= {key: text} if text else {}
+    named = any("name" in parts for parts in found)
+    return [{key: text for key, text in parts.items() if not (named and key in OF_NAME)} for parts in found]
+
+
+def current(records: Iterable[Record]) -> list[Record]:
+    """Without those that a later version of their experiment has measured anew, on the same machine."""
+    records = list(records)
+    versions: dict[Hashable, list[Record]] = defaultdict(list)
+    for record in records:
+        versions[_place(record)].append(record)
+    outdated = {
+        id(record)
+        for several in versions.values()
+        if len({record.cell["version"] for record in several}) > 1
+        for record in several
+        if any(_replaces(other, record) for other in several)
+    }
+    return [record for record in records if id(record) not in outdated]
+
+
+def _place(record: Record) -> Hashable:
+    cell = record.cell
+    model = [cell["model"].get(key) for key in ("name", "weights", "attention", "cache")]
+    asked = [str(cell["params"].get(key)) for key in ("task", "protocol", "order", "length", "text")]
+    return (cell["experiment"], cell["device"], cell["dtype"], record.provenance["machine"], *model, *asked)
+
+
+def _replaces(later: Record, earlier: Record) -> bool:
+    """Whether `later` is the same cell by a later version; parameters that `earlier` did not have do not count."""
+    new, old = later.cell, earlier.cell
+    if not later.final or new["version"] <= old["version"]:
+        return False
+    return all(new["params"].get(key, value) == value for key, value in old["params"].items())
+
+
+def _compared_within(key: str, record: Record) -> Hashable:
+    """Cells in which a fact is compared: all of the section, or those of one line where a line has one cell."""
+    line_of_cell = record.cell["experiment"] in LINE_OF_CELL and key == "docs"
+    params = record.cell["params"]
+    return tuple(params.get(name) for name in ("task", "way", "length")) if line_of_cell or key in OF_TASK else ()
+
+
+def _facts(record: Record) -> dict[str, Any]:
+    cell = record.cell
+    experiment, model = cell["experiment"], cell["model"]
+    facts = {key: model.get(key) for key in MODEL}
+    facts |= {key: model[key] for key in model.keys() - {*MODEL, *DESCRIBED}}
+    if facts["weights"] != "pretrained":  # they come from no repository
+        facts |= {"repo": None, "revision": None}
+    if experiment in SEEDS:
+        facts["weights"] = str(facts["weights"]).partition(":")[0]
+    if experiment not in SETTINGS:
+        facts |= {key: value for key, value in cell["params"].items() if key not in SHOWN[experiment] | WRITTEN}
+    return {**facts, "version": cell["version"]}
+
+
+def _texts(key: str, values: Sequence[Any]) -> list[str]:
+    """The values with their name; contents by as few digits as tell them apart."""
+    plain = [("yes" if value else "no") if isinstance(value, bool) else Path(str(value)).name for value in values]
+    short = [re.sub(r"^(?:file:|content:)?([0-9a-f]{6})[0-9a-f]{6,}$", r"\1", text) for text in plain]
+    shown = short if len(set(short)) == len(set(plain)) else plain
+    name = "" if key == "name" else f"{key.replace('_', ' ')} "
+    return ["" if value is None else f"{name}{text}" for value, text in zip(values, shown, strict=True)]
+
+
+def _behind(parts: Iterable[str]) -> str:
+    joined = ", ".join(parts)
+    return f" ({joined})" if joined else ""

@@ -1,0 +1,309 @@
+"""A cell is named by the content of all that it reads, and is measured only of that content."""
+
+import functools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import plan, run
+from bench.plan import EXPERIMENTS, Cell
+from evals.lra.run import _identify as identify_lra
+from evals.pocket.make import TOKENIZER_FILE
+from evals.prompts.run import identify_data as identify_prompts
+from evals.zeroshot import tasks
+from reports.record import Record
+from rwkv_core import files, load
+from rwkv_core.spec import BadInput, ModelSpec
+from tests.evals import world
+
+CHECKPOINTS = TOKENIZER_FILE.parent
+
+
+@pytest.fixture
+def pth(tmp_path: Path) -> Path:
+    """A checkpoint of the pocket RWKV with its tokenizer beside it."""
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "somebody" / "weights"
+    folder.mkdir(parents=True)
+    torch.save(load_file(CHECKPOINTS / "pocket-rwkv4" / "model.safetensors"), folder / "last.pth")
+    shutil.copy(TOKENIZER_FILE, folder)
+    return folder / "last.pth"
+
+
+def cells(tmp_path: Path, **run: Any) -> list[Cell]:
+    defaults = {"experiment": "zeroshot", "model": "pocket-rwkv4", "task": "piqa", "data": "pocket", "docs": 40}
+    path = tmp_path / "matrix.yaml"
+    path.write_text(json.dumps({"runs": [{**defaults, **run}]}))
+    return plan.read(path)
+
+
+def one(tmp_path: Path, **run: Any) -> Cell:
+    (cell,) = cells(tmp_path, **run)
+    return cell
+
+
+def measured(cell: Cell) -> Record:
+    (record,) = run.measure([cell])
+    return record
+
+
+def test_a_checkpoint_under_the_same_name_is_measured_anew(tmp_path: Path, pth: Path) -> None:
+    right = measured(one(tmp_path, weights=str(pth)))
+    weights = torch.load(pth, weights_only=True)
+    noise = torch.Generator().manual_seed(0)
+    torch.save({k: v + 0.2 * torch.randn(v.shape, generator=noise).to(v.dtype) for k, v in weights.items()}, pth)
+    wrong = measured(one(tmp_path, weights=str(pth)))
+    assert (right.metrics["acc"], wrong.metrics["acc"]) == (1.0, 0.675)
+    assert right.id != wrong.id
+    for record in (right, wrong):
+        assert "somebody" not in record.to_json() and record.cell["model"]["weights"].startswith("file:")
+        assert record.cell["model"]["weights"] in record.id  # the readable part tells two files apart
+
+
+def test_the_same_checkpoint_elsewhere_is_the_same_cell(tmp_path: Path, pth: Path) -> None:
+    before = one(tmp_path, weights=str(pth))
+    pth.parent.rename(tmp_path / "moved")
+    (tmp_path / "moved" / "last.pth").rename(tmp_path / "moved" / "final.pth")
+    after = one(tmp_path, weights=str(tmp_path / "moved" / "final.pth"))
+    assert before == after and before.id == after.id and before.group == after.group
+    assert after.spec.weights == str(tmp_path / "moved" / "final.pth")
+    again = Cell.from_dict({**json.loads(json.dumps(after.to_dict())), "paths": dict(after.paths)})
+    assert again.spec == after.spec and again.arguments == after.arguments and "weights" not in after.arguments
+
+
+def folder(tmp_path: Path) -> Path:
+    """A folder with its weights in two parts, as a large model's."""
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "up" / "model"
+    shutil.copytree(CHECKPOINTS / "pocket-pythia", path)
+    tensors = load_file(path / "model.safetensors")
+    names = sorted(tensors)
+    (path / "model.safetensors").unlink()
+    parts = {"a.safetensors": names[:5], "b.safetensors": names[5:]}
+    for part, own in parts.items():
+        save_file({name: tensors[name] for name in own}, path / part, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: part for part, own in parts.items() for name in own}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    shutil.copy(TOKENIZER_FILE, path.parent)
+    return path
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a shard": lambda path: (path / "b.safetensors").write_bytes((path / "b.safetensors").read_bytes()[:-1] + b"1"),
+    "the index": lambda path: (path / "model.safetensors.index.json").write_text("{}"),
+    "config": lambda path: (path / "config.json").write_text((path / "config.json").read_text() + " "),
+    "the tokenizer above": lambda path: (path.parent / "tokenizer.json").write_text("{}"),
+    "a tokenizer of its own": lambda path: shutil.copy(TOKENIZER_FILE, path),
+    "a tokenizer's configuration": lambda path: (path / "tokenizer_config.json").write_text("{}"),
+    "an adapter": lambda path: (path / "adapter_config.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_loading_reads_names_the_cell(tmp_path: Path, change: str) -> None:
+    path = folder(tmp_path)
+    before = one(tmp_path, model="pocket-pythia", weights=str(path))
+    (path / "README.md").write_text("read by nobody")
+    (path / "optimizer.bin").write_bytes(b"1")
+    assert one(tmp_path, model="pocket-pythia", weights=str(path)) == before
+    CHANGES[change](path)
+    after = one(tmp_path, model="pocket-pythia", weights=str(path))
+    assert after.model.weights != before.model.weights and after.id != before.id
+    with pytest.raises(BadInput, match=r"weights 'model': changed or gone since it was planned"):
+        before.check_files()
+
+
+def test_a_model_of_this_package_is_named_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "ROOT", tmp_path)
+    place = tmp_path / "evals" / "pocket" / "checkpoints"
+    shutil.copytree(CHECKPOINTS / "pocket-rwkv4", place / "pocket-rwkv4")
+    shutil.copy(TOKENIZER_FILE, place)
+    before = one(tmp_path)
+    assert before.model.revision.startswith("content:") and before.model.weights == "pretrained"
+    shutil.copy(CHECKPOINTS / "pocket-rwkv4-2048" / "model.safetensors", place / "pocket-rwkv4")
+    assert one(tmp_path).id != before.id
+    record = measured(before)
+    assert (
+        record.status == "failed" and "changed or gone since it was planned" in record.error and record.id == before.id
+    )
+
+
+def test_random_and_fresh_weights_are_named_as_they_were(tmp_path: Path) -> None:
+    for weights in ("random:0", "fresh:0"):
+        cell = one(tmp_path, model="pocket-rwkv4", weights=weights)
+        assert cell.model == cell.spec == load.find("pocket-rwkv4", weights=weights) and "weights" not in cell.paths
+
+
+def test_a_branch_that_moved_is_another_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    refs = tmp_path / "models--EleutherAI--pythia-14m" / "refs"
+    refs.mkdir(parents=True)
+    found = []
+    for commit in ("a" * 40, "b" * 40):
+        (refs / "main").write_text(commit)
+        files.commit.cache_clear()
+        spec = ModelSpec("small", "pythia", {}, repo="EleutherAI/pythia-14m")
+        assert files.identified(spec)[0].revision == commit
+        found.append(one(tmp_path, model="pythia-14m", data="hub"))
+    (refs / "main").unlink()
+    files.commit.cache_clear()
+    assert files.identified(spec)[0].revision == "main"  # neither the hub nor the cache knows
+    assert files.commit("a/b", "c" * 40) == "c" * 40
+    files.commit.cache_clear()
+
+
+def test_the_hub_goes_before_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    asked: list[str] = []
+
+    class Hub:
+        def repo_info(self, repo: str, revision: str, timeout: float) -> Any:
+            asked.append(repo)
+            if repo == "a/absent":
+                raise RepositoryNotFoundError("not found", response=_Response())  # type: ignore[arg-type]
+            if repo == "a/unreachable":
+                raise ConnectionError
+            return _Info()
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(files, "_unreachable", [])
+    names = ["a/there", "a/absent", "a/there2", "a/unreachable", "a/there3"]
+    found = [files.commit.__wrapped__(name, "main") for name in names]
+    assert found == ["d" * 40, "main", "d" * 40, "main", "main"]
+    assert asked == names[:-1]  # not asked again once it could not be reached
+
+
+class _Info:
+    sha = "d" * 40
+
+
+class _Response:
+    headers: dict[str, str] = {}  # noqa: RUF012
+    request = None
+    status_code = 404
+    text = ""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return world.write(tmp_path / "data")
+
+
+def _text(tmp_path: Path) -> Path:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.txt").write_text("The kettle warms the river near the harbour. " * 200)
+    return folder
+
+
+def planned(tmp_path: Path, what: str) -> tuple[Cell, Path]:
+    """A cell that reads one kind of file, and that file."""
+    tokenizer = world.tokenizer(tmp_path / "tokenizer.json")
+    small = {"model": "pythia-14m", "weights": "random:0", "tokenizer": str(tokenizer)}
+    if what == "text":
+        text = _text(tmp_path)
+        more = {"experiment": "context", "text": str(text), "tokens": 16, "documents": 2, **small}
+        (tmp_path / "matrix.yaml").write_text(json.dumps({"runs": [more]}))
+        return plan.read(tmp_path / "matrix.yaml")[0], text / "c.txt"
+    data = world.write(tmp_path / "data")
+    path = {"data": data / "piqa" / "validation.jsonl", "tokenizer": tokenizer}[what]
+    return one(tmp_path, data=str(data), **small), path
+
+
+@pytest.mark.parametrize("moment", ["before", "while"])
+@pytest.mark.parametrize("end", ["changed", "gone"])
+@pytest.mark.parametrize("what", ["data", "tokenizer", "text"])
+def test_what_changes_after_the_plan_is_not_measured_under_its_old_name(
+    tmp_path: Path, what: str, end: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, path = planned(tmp_path, what)
+    experiment = EXPERIMENTS[cell.experiment]
+    original = experiment.run
+
+    def change() -> None:
+        if end == "gone":
+            shutil.rmtree(path.parent) if what != "tokenizer" else path.unlink()
+        else:
+            path.write_text(path.read_text().replace("kettle", "ladder"))
+
+    @functools.wraps(original)  # its signature is the experiment's schema
+    def meanwhile(*arguments: Any, **more: Any) -> Any:
+        if moment == "while":
+            change()
+            monkeypatch.setattr(tasks, "overlay", _no_hub)
+        return original(*arguments, **more) if end == "changed" else ({}, {})
+
+    monkeypatch.setattr(experiment, "run", meanwhile)
+    if moment == "before":
+        change()
+    record = measured(cell)
+    assert record.status == "failed" and record.id == cell.id and not record.metrics and not record.traceback
+    assert record.error.startswith(f"{what} '") and "changed or gone since it was planned" in record.error
+
+
+def _no_hub(name: str, path: Path | None, *more: Any) -> str:
+    assert path is not None, "the hub was asked for data that were local"
+    return OVERLAY(name, path, *more)
+
+
+OVERLAY = tasks.overlay
+
+
+def test_local_data_that_are_gone_are_never_the_hubs(data: Path, tmp_path: Path) -> None:
+    cell = one(tmp_path, model="pythia-14m", weights="random:0", data=str(data), task="sciq")
+    assert cell.params["data"].startswith("local:")
+    shutil.rmtree(data / "sciq")
+    with pytest.raises(BadInput, match="no folder sciq in there"):
+        tasks.load("sciq", cell.arguments["data"], "v0.4")
+    lacking = one(tmp_path, model="pythia-14m", weights="random:0", data=str(data), task="sciq")
+    assert (lacking.params["data"], lacking.arguments["data"]) == ("hub", "hub")  # planned as such
+
+
+def test_a_tasks_questions_name_its_data(tmp_path: Path) -> None:
+    from evals.prompts.tasks import catalogue
+
+    entry = catalogue()["pocket"]
+    path = tmp_path / entry.file
+    path.parent.mkdir(parents=True)
+    path.write_text("{}\n")
+    before = identify_prompts(str(tmp_path), {"task": "pocket"})
+    path.with_name(tasks.QUESTIONS).write_text("[]")
+    assert identify_prompts(str(tmp_path), {"task": "pocket"}) != before
+
+
+def test_lras_files_are_named_by_their_content(tmp_path: Path) -> None:
+    assert identify_lra("generated", {"task": "listops"}) == ("generated", "generated")
+    path = tmp_path / "listops-1000" / "basic_train.tsv"
+    assert identify_lra(str(tmp_path), {"task": "listops"}) == ("generated", "generated")
+    path.parent.mkdir()
+    path.write_text("one")
+    before, where = identify_lra(str(tmp_path), {"task": "listops"})
+    assert before.startswith("local:") and where == str(tmp_path)
+    path.write_text("two")
+    assert identify_lra(str(tmp_path), {"task": "listops"})[0] != before
+    assert identify_lra(str(tmp_path), {"task": "retrieval"})[0] == "generated"
+    with pytest.raises(BadInput, match="no such folder"):
+        identify_lra(str(tmp_path / "absent"), {"task": "listops"})
+
+
+def test_a_large_file_is_hashed_once_as_long_as_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"1" * 100)
+    first = files.digest(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: pytest.fail("read again"))
+        assert files.digest(path) == first
+    path.write_bytes(b"2" * 100)
+    assert files.digest(path) != first
