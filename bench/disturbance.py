@@ -24,12 +24,13 @@ AGAIN = 1  # of the intervals that a cell consists of, at most so many times as 
 # one that is busy 10 % of the time 6 %, beside one at nice 19, which costs nothing, 1.4 %.
 WAITED = 0.04  # of the interval, by the worst thread
 WAITED_S = 0.005  # and so long: one slice of a kernel's thread is 3 ms
-# Quiet at most 24 a second and core in use; beside a busy loop on the same core 65 and more.
-SWITCHES = 50.0  # involuntary ones, a second and core in use
+# Quiet at most 24 a second and core in use, beside others who used a fifth of a core, at no cost in time, 78; beside a
+# busy loop that shares its cores with two threads 90 and more.
+SWITCHES = 80.0  # involuntary ones, a second and core in use
 FEWEST_SWITCHES = 10
 # Quiet at most 0.08 cores, which is what ticks of 10 ms make; beside a busy loop 0.97 and more with one thread, 0.8
-# and more with two, which share their cores with it.
-OTHERS_CORES = 0.2
+# and more with two, which share their cores with it. Others who used 0.22 cores cost no time.
+OTHERS_CORES = 0.3
 OTHERS_SHARE = 0.05  # of the cores that the process may use, where that is more
 OTHERS_S = 0.04  # four ticks
 # Quiet 0 and seldom one tick or two; there was no second guest to measure with.
