@@ -61,7 +61,7 @@ def _waits(folder: Path) -> dict[str, float] | None:
         with os.scandir(folder) as threads:
             for thread in threads:
                 try:
-                    running, waiting, _ = map(int, Path(thread.path, "schedstat").read_text().split())
+                    running, waiting, _ = map(int, Path(thread.path, "schedstat").read_text(encoding="ascii").split())
                 except (FileNotFoundError, ProcessLookupError):  # the thread has ended, or the system has no such file
                     continue
                 ran += running
@@ -75,7 +75,7 @@ def _cores(stat: Path, cores: Iterable[int]) -> tuple[float | None, float | None
     """Seconds that these cores were busy for anybody, and that the host took from them."""
     wanted = {f"cpu{core}" for core in cores}
     try:
-        with stat.open() as file:
+        with stat.open(encoding="ascii") as file:
             lines = [line.split() for line in file if line.startswith("cpu")]
         ticks = [[int(n) for n in numbers] for name, *numbers in lines if name in wanted]
         busy = sum(user + nice + system + irq + soft for user, nice, system, _, _, irq, soft, *_ in ticks)

@@ -47,12 +47,12 @@ STYLE: Any = {
 PANEL_INCHES = (5.6, 3.6)
 GRID_INCHES = 2.7  # the height of a heat map, which has no legend
 LONE_INCHES = 8.4  # the width of a figure with a single panel
-MOST_APART = 12  # marks of repeats apart in one line; of neighbours the largest is drawn
-APART = "x: a repeat far from the others; ▲ at the edge: beyond the axis"
-CROSSED = "crossed in black: disturbed while it was measured"
 LEGEND_CHARACTERS = 15  # an inch
 LEGEND_MARK = 9  # characters that a legend's mark and the gaps take
 FILLS = ("full", "left", "bottom", "right", "top")  # of one family's markers in one panel
+MOST_APART = 12  # marks of repeats apart in one line; of neighbours the largest is drawn
+APART = "x: a repeat far from the others; ▲ at the edge: beyond the axis"
+CROSSED = "crossed in black: disturbed while it was measured"
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _one_machine(part: pd.DataFrame, published: pd.DataFrame, suffix: str) -> li
 
 def summary(rows: list[Row]) -> Table | None:
     """The short table that a run ends with; what differs between its lines is a column of it."""
-    frame = pd.DataFrame([row for row in rows if row["experiment"] == "inference"])
+    frame = pd.DataFrame([row for row in rows if row["experiment"] == "inference" and row["metric"] != "status"])
     if frame.empty:
         return None
     frame = _longest(frame)
@@ -102,7 +102,7 @@ def findings(chosen: pd.DataFrame) -> str:
     """
     sentences = []
     disturbed = chosen[chosen.disturbed].label.unique()
-    best = chosen.model[chosen.at_best]  # where that is disturbed, nothing else stands for it
+    best = chosen.model[chosen.at_best]  # where that is disturbed, no variant stands for it
     for name, part in curves.classes(chosen[~chosen.disturbed & (chosen.at_best | ~chosen.model.isin(best))]):
         tokens = curves.common_tokens(part, "cumulative_s")
         at = part[(part.metric == "cumulative_s") & (part.tokens == tokens)].set_index("label")
