@@ -26,8 +26,8 @@ QUIET = {  # the worst of what quiet intervals showed
     "switches_per_s": 47.0,
     "cores": 2,
     "cores_used": 1.98,
-    "spin_s": 2.14e-3,
-    "copy_s": 6.9e-3,
+    "spin_s": 3.74e-3,
+    "copy_s": 9.6e-3,
 }
 GPU = {"sm_mhz": 1950, "throttle": 4, "slowed": [], "gpu_processes": 0}
 
@@ -102,13 +102,13 @@ def test_a_system_that_shows_everything_is_watched_wholly() -> None:
     "changes,what",
     [
         ({"worst_waited": 0.041}, "a thread waited 4% of the time"),
-        ({"others_cores": 0.21}, "others used 0.21 of its 2 cores"),
+        ({"others_cores": 0.31}, "others used 0.31 of its 2 cores"),
         ({"others_cores": 0.9, "wall_s": 0.06}, "others used 0.90"),
         ({"steal": 0.09}, "the host took 9% of a core"),
-        ({"switches": 36, "switches_per_s": 103.0}, "103 involuntary switches a second"),
-        ({"switches": 18, "switches_per_s": 52.0, "cores_used": 0.5}, "52 involuntary switches a second"),
-        ({"spin_s": 2.6e-3}, "a fixed computation took 1.30 x its best time"),
-        ({"copy_s": 9e-3}, "a copy took 1.50 x its best time"),
+        ({"switches": 60, "switches_per_s": 171.0}, "171 involuntary switches a second"),
+        ({"switches": 28, "switches_per_s": 81.0, "cores_used": 0.5}, "81 involuntary switches a second"),
+        ({"spin_s": 4.2e-3}, "a fixed computation took 2.10 x its best time"),
+        ({"copy_s": 12.6e-3}, "a copy took 2.10 x its best time"),
         ({**GPU, "sm_mhz": 1500}, "the GPU's clock was at 76% of its best"),
         ({**GPU, "slowed": ["heat"]}, "the GPU was slowed down (heat)"),
         ({**GPU, "gpu_processes": 2}, "processes of others on the GPU: 2"),
@@ -127,7 +127,7 @@ def test_beyond_its_limit_each_figure_is_a_reason(changes: dict[str, Any], what:
         GPU,
         {"worst_waited": 0.039},
         {"worst_waited": 0.06, "wall_s": 0.06},  # 3.6 ms: one slice of a kernel's thread
-        {"others_cores": 0.19},
+        {"others_cores": 0.29},
         {"others_cores": 0.6, "wall_s": 0.06},  # less than four ticks
         {"steal": 0.3, "wall_s": 0.06},  # less than three
         {"switches": 9, "switches_per_s": 150.0, "wall_s": 0.06},
@@ -197,7 +197,16 @@ def test_an_earlier_interval_is_compared_with_a_later_calibration() -> None:
 
     _, seen = watched(attempt, 3, script)  # type: ignore[arg-type]
     assert seen["again"] == 3 and seen["best"]["copy_s"] == 2e-3
-    assert all("a copy took 3.45 x its best time" in interval["reasons"] for interval in seen["intervals"])
+    assert all("a copy took 4.80 x its best time" in interval["reasons"] for interval in seen["intervals"])
+
+
+def test_a_calibration_counts_that_is_slow_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = disturbance.Watch("cpu")
+    slow, fast = {"spin_s": 0.5, "copy_s": 0.7}, {"spin_s": 2e-3, "copy_s": 6e-3}
+    ends = iter([slow, slow, fast, slow])
+    monkeypatch.setattr(watch._calibration, "measure", lambda: next(ends))
+    seen = [watch.over(lambda: time.sleep(0.001))[1] for _ in range(4)]
+    assert [figures["spin_s"] > 0.1 for figures in seen] == [False, True, False, False]
 
 
 def test_nvml_is_asked_for_clock_throttling_and_others(monkeypatch: pytest.MonkeyPatch) -> None:
