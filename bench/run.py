@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -79,7 +80,7 @@ def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[]
     if wrong := _unwritable({"metrics": metrics, "samples": samples}):
         return without_result(cell, "failed", f"{wrong}, which is no result and cannot be recorded")
     wall = round(time.perf_counter() - started, 2)
-    provenance = _provenance(cell, threads=torch.get_num_threads(), wall_s=wall, **facts())
+    provenance = _provenance(cell, threads=torch.get_num_threads(), waits=_waits(), wall_s=wall, **facts())
     seen = disturbance.verdict(samples)
     return Record(cell.to_dict(), "disturbed" if seen else "ok", metrics, samples, error=seen, provenance=provenance)
 
@@ -97,6 +98,11 @@ def _unwritable(value: Any, name: str = "") -> str:
     else:
         return f"{name} is {value!r}"
     return next(filter(None, (_unwritable(part, key) for key, part in parts)), "")
+
+
+def _waits() -> str:
+    """How threads wait for each other, as far as the environment says it."""
+    return os.environ.get("OMP_WAIT_POLICY", "default")
 
 
 def _facts(model: LanguageModel) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import launch
+
 FOLDER = Path("results/disturbance-check")
 MODELS, THREADS = ("rwkv4-169m", "pythia-160m"), (1, 2)
 NEIGHBOURS = {"none": [], "one busy loop": ["loop"], "two busy loops": ["loop", "loop"], "one that copies": ["copy"]}
@@ -60,7 +62,9 @@ def main() -> int:
     each = -(-options.cells // (len(MODELS) * len(THREADS) * (len(NEIGHBOURS) - 1)))  # cells of one disturbed condition
     for model, threads in itertools.product(MODELS, THREADS):
         subprocess.run(
-            [sys.executable, "-m", "tests.disturbance_check", "--child", model, str(threads), str(each)], check=True
+            [sys.executable, "-m", "tests.disturbance_check", "--child", model, str(threads), str(each)],
+            env=launch.environment(),
+            check=True,
         )
     return report(list(cells()))
 

@@ -1,7 +1,10 @@
 """A process that measures several cells: one start for all, a new one after a death, an end to what hangs."""
 
+import os
 import signal
 from pathlib import Path
+
+import pytest
 
 from bench import launch, plan
 
@@ -35,3 +38,11 @@ def test_cells_share_a_process_until_it_dies_or_a_cell_takes_too_long(tmp_path: 
         process.measure(first, 120)
         child = process._child
     assert child is not None and child.poll() is not None, "none goes on afterwards"
+    assert {record.provenance["waits"] for record in records if record.measured} == {"passive"}
+
+
+def test_threads_wait_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert launch.environment()["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert launch.environment() == dict(os.environ)

@@ -103,8 +103,8 @@ class Queue:
             for name, found in events.items()
             if "ok" in found or found.count("begun") - found.count("cut") >= tries
         }
-        final = {record.id for record in self.records.values() if record.final}
-        return [name for name in self.names(step) if name not in done | final]
+        enough = {r.id for r in self.records.values() if r.final or (self.rehearse and r.measured)}
+        return [name for name in self.names(step) if name not in done | enough]
 
     def failed(self, step: Step) -> list[str]:
         """What has failed as often as it is tried."""
