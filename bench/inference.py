@@ -90,7 +90,7 @@ def _untimed(
     cache is made with room for all of a run's. The peak so far is read around the prompt and around the
     last step. Between them the known tokens are fed in chunks, which fills the same cache in less time.
     """
-    with memory.Peak(device).tracking():
+    with memory.LiveTensors():
         _feed(model, tokens[:, :prompt_tokens], None, carry)  # the tracker's own first use takes some memory
     peak = memory.Peak(device)
     curve: list[dict[str, int]] = []

@@ -29,7 +29,7 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 SLACK = 8 << 20  # bytes; the kernel counts resident pages a little late
 
 
-class _LiveTensors(TorchDispatchMode):
+class LiveTensors(TorchDispatchMode):
     """Counts the bytes of storages made while it is active, from their making to their end."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Peak:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self._tracker = _LiveTensors()
+        self._tracker = LiveTensors()
         self._resident = 0
         self._why_unknown = ""  # of the resident growth
         self._cuda = 0
