@@ -52,7 +52,7 @@ def run(
     wording = tasks.order(entry, order)
     if wording.reasoning and way == "score":
         raise BadInput(f"{task}, {order}: reasoning can only be generated; write `way: generate`")
-    found = tasks.items(entry, data, docs)
+    found = tasks.items(entry, data if data == "hub" else str(_folder(data)), docs)
     asker = adapter(model, device, tokenizer, "v0.4", label=f"{task} {order} {model.spec.label}")
     prompts = [tasks.prompt(entry, wording, item) for item in found]
     started = time.perf_counter()
@@ -130,7 +130,8 @@ def identify_data(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
         raise BadInput(f"data {given!r}: no such folder; give one with the files of configs/prompts, pocket, or hub")
     path, *beside = readers.paths(tasks.catalogue()[params["task"]], folder)
     beside.append(path.with_name(zeroshot.QUESTIONS))
-    return f"{kind}:{fingerprint(path, *beside) if path.is_file() else 'nothing'}", str(folder.resolve())
+    found = fingerprint(path, *beside) if path.is_file() else "nothing"
+    return f"{kind}:{found}", given if given == "pocket" else str(folder.resolve())
 
 
 FILES = {"data": identify_data, "tokenizer": files.tokenizer}

@@ -307,3 +307,10 @@ def test_a_large_file_is_hashed_once_as_long_as_it_stays(tmp_path: Path, monkeyp
         assert files.digest(path) == first
     path.write_bytes(b"2" * 100)
     assert files.digest(path) != first
+
+
+def test_what_nobody_touched_is_what_was_planned() -> None:
+    """Whatever stands for a file, a name like pocket too, must be identified again as it was planned."""
+    for name in ("pocket", "prompts-pocket", "needles", "pocket-extend", "zeroshot-random"):
+        for cell in plan.read(load.ROOT / "configs" / f"{name}.yaml"):
+            cell.check_files()
