@@ -101,7 +101,7 @@ class Cell:
     def check_files(self) -> None:
         """Raises BadInput where a file is no longer what the cell is named by, or is gone."""
         for key, path in self.paths.items():
-            if key in self.params:
+            if path != self.params.get(key, path):  # or it names nothing that lies here
                 identify = functools.partial(_files(self.experiment)[key], path, self.params)
                 _check_same(key, path, identify, self.params[key])
         if place := load.local(self.spec):

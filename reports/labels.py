@@ -154,7 +154,7 @@ def _facts(record: Record) -> dict[str, Any]:
 def _texts(key: str, values: Sequence[Any]) -> list[str]:
     """The values with their name; contents by as few digits as tell them apart."""
     plain = [("yes" if value else "no") if isinstance(value, bool) else Path(str(value)).name for value in values]
-    short = [re.sub(r"^(?:file:|content:)?([0-9a-f]{6})[0-9a-f]{6,}$", r"\1", text) for text in plain]
+    short = [re.sub(r"^(?:file:|content:)?((?:hub:|local:)?[0-9a-f]{6})[0-9a-f]{6,}$", r"\1", text) for text in plain]
     shown = short if len(set(short)) == len(set(plain)) else plain
     name = "" if key == "name" else f"{key.replace('_', ' ')} "
     return ["" if value is None else f"{name}{text}" for value, text in zip(values, shown, strict=True)]

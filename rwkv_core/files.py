@@ -97,23 +97,23 @@ def identified(spec: ModelSpec) -> tuple[ModelSpec, str]:
 
 
 @functools.cache
-def commit(repo: str, revision: str) -> str:
+def commit(repo: str, revision: str, kind: str = "model") -> str:
     """The commit that a branch or tag of a hub repository stands for, by the hub or else its cache; or the name itself,
-    where neither knows.
+    where neither knows. kind: model or dataset.
     """
     if re.fullmatch("[0-9a-f]{40}", revision):
         return revision
-    return _of_hub(repo, revision) or _of_cache(repo, revision) or revision
+    return _of_hub(repo, revision, kind) or _of_cache(repo, revision, kind) or revision
 
 
-def _of_hub(repo: str, revision: str) -> str | None:
+def _of_hub(repo: str, revision: str, kind: str) -> str | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     if _unreachable:
         return None
     try:
-        return HfApi().repo_info(repo, revision=revision, timeout=HUB_SECONDS).sha
+        return HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=HUB_SECONDS).sha
     except HfHubHTTPError:  # it has answered: of this repository it tells nothing
         return None
     except Exception as error:  # offline, by choice or not: the client has many errors
@@ -124,9 +124,9 @@ def _of_hub(repo: str, revision: str) -> str | None:
 _unreachable: list[Exception] = []  # the first failure to reach the hub, after which it is not asked again
 
 
-def _of_cache(repo: str, revision: str) -> str | None:
+def _of_cache(repo: str, revision: str, kind: str) -> str | None:
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    path = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "refs", revision)
+    path = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type=kind), "refs", revision)
     return path.read_text(encoding="utf-8").strip() if path.is_file() else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals import labels
+from evals import files, labels
 from evals.zeroshot.data import read
 from rwkv_core import utf8
 from rwkv_core.spec import BadInput, Unsupported
@@ -20,8 +20,8 @@ Row = dict[str, Any]
 
 def rows(task: Task, data: str, docs: int) -> list[Row]:
     """The first `docs` rows of a task, 0 for all, from a folder or the hub. Raises Unsupported where it has none."""
-    if data == "hub":
-        return _hub(task, docs)
+    if revision := files.hub_revision(data):
+        return _hub(task, docs, revision)
     path, *_ = paths(task, Path(data))
     if not path.is_file():
         raise Unsupported(f"{task.label}: no data; put {task.file} with {', '.join(task.fields)} below the data folder")
@@ -86,13 +86,13 @@ def _lines(path: Path) -> list[str]:
     return found
 
 
-def _hub(task: Task, docs: int) -> list[Row]:
+def _hub(task: Task, docs: int, revision: str) -> list[Row]:
     if task.hub is None:
         raise Unsupported(f"{task.label}: not on the hub in a form known here; put {task.file} below a data folder")
     import datasets
 
     try:
-        found = datasets.load_dataset(**task.hub)
+        found = datasets.load_dataset(**task.hub, revision=revision)
     except Exception as error:  # the hub's client has many errors
         why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
         raise BadInput(f"{task.label}: its data are neither cached nor to be had from the hub ({why})") from error

@@ -52,7 +52,7 @@ def run(
     wording = tasks.order(entry, order)
     if wording.reasoning and way == "score":
         raise BadInput(f"{task}, {order}: reasoning can only be generated; write `way: generate`")
-    found = tasks.items(entry, data if data == "hub" else str(_folder(data)), docs)
+    found = tasks.items(entry, data if files.hub_revision(data) else str(_folder(data)), docs)
     asker = adapter(model, device, tokenizer, "v0.4", label=f"{task} {order} {model.spec.label}")
     prompts = [tasks.prompt(entry, wording, item) for item in found]
     started = time.perf_counter()
@@ -112,7 +112,8 @@ def _room(asker: Adapter, task: tasks.Task, way: str) -> int:
 
 def _questions(data: str, task: tasks.Task, found: Sequence[tasks.Item]) -> list[int]:
     """A number for each item, the same where the data's folder says that they ask the same, or the items do."""
-    told = None if data == "hub" else zeroshot.questions(readers.paths(task, _folder(data))[0].parent, len(found))
+    folder = None if files.hub_revision(data) else readers.paths(task, _folder(data))[0].parent
+    told = zeroshot.questions(folder, len(found))
     seen: dict[str, int] = {}
     return [seen.setdefault(key, len(seen)) for key in told or map(repr, found)]
 
@@ -123,12 +124,13 @@ def _folder(data: str) -> Path:
 
 def identify_data(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """The task's files by their content."""
-    if given == "hub":
-        return "hub", "hub"
+    task = tasks.catalogue()[params["task"]]
+    if revision := files.hub_revision(given):
+        return files.hub(task.hub["path"], revision) if task.hub else ("hub", "hub")
     folder, kind = _folder(given), "pocket" if given == "pocket" else "local"
     if not folder.is_dir():
         raise BadInput(f"data {given!r}: no such folder; give one with the files of configs/prompts, pocket, or hub")
-    path, *beside = readers.paths(tasks.catalogue()[params["task"]], folder)
+    path, *beside = readers.paths(task, folder)
     beside.append(path.with_name(zeroshot.QUESTIONS))
     found = fingerprint(path, *beside) if path.is_file() else "nothing"
     return f"{kind}:{found}", given if given == "pocket" else str(folder.resolve())

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import yaml
 
+from evals import files
 from rwkv_core import utf8
 from rwkv_core.spec import BadInput, near
 
@@ -52,7 +53,7 @@ def place(data: str, name: str) -> Path:
 
 def local_folder(data: str, name: str) -> Path | None:
     """The folder of a task's data, None for the hub's. Raises BadInput where it is gone: the hub's are other data."""
-    if data == "hub":
+    if files.hub_revision(data):
         return None
     folder = place(data, name)
     if not folder.is_dir():
@@ -84,7 +85,7 @@ def questions(folder: Path | None, count: int) -> list[str] | None:
 
 
 def load(name: str, data: str, protocol: Protocol, docs: int = 0) -> Any:
-    """lm-eval's task object, its items loaded. data: a directory with `<task>/<split>.jsonl`, or "hub";
+    """lm-eval's task object, its items loaded. data: a directory with `<task>/<split>.jsonl`, or hub;
     docs: how many items will be scored, 0 for all.
 
     Raises BadInput where the data cannot be had, or an item is not what the task needs.
@@ -101,7 +102,7 @@ def load(name: str, data: str, protocol: Protocol, docs: int = 0) -> Any:
     folder = local_folder(data, name)
     path = local_file(folder) if folder else None
     with tempfile.TemporaryDirectory(prefix="rwkv-bench-") as overlays:
-        (Path(overlays) / f"{name}.yaml").write_text(overlay(name, path, protocol, docs), encoding="utf-8")
+        (Path(overlays) / f"{name}.yaml").write_text(overlay(name, data, protocol, docs), encoding="utf-8")
         manager = TaskManager(include_path=overlays, include_defaults=False)
         try:
             task = manager.load([name])["tasks"][name]
@@ -119,20 +120,23 @@ def load(name: str, data: str, protocol: Protocol, docs: int = 0) -> Any:
     return task
 
 
-def overlay(name: str, path: Path | None, protocol: Protocol, docs: int = 0) -> str:
-    """The YAML that sends lm-eval's own task file to local data, and takes what the protocol changes."""
+def overlay(name: str, data: str, protocol: Protocol, docs: int = 0) -> str:
+    """The YAML that sends lm-eval's own task file to these data, and takes what the protocol changes."""
     import lm_eval.tasks
 
     known = entry(name)
     lines: Entry = {"include": str(Path(lm_eval.tasks.__file__).parent / known["definition"])}
     if protocol == "v0.3" and known.get("own_space"):
         lines["target_delimiter"] = ""
-    if path:
+    folder = local_folder(data, name)
+    if folder is None:
+        lines["dataset_kwargs"] = {"revision": files.hub_revision(data)}
+    else:
         lines |= dict.fromkeys(("training_split", "validation_split", "test_split"))
         lines[f"{known['split']}_split"] = known["split"]
         lines["dataset_kwargs"] = {key: known[key] for key in ("fields", "answer", "answers", "split") if key in known}
-        lines["dataset_kwargs"] |= {"path": str(path), "docs": docs}
-    function = "custom_dataset: !function evals.zeroshot.data.dataset\n" if path else ""
+        lines["dataset_kwargs"] |= {"path": str(local_file(folder)), "docs": docs}
+    function = "custom_dataset: !function evals.zeroshot.data.dataset\n" if folder else ""
     return yaml.safe_dump(lines) + function
 
 

@@ -161,6 +161,36 @@ def test_a_branch_that_moved_is_another_cell(tmp_path: Path, monkeypatch: pytest
     files.commit.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("asked", "repository"),
+    [
+        ({"experiment": "zeroshot", "task": "boolq"}, "aps--super_glue"),
+        ({"experiment": "prompts", "task": "rte", "order": "text first"}, "nyu-mll--glue"),
+    ],
+)
+def test_a_data_set_of_the_hub_that_moved_is_another_cell(
+    asked: dict[str, str], repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(files, "_unreachable", [OSError()])
+    refs = tmp_path / f"datasets--{repository}" / "refs"
+    refs.mkdir(parents=True)
+    found = []
+    for commit in ("a" * 40, "b" * 40):
+        (refs / "main").write_text(commit)
+        files.commit.cache_clear()
+        found.append(one(tmp_path, **asked, data="hub"))
+        pinned = one(tmp_path, **asked, data=f"hub:{commit}")
+        assert found[-1].params["data"] == found[-1].arguments["data"] == f"hub:{commit}" and pinned == found[-1]
+        found[-1].check_files()  # nothing of the hub lies here
+    assert found[0].id != found[1].id
+    (refs / "main").unlink()
+    files.commit.cache_clear()
+    assert one(tmp_path, **asked, data="hub").params["data"] == "hub"
+
+
 def test_the_hub_goes_before_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -168,7 +198,7 @@ def test_the_hub_goes_before_its_cache(tmp_path: Path, monkeypatch: pytest.Monke
     asked: list[str] = []
 
     class Hub:
-        def repo_info(self, repo: str, revision: str, timeout: float) -> Any:
+        def repo_info(self, repo: str, revision: str, repo_type: str, timeout: float) -> Any:
             asked.append(repo)
             if repo == "a/absent":
                 raise RepositoryNotFoundError("not found", response=_Response())  # type: ignore[arg-type]
@@ -253,9 +283,9 @@ def test_what_changes_after_the_plan_is_not_measured_under_its_old_name(
     assert record.error.startswith(f"{what} '") and "changed or gone since it was planned" in record.error
 
 
-def _no_hub(name: str, path: Path | None, *more: Any) -> str:
-    assert path is not None, "the hub was asked for data that were local"
-    return OVERLAY(name, path, *more)
+def _no_hub(name: str, data: str, *more: Any) -> str:
+    assert not data.startswith("hub"), "the hub was asked for data that were local"
+    return OVERLAY(name, data, *more)
 
 
 OVERLAY = tasks.overlay

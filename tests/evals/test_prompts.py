@@ -214,9 +214,11 @@ def test_the_hub_is_asked_for_data_that_need_no_script(monkeypatch: pytest.Monke
         return datasets.Dataset.from_list([row] * 3)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    found = tasks.items(tasks.catalogue()["mathqa"], "hub", 2)
-    assert [item.gold for item in found] == [(0,), (0,)]
-    assert called == [{"path": "regisss/math_qa", "split": "test"}]
+    for data in ("hub", f"hub:{'a' * 40}"):
+        found = tasks.items(tasks.catalogue()["mathqa"], data, 2)
+        assert [item.gold for item in found] == [(0,), (0,)]
+    asked = {"path": "regisss/math_qa", "split": "test"}
+    assert called == [{**asked, "revision": "main"}, {**asked, "revision": "a" * 40}]
 
 
 def test_goemotions_as_released_several_labels_and_what_is_broken(tmp_path: Path) -> None:

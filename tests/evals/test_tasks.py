@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +313,23 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(BadInput, match="neither cached nor to be had from the hub") as raised:
         tasks.load("sciq", "hub", "v0.4")
     assert "\n" not in str(raised.value) and "--data-dir" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", tasks.catalogue())
+def test_the_hubs_data_set_is_lm_evals_at_the_revision_that_was_planned(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    def load_dataset(**options: str) -> None:
+        raise RuntimeError(json.dumps(options))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    revision = "a" * 40
+    with pytest.raises(BadInput) as raised:
+        tasks.load(name, f"hub:{revision}", "v0.4")
+    called = json.loads(re.findall("{.*}", str(raised.value))[0])
+    assert (called["path"], called["revision"]) == (tasks.entry(name)["hub"], revision)
 
 
 def test_a_tokenizer_that_lacks_a_character_or_has_too_many_tokens(tokenizer: Path) -> None:

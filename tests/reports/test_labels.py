@@ -99,8 +99,8 @@ KINDS: dict[str, tuple[Callable[[], Record], tuple[Any, ...], tuple[str, str]]] 
     ),
     "zeroshot, data": (
         lambda: test_zeroshot.record("rwkv4-169m", "piqa", 0.5),
-        ("data", "hub", f"local:{A}"),
-        (" (data hub", " (data local:a1b2c3"),
+        ("data", f"hub:{B}{'0' * 28}", f"local:{A}"),
+        (" (data hub:d4e5f6", " (data local:a1b2c3"),
     ),
     "zeroshot, revision": (
         lambda: test_zeroshot.record("rwkv4-169m", "piqa", 0.5),
