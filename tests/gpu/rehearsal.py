@@ -34,7 +34,7 @@ MOST = {
     "layers": 1,
     "length": 32,
     "new_tokens": 4,
-    "repeats": 3,
+    "repeats": 2,
     "rounds": 3,
     "size": 2,
     "steps": 4,

@@ -52,12 +52,14 @@ class Queue:
     def run(self) -> int:
         """Each step up to its bound, then what is left, last what has failed; until the time is over. The exit code."""
         with self.store.locked(), Process() as process, self._ended():
-            if self.rehearse:  # nothing is timed, so that they may run beside the cells
-                for step in self.steps:
+            steps = self.steps
+            if self.rehearse:  # nothing is timed, so that commands may run beside the cells and are waited for last
+                steps = sorted(steps, key=lambda step: bool(step.command))
+                for step in steps:
                     if step.command and self.left(step) and not self.lacks(step):
                         self.children[step] = self._start(step)
             for tries, bounded in ((1, True), (1, False), (TRIES, False)):
-                for step in self.steps:
+                for step in steps:
                     ends = min(self.ends, time.monotonic() + step.bound_s) if bounded else self.ends
                     if self.lacks(step):
                         self._say(step, f"not here: {self.lacks(step)}") if bounded else None
