@@ -96,8 +96,8 @@ def streamed(model: LanguageModel, tokens: Tensor) -> Iterator[tuple[int, np.nda
     """tokens [B, T + 1] in chunks, the state or cache carried: how many tokens the first of a chunk's losses has before
     it, and the losses [B, chunk] in nats, float32. Raises BadInput where a logit is not finite.
     """
-    state = None
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    state = model.reserve(inputs.shape[1])
     for start in range(0, inputs.shape[1], CHUNK):
         hidden, state = model.hidden(inputs[:, start : start + CHUNK], state)
         logits = model.head(hidden).float()

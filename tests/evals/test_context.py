@@ -35,6 +35,9 @@ class Counting:
 
     spec = ModelSpec("counting", "rwkv4", {"model_type": "rwkv", "vocab_size": 2})
 
+    def reserve(self, tokens: int) -> None:
+        pass
+
     def hidden(self, tokens: Any, state: Any = None) -> tuple[Any, int]:
         before = (state or 0) + torch.arange(1, tokens.shape[1] + 1)
         return before.expand(len(tokens), -1)[..., None].double(), (state or 0) + tokens.shape[1]
