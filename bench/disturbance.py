@@ -59,7 +59,7 @@ def excess(figures: Figures, best: Mapping[str, float]) -> dict[str, float]:
     wall, cores = figures["wall_s"], figures["cores"]
     waited, steal, others = (figures[name] or 0.0 for name in ("worst_waited", "steal", "others_cores"))
     switches, spin = figures["switches_per_s"], figures["spin_s"] / best["spin_s"]
-    found = {
+    ratios = {
         f"a thread waited {waited:.0%} of the time for a core": min(waited / WAITED, waited * wall / WAITED_S),
         f"{switches:.0f} involuntary switches a second": min(
             switches / max(1.0, figures["cores_used"]) / SWITCHES, switches * wall / FEWEST_SWITCHES
@@ -69,15 +69,15 @@ def excess(figures: Figures, best: Mapping[str, float]) -> dict[str, float]:
     }
     if "sm_mhz" not in figures:
         most, copy = max(OTHERS_CORES, OTHERS_SHARE * cores), figures["copy_s"] / best["copy_s"]
-        found[f"others used {others:.2f} of its {cores} cores"] = min(others / most, others * wall / OTHERS_S)
-        found[f"a copy took {copy:.2f} x its best time"] = copy / COPY
-        return {what: times for what, times in found.items() if times >= 1}
+        ratios[f"others used {others:.2f} of its {cores} cores"] = min(others / most, others * wall / OTHERS_S)
+        ratios[f"a copy took {copy:.2f} x its best time"] = copy / COPY
+        return {what: times for what, times in ratios.items() if times >= 1}
     if figures["sm_mhz"]:
         clock = figures["sm_mhz"] / best["sm_mhz"]
-        found[f"the GPU's clock was at {clock:.0%} of its best"] = CLOCK / clock
-    found |= {f"the GPU was slowed down ({why})": 1.0 for why in figures["slowed"]}
-    found[f"processes of others on the GPU: {figures['gpu_processes']}"] = float(figures["gpu_processes"] or 0)
-    return {what: times for what, times in found.items() if times >= 1}
+        ratios[f"the GPU's clock was at {clock:.0%} of its best"] = CLOCK / clock
+    ratios |= {f"the GPU was slowed down ({why})": 1.0 for why in figures["slowed"]}
+    ratios[f"processes of others on the GPU: {figures['gpu_processes']}"] = float(figures["gpu_processes"] or 0)
+    return {what: times for what, times in ratios.items() if times >= 1}
 
 
 class Calibration:
@@ -93,12 +93,12 @@ class Calibration:
 
     def measure(self) -> dict[str, float]:
         """spin_s and copy_s in seconds, about 25 ms in all."""
-        found = {
+        now = {
             "spin_s": min(_seconds(self._spin) for _ in range(SPINS)),
             "copy_s": min(_seconds(self._copy) for _ in range(COPIES)),
         }
-        self.best = {name: min(seconds, self.best.get(name, seconds)) for name, seconds in found.items()}
-        return found
+        self.best = {name: min(seconds, self.best.get(name, seconds)) for name, seconds in now.items()}
+        return now
 
     @staticmethod
     def _spin() -> None:
@@ -156,19 +156,19 @@ def watched(attempt: Callable[[int], T], count: int, watch: Watch) -> tuple[list
     `intervals`: the figures of each kept result, and as `reasons` its `excess`; `again`: how often was measured again;
     `best`: what calibrations are compared with; `not_watched`: what the system does not show.
     """
-    results, seen = map(list, zip(*(watch.over(functools.partial(attempt, i)) for i in range(count)), strict=True))
+    results, figures = map(list, zip(*(watch.over(functools.partial(attempt, i)) for i in range(count)), strict=True))
 
-    def worst(figures: Figures) -> float:
-        return max(excess(figures, watch.best).values(), default=0.0)
+    def worst(one: Figures) -> float:
+        return max(excess(one, watch.best).values(), default=0.0)
 
     again = 0
-    while again < AGAIN * count and worst(seen[i := max(range(count), key=lambda i: worst(seen[i]))]):
+    while again < AGAIN * count and worst(figures[i := max(range(count), key=lambda i: worst(figures[i]))]):
         again += 1
-        result, figures = watch.over(functools.partial(attempt, i))
-        if worst(figures) < worst(seen[i]):
-            results[i], seen[i] = result, figures
-    intervals = [{**_rounded(figures), "reasons": _rounded(excess(figures, watch.best))} for figures in seen]
-    lacking = [where for name, where in counters.SOURCES.items() if name in seen[0] and seen[0][name] is None]
+        result, again_figures = watch.over(functools.partial(attempt, i))
+        if worst(again_figures) < worst(figures[i]):
+            results[i], figures[i] = result, again_figures
+    intervals = [{**_rounded(one), "reasons": _rounded(excess(one, watch.best))} for one in figures]
+    lacking = [where for name, where in counters.SOURCES.items() if figures[0].get(name, "") is None]
     return results, {"intervals": intervals, "again": again, "best": _rounded(watch.best), "not_watched": lacking}
 
 
@@ -178,10 +178,10 @@ def _rounded(figures: Mapping[str, Any]) -> Figures:
 
 def verdict(samples: Mapping[str, Any]) -> str:
     """What disturbed a cell with these samples, in a line; empty where nothing did, or it was not watched."""
-    seen = samples.get("disturbance", {"intervals": []})
-    disturbed = [interval["reasons"] for interval in seen["intervals"] if interval["reasons"]]
+    watch = samples.get("disturbance", {"intervals": []})
+    disturbed = [interval["reasons"] for interval in watch["intervals"] if interval["reasons"]]
     if not disturbed:
         return ""
     gravest = max(disturbed, key=lambda reasons: max(reasons.values()))
     what = "; ".join(sorted(gravest, key=lambda reason: -gravest[reason]))
-    return f"{len(disturbed)} of {len(seen['intervals'])} intervals, after {seen['again']} more; the worst: {what}"
+    return f"{len(disturbed)} of {len(watch['intervals'])} intervals, after {watch['again']} more; the worst: {what}"

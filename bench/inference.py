@@ -66,7 +66,7 @@ def run(
         tokens, _state = generate(model, prompt, new_tokens, carry=carry, mark=clock.mark)
         return tokens, clock.seconds()
 
-    repeated, seen = disturbance.watched(repeat, repeats, disturbance.Watch(device))
+    repeated, disturbed = disturbance.watched(repeat, repeats, disturbance.Watch(device))
     tokens = repeated[-1][0]
     metrics, curve = _untimed(model, device, tokens[:, :-1], prompt_tokens, carry)
     parameters = [p for _, p in model.named_parameters()]
@@ -77,7 +77,7 @@ def run(
         "carries_state": carry,
     }
     token_seconds = [seconds for _, seconds in repeated]
-    return metrics, {"token_seconds": token_seconds, "disturbance": seen, "memory": curve}
+    return metrics, {"token_seconds": token_seconds, "disturbance": disturbed, "memory": curve}
 
 
 @torch.inference_mode()

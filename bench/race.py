@@ -55,9 +55,9 @@ def race(
         return seconds
 
     with tqdm(total=rounds, unit="round", leave=False, disable=None) as bar:
-        measured, seen = disturbance.watched(measure, rounds, disturbance.Watch(device))
+        measured, disturbed = disturbance.watched(measure, rounds, disturbance.Watch(device))
     seconds = {name: [times[name] for times in measured if name in times] for name in calls}
-    return {"seconds": seconds, "disturbance": seen}, graphed
+    return {"seconds": seconds, "disturbance": disturbed}, graphed
 
 
 def _cpu_seconds(call: Call, repeats: int) -> float:

@@ -81,8 +81,10 @@ def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[]
         return without_result(cell, "failed", f"{wrong}, which is no result and cannot be recorded")
     wall = round(time.perf_counter() - started, 2)
     provenance = _provenance(cell, threads=torch.get_num_threads(), waits=_waits(), wall_s=wall, **facts())
-    seen = disturbance.verdict(samples)
-    return Record(cell.to_dict(), "disturbed" if seen else "ok", metrics, samples, error=seen, provenance=provenance)
+    verdict = disturbance.verdict(samples)
+    return Record(
+        cell.to_dict(), "disturbed" if verdict else "ok", metrics, samples, error=verdict, provenance=provenance
+    )
 
 
 def _unwritable(value: Any, name: str = "") -> str:
