@@ -240,12 +240,14 @@ def _files(experiment: str) -> Mapping[str, Callable[[str, Mapping[str, Any]], t
 
 
 def _weights(given: Any) -> str:
-    """What stands for `weights`; a path is made absolute, since cells run elsewhere."""
+    """What stands for `weights`; a path is made absolute, since cells run elsewhere. Links are not followed: in the
+    hub's cache they alone have names, and the tokenizer beside.
+    """
     if not isinstance(given, str):
         raise BadInput(f"weights {given!r}: write pretrained, random:SEED or a path")
     if given == "pretrained" or given.startswith(("random:", "fresh:")):
         return given
-    path = Path(given).expanduser().resolve()
+    path = Path(given).expanduser().absolute()
     if not path.exists():
         raise BadInput(
             f"weights {given!r}: no such file or folder; write pretrained, random:SEED, fresh:SEED or a path"

@@ -88,7 +88,7 @@ def identified(spec: ModelSpec) -> tuple[ModelSpec, str]:
     if spec.seed is not None:
         return spec, ""
     if spec.weights != "pretrained":
-        path = Path(spec.weights).expanduser().resolve()
+        path = Path(spec.weights).expanduser().absolute()
         return dataclasses.replace(spec, weights=f"file:{checkpoint(path)}"), str(path)
     place = local(spec)
     if place is None:

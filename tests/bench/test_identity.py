@@ -120,6 +120,25 @@ def test_whatever_loading_reads_names_the_cell(tmp_path: Path, change: str) -> N
         before.check_files()
 
 
+@pytest.mark.parametrize("name", ["last.pth", "last.safetensors"])
+def test_a_checkpoint_of_the_hubs_cache_is_read_by_its_name(tmp_path: Path, pth: Path, name: str) -> None:
+    """There, snapshots/COMMIT holds links to files without an ending in blobs."""
+    shutil.copy(CHECKPOINTS / "pocket-rwkv4" / "model.safetensors", pth.with_suffix(".safetensors"))
+    snapshot, blobs = tmp_path / "snapshots" / "abc", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, path in enumerate((pth.with_name(name), pth.with_name("tokenizer.json"))):
+        shutil.copy(path, blobs / str(number))
+        (snapshot / path.name).symlink_to(Path("../../blobs", str(number)))
+    cell = one(tmp_path, weights=str(snapshot / name))
+    assert cell == one(tmp_path, weights=str(pth.with_name(name)))
+    assert measured(cell).metrics["acc"] == 1.0
+    (snapshot / name).unlink()
+    (snapshot / name).symlink_to(CHECKPOINTS / "pocket-rwkv4-2048" / "model.safetensors")  # the link leads elsewhere
+    with pytest.raises(BadInput, match="changed or gone"):
+        cell.check_files()
+
+
 def test_a_model_of_this_package_is_named_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "ROOT", tmp_path)
     place = tmp_path / "evals" / "pocket" / "checkpoints"
