@@ -66,7 +66,7 @@ def checkpoint(path: Path) -> str:
     if not path.exists():
         raise BadInput(f"{path}: no such checkpoint file or folder")
     parts = [("weights", path)] if path.is_file() else [(p.name, p) for p in _of_folder(path)]
-    own = path if path.is_dir() else path.parent  # a tokenizer of the folder above is read in another way
+    own = tokenizer.place(path)  # a tokenizer of the folder above is read in another way
     parts += [(p.name if p.parent == own else f"../{p.name}", p) for p in tokenizer.files(path)]
     return together(f"{name} {digest(p)}" for name, p in parts)
 

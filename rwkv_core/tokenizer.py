@@ -108,17 +108,30 @@ def forget_training(tokenizer: Tokenizer, source: str) -> Tokenizer:
 
 def files(checkpoint: Path) -> list[Path]:
     """The tokenizer's files that go with a checkpoint: all of its folder, or else one of the folder above."""
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    beside = [folder / name for name in NAMES if (folder / name).is_file()]
-    return beside or [folder.parent / name for name in FILES if (folder.parent / name).is_file()][:1]
+    return _beside(folder := place(checkpoint)) or _above(folder)
+
+
+def place(checkpoint: Path) -> Path:
+    """The folder whose tokenizer goes with a checkpoint, or that above it: the checkpoint's, or, where it is a link and
+    has none there, that of the file or folder to which the link leads.
+    """
+    places = [path if path.is_dir() else path.parent for path in (checkpoint, checkpoint.resolve())]
+    return next((folder for found in (_beside, _above) for folder in places if found(folder)), places[0])
+
+
+def _beside(folder: Path) -> list[Path]:
+    return [folder / name for name in NAMES if (folder / name).is_file()]
+
+
+def _above(folder: Path) -> list[Path]:
+    return [folder.parent / name for name in FILES if (folder.parent / name).is_file()][:1]
 
 
 def find(checkpoint: Path, spec: ModelSpec) -> Codec:
     """The codec that goes with a checkpoint. Raises BadInput where there is none, or only a part of one, or where the
     one in the folder above does not fit the model's vocabulary.
     """
-    paths = files(checkpoint)
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    paths, folder = files(checkpoint), place(checkpoint)
     names = {path.name for path in paths}
     if not paths:
         raise BadInput(f"{spec.name}: no tokenizer; put {' or '.join(FILES)} beside its weights ({checkpoint})")

@@ -139,6 +139,18 @@ def test_a_checkpoint_of_the_hubs_cache_is_read_by_its_name(tmp_path: Path, pth:
         cell.check_files()
 
 
+def test_a_link_without_a_tokenizer_has_that_of_the_file_it_leads_to(tmp_path: Path, pth: Path) -> None:
+    link = tmp_path / "links" / "latest.pth"
+    link.parent.mkdir()
+    link.symlink_to(pth)
+    (tmp_path / "tokenizer.json").write_text("above the link, and another's")
+    assert one(tmp_path, weights=str(link)) == one(tmp_path, weights=str(pth))
+    assert measured(one(tmp_path, weights=str(link))).metrics["acc"] == 1.0
+    shutil.copy(TOKENIZER_FILE, link.parent)
+    (pth.parent / "tokenizer.json").write_text("{}")
+    assert measured(one(tmp_path, weights=str(link))).metrics["acc"] == 1.0
+
+
 def test_a_model_of_this_package_is_named_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "ROOT", tmp_path)
     place = tmp_path / "evals" / "pocket" / "checkpoints"
