@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from rwkv_core import utf8
 from rwkv_core.spec import BadInput, ModelSpec
 
 FILES = ("tokenizer.json", "20B_tokenizer.json")
@@ -86,7 +87,9 @@ class Codec:
 def read(path: Path) -> Tokenizer:
     """The tokenizer of a tokenizer.json. Raises BadInput where the file is not one."""
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(utf8.read(path))
+    except BadInput:
+        raise
     except Exception as error:  # `tokenizers` raises bare Exception for every fault of a file
         raise BadInput(f"{path}: not a tokenizer file ({error}); download it again") from error
     return forget_training(tokenizer, str(path))
