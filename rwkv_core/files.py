@@ -50,7 +50,7 @@ def fingerprint(path: Path, *beside: Path) -> str:
 
 def together(parts: Iterable[str]) -> str:
     """One fingerprint of several."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:SHORT]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:SHORT]
 
 
 def folder(path: Path) -> str:

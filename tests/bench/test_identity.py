@@ -345,3 +345,23 @@ def test_what_nobody_touched_is_what_was_planned() -> None:
     for name in ("pocket", "prompts-pocket", "needles", "pocket-extend", "zeroshot-random"):
         for cell in plan.read(load.ROOT / "configs" / f"{name}.yaml"):
             cell.check_files()
+
+
+@pytest.mark.parametrize("key", ["data", "tokenizer", "weights"])
+def test_a_name_that_is_no_text_is_refused_when_it_is_planned(tmp_path: Path, pth: Path, key: str) -> None:
+    """As all others than ASCII's are where LC_ALL=C."""
+    folder = tmp_path / "d\udce9"
+    folder.mkdir()
+    shutil.copy(TOKENIZER_FILE, folder)
+    shutil.copy(pth, folder)
+    path = {"data": folder, "tokenizer": folder / TOKENIZER_FILE.name, "weights": folder / pth.name}[key]
+    (folder / "piqa").mkdir()
+    with pytest.raises(BadInput, match=rf"run 1: {key} '.*d\\\\udce9.*': a name that is not UTF-8; set LC_ALL"):
+        one(tmp_path, **{key: str(path)})
+
+
+def test_a_folders_content_has_a_name_whatever_its_files_are_called(tmp_path: Path) -> None:
+    (tmp_path / "caf\udce9.png").write_bytes(b"1")
+    before = files.folder(tmp_path)
+    (tmp_path / "caf\udce9.png").rename(tmp_path / "caf\udcea.png")
+    assert files.folder(tmp_path) != before
