@@ -162,7 +162,8 @@ def published(source: str, revision: str | None = None) -> Codec:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
     except Exception as error:  # of transformers, tokenizers and the hub's client
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{source}: no tokenizer that transformers can read ({first})") from error
+        mend = "give its tokenizer.json as --tokenizer"
+        raise BadInput(f"{source}: no tokenizer that transformers can read ({first}); {mend}") from error
     if isinstance(backend := getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
         forget_training(backend, source)
     return Codec.of_transformers(tokenizer)
