@@ -75,6 +75,7 @@ def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
     counts: Counter[str] = Counter()
     failed: list[Record] = []
     unfit = [record for record in chosen.records.values() if record.status == "oom"]
+    places = {cell.id: _read_from(cell) for cell in cells}
     for path in chosen.damaged:
         tqdm.write(f"{path}: kept as {chosen.store.set_aside(path)}", file=sys.stderr)
     tqdm.monitor_interval = 0  # no thread of ours wakes up while something is timed
@@ -87,7 +88,7 @@ def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
             if record.status == "failed":
                 failed.append(record)
             if record.status != "ok":
-                bar.write(f"{record.status}: {record.id}: {record.error}")
+                bar.write(f"{record.status}: {record.id}: {record.error}{places[record.id]}")
             bar.update()
     return Outcome(counts, failed)
 
@@ -120,6 +121,12 @@ def unfit_too(cell: Cell, unfit: Sequence[Record]) -> Record | None:
     if smaller is None:
         return None
     return run.without_result(cell, smaller.status, f"not run: {smaller.status} already at {smaller.id}")
+
+
+def _read_from(cell: Cell) -> str:
+    """Where the cell's files lie, for the user alone: records do not tell."""
+    paths = [path for path in cell.paths.values() if Path(path).is_absolute()]
+    return f" (reads {', '.join(paths)})" if paths else ""
 
 
 def _divided(cell: Cell) -> bool:

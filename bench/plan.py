@@ -219,9 +219,20 @@ def _name_files(
             same = (identify, params[key], params.get("task"))  # no other parameter tells files apart
             params[key], paths[key] = once(same, functools.partial(identify, params[key], params))
         model, place = once((model,), functools.partial(identified, model))
+        for key, path in {**paths, "weights": place}.items():
+            _check_name(key, path)
     except (BadInput, OSError) as error:
         raise BadInput(f"{where}: {error}") from error
     return model, {**paths, "weights": place} if place else paths
+
+
+def _check_name(key: str, path: str) -> None:
+    """Raises BadInput for a name that is no text: what reads the file (JSON, YAML, Rust) could not be told of it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        name = path.encode(errors="backslashreplace").decode()
+        raise BadInput(f"{key} {name!r}: a name that is not UTF-8; set LC_ALL=C.UTF-8, or else rename it") from error
 
 
 def _check_same(key: str, path: str, identify: Callable[[], tuple[Any, str]], planned: Any) -> None:
@@ -240,12 +251,14 @@ def _files(experiment: str) -> Mapping[str, Callable[[str, Mapping[str, Any]], t
 
 
 def _weights(given: Any) -> str:
-    """What stands for `weights`; a path is made absolute, since cells run elsewhere."""
+    """What stands for `weights`; a path is made absolute, since cells run elsewhere. Links are not followed: in the
+    hub's cache they alone have names, and the tokenizer beside.
+    """
     if not isinstance(given, str):
         raise BadInput(f"weights {given!r}: write pretrained, random:SEED or a path")
     if given == "pretrained" or given.startswith(("random:", "fresh:")):
         return given
-    path = Path(given).expanduser().resolve()
+    path = Path(given).expanduser().absolute()
     if not path.exists():
         raise BadInput(
             f"weights {given!r}: no such file or folder; write pretrained, random:SEED, fresh:SEED or a path"

@@ -6,9 +6,13 @@ import functools
 import itertools
 import math
 import os
+import re
+import sysconfig
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +22,7 @@ from bench.plan import EXPERIMENTS, Cell
 from reports import provenance
 from reports.record import Record, Status
 from rwkv_core import machine, weights
-from rwkv_core.load import load, out_of_memory
+from rwkv_core.load import ROOT, load, out_of_memory
 from rwkv_core.spec import BadInput, LanguageModel, Unsupported
 
 
@@ -64,7 +68,19 @@ def failed(cell: Cell, error: Exception) -> Record:
 def without_result(cell: Cell, status: Status, why: object, trace: str = "") -> Record:
     """A record that says why there is no number; `why` in its first line."""
     lines = str(why).strip().splitlines() or [type(why).__name__]
-    return Record(cell.to_dict(), status, error=lines[0], traceback=trace, provenance=_provenance(cell))
+    error, trace = _placeless(lines[0], cell), _placeless(trace, cell)
+    return Record(cell.to_dict(), status, error=error, traceback=trace, provenance=_provenance(cell))
+
+
+def _placeless(text: str, cell: Cell) -> str:
+    """A text for a record: it tells what a file is called, not where on somebody's machine it lies. What is no text in
+    a file's name is escaped.
+    """
+    folders = [Path(path).parent for path in cell.paths.values()]
+    folders += [ROOT, Path.home(), Path(tempfile.gettempdir()), *map(Path, sysconfig.get_paths().values())]
+    for folder in sorted({str(folder) for folder in folders if len(folder.parts) > 1}, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w./-]){re.escape(folder)}/", "", text)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[], dict[str, Any]]) -> Record:

@@ -67,8 +67,10 @@ def levels(text: str, encode: corpus.Encode, length: int, documents: int) -> dic
     """
     if text != corpus.POCKET:
         return {}
-    known = corpus.levels(encode, length, documents)
     lengths = [n for n in octaves(length - 1) if n >= FEW_SENTENCES]
+    if not lengths:
+        return {}
+    known = corpus.levels(encode, length, documents)
     return {
         name: dict(zip(lengths, binned([(1, nats[:, 1:])], lengths).mean(0).round(5).tolist(), strict=True))
         for name, nats in known.items()

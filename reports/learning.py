@@ -161,9 +161,8 @@ def _paired(part: pd.DataFrame, name: str, mark: str) -> Iterator[Table]:
         if len(both):
             lines.append(line)
     if lines:
-        yield Table(
-            f"{name}-paired", f"RWKV-4 and the others, document by document, {mark}", pd.DataFrame(lines), PAIRED
-        )
+        frame = pd.DataFrame(lines).fillna("-")  # some were measured at lengths that others were not
+        yield Table(f"{name}-paired", f"RWKV-4 and the others, document by document, {mark}", frame, PAIRED)
 
 
 def _published() -> list[Panel]:

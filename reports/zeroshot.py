@@ -218,12 +218,14 @@ def comparison(records: Sequence[Record], first: str, second: str) -> Table:
     name with each other, where it is given twice. Raises BadInput where there is none.
     """
     scored = [r for r in records if r.status == "ok" and r.cell["experiment"] == "zeroshot"]
-    labels = {row["cell"]: row["label"] for row in from_records(scored)}
-    known = [(record, {record.cell["model"]["name"], labels[record.id]}) for record in scored if record.id in labels]
+    rows = {row["cell"]: row for row in from_records(scored)}
+    known = [(r, {r.cell["model"]["name"], rows[r.id]["label"]}) for r in scored if r.id in rows]
     names = sorted(set().union(*(called for _, called in known)))
     for name in (first, second):
         if name not in names:
             raise BadInput(f"no zero-shot records of {name!r} in there{near(name, names) if names else ''}")
+    differing = [key for key in WHERE[1:] if len({row[key] for row in rows.values()}) > 1]  # sections elsewhere
+    labels = {cell: ", ".join([row["label"], *(row[key] for key in differing)]) for cell, row in rows.items()}
     pairs = itertools.permutations(known, 2) if first != second else itertools.combinations(known, 2)
     lines = [
         {"protocol": a.cell["params"]["protocol"], **pair(a, b, labels)}

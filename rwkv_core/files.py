@@ -50,7 +50,7 @@ def fingerprint(path: Path, *beside: Path) -> str:
 
 def together(parts: Iterable[str]) -> str:
     """One fingerprint of several."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:SHORT]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:SHORT]
 
 
 def folder(path: Path) -> str:
@@ -66,7 +66,7 @@ def checkpoint(path: Path) -> str:
     if not path.exists():
         raise BadInput(f"{path}: no such checkpoint file or folder")
     parts = [("weights", path)] if path.is_file() else [(p.name, p) for p in _of_folder(path)]
-    own = path if path.is_dir() else path.parent  # a tokenizer of the folder above is read in another way
+    own = tokenizer.place(path)  # a tokenizer of the folder above is read in another way
     parts += [(p.name if p.parent == own else f"../{p.name}", p) for p in tokenizer.files(path)]
     return together(f"{name} {digest(p)}" for name, p in parts)
 
@@ -88,7 +88,7 @@ def identified(spec: ModelSpec) -> tuple[ModelSpec, str]:
     if spec.seed is not None:
         return spec, ""
     if spec.weights != "pretrained":
-        path = Path(spec.weights).expanduser().resolve()
+        path = Path(spec.weights).expanduser().absolute()
         return dataclasses.replace(spec, weights=f"file:{checkpoint(path)}"), str(path)
     place = local(spec)
     if place is None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from rwkv_core import utf8
 from rwkv_core.spec import BadInput, ModelSpec
 
 FILES = ("tokenizer.json", "20B_tokenizer.json")
@@ -86,7 +87,9 @@ class Codec:
 def read(path: Path) -> Tokenizer:
     """The tokenizer of a tokenizer.json. Raises BadInput where the file is not one."""
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(utf8.read(path))
+    except BadInput:
+        raise
     except Exception as error:  # `tokenizers` raises bare Exception for every fault of a file
         raise BadInput(f"{path}: not a tokenizer file ({error}); download it again") from error
     return forget_training(tokenizer, str(path))
@@ -108,17 +111,30 @@ def forget_training(tokenizer: Tokenizer, source: str) -> Tokenizer:
 
 def files(checkpoint: Path) -> list[Path]:
     """The tokenizer's files that go with a checkpoint: all of its folder, or else one of the folder above."""
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    beside = [folder / name for name in NAMES if (folder / name).is_file()]
-    return beside or [folder.parent / name for name in FILES if (folder.parent / name).is_file()][:1]
+    return _beside(folder := place(checkpoint)) or _above(folder)
+
+
+def place(checkpoint: Path) -> Path:
+    """The folder whose tokenizer goes with a checkpoint, or that above it: the checkpoint's, or, where it is a link and
+    has none there, that of the file or folder to which the link leads.
+    """
+    places = [path if path.is_dir() else path.parent for path in (checkpoint, checkpoint.resolve())]
+    return next((folder for found in (_beside, _above) for folder in places if found(folder)), places[0])
+
+
+def _beside(folder: Path) -> list[Path]:
+    return [folder / name for name in NAMES if (folder / name).is_file()]
+
+
+def _above(folder: Path) -> list[Path]:
+    return [folder.parent / name for name in FILES if (folder.parent / name).is_file()][:1]
 
 
 def find(checkpoint: Path, spec: ModelSpec) -> Codec:
     """The codec that goes with a checkpoint. Raises BadInput where there is none, or only a part of one, or where the
     one in the folder above does not fit the model's vocabulary.
     """
-    paths = files(checkpoint)
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    paths, folder = files(checkpoint), place(checkpoint)
     names = {path.name for path in paths}
     if not paths:
         raise BadInput(f"{spec.name}: no tokenizer; put {' or '.join(FILES)} beside its weights ({checkpoint})")
@@ -146,7 +162,8 @@ def published(source: str, revision: str | None = None) -> Codec:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
     except Exception as error:  # of transformers, tokenizers and the hub's client
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{source}: no tokenizer that transformers can read ({first})") from error
+        mend = "give its tokenizer.json as --tokenizer"
+        raise BadInput(f"{source}: no tokenizer that transformers can read ({first}); {mend}") from error
     if isinstance(backend := getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
         forget_training(backend, source)
     return Codec.of_transformers(tokenizer)

@@ -44,7 +44,10 @@ def _unmarked(path: Path, content: bytes) -> bytes:
 def _decoded(path: Path, content: bytes, place: int) -> str:
     """place: of the content's first byte in the file."""
     try:
-        return content.decode()
+        text = content.decode()
     except UnicodeDecodeError as error:
         where = f"{error.reason} at byte {place + error.start}"
         raise BadInput(f"{path}: not UTF-8 text ({where}); {MEND}") from error
+    if (zero := content.find(0)) >= 0:  # UTF-16 without a mark may be valid UTF-8, but for these
+        raise BadInput(f"{path}: UTF-16, UTF-32 or no text, not UTF-8 text (a zero at byte {place + zero}); {MEND}")
+    return text

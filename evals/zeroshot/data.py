@@ -56,6 +56,11 @@ def _item(line: str, where: str, fields: Iterable[str], answer: str, answers: An
     if not isinstance(row, dict):
         raise BadInput(f"{where}: a JSON object is needed, not {type(row).__name__}")
     name = f"{where} (item {identity})" if (identity := row.get("id", row.get("idx"))) is not None else where
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise BadInput(f"{name}: {half!r} is half of a surrogate pair, which is no text; mend the item") from error
     for field in fields:
         if field not in row:
             raise BadInput(f"{name}: the field {field!r} is missing; it has {', '.join(row)}")

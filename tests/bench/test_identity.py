@@ -120,6 +120,37 @@ def test_whatever_loading_reads_names_the_cell(tmp_path: Path, change: str) -> N
         before.check_files()
 
 
+@pytest.mark.parametrize("name", ["last.pth", "last.safetensors"])
+def test_a_checkpoint_of_the_hubs_cache_is_read_by_its_name(tmp_path: Path, pth: Path, name: str) -> None:
+    """There, snapshots/COMMIT holds links to files without an ending in blobs."""
+    shutil.copy(CHECKPOINTS / "pocket-rwkv4" / "model.safetensors", pth.with_suffix(".safetensors"))
+    snapshot, blobs = tmp_path / "snapshots" / "abc", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, path in enumerate((pth.with_name(name), pth.with_name("tokenizer.json"))):
+        shutil.copy(path, blobs / str(number))
+        (snapshot / path.name).symlink_to(Path("../../blobs", str(number)))
+    cell = one(tmp_path, weights=str(snapshot / name))
+    assert cell == one(tmp_path, weights=str(pth.with_name(name)))
+    assert measured(cell).metrics["acc"] == 1.0
+    (snapshot / name).unlink()
+    (snapshot / name).symlink_to(CHECKPOINTS / "pocket-rwkv4-2048" / "model.safetensors")  # the link leads elsewhere
+    with pytest.raises(BadInput, match="changed or gone"):
+        cell.check_files()
+
+
+def test_a_link_without_a_tokenizer_has_that_of_the_file_it_leads_to(tmp_path: Path, pth: Path) -> None:
+    link = tmp_path / "links" / "latest.pth"
+    link.parent.mkdir()
+    link.symlink_to(pth)
+    (tmp_path / "tokenizer.json").write_text("above the link, and another's")
+    assert one(tmp_path, weights=str(link)) == one(tmp_path, weights=str(pth))
+    assert measured(one(tmp_path, weights=str(link))).metrics["acc"] == 1.0
+    shutil.copy(TOKENIZER_FILE, link.parent)
+    (pth.parent / "tokenizer.json").write_text("{}")
+    assert measured(one(tmp_path, weights=str(link))).metrics["acc"] == 1.0
+
+
 def test_a_model_of_this_package_is_named_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "ROOT", tmp_path)
     place = tmp_path / "evals" / "pocket" / "checkpoints"
@@ -344,3 +375,23 @@ def test_what_nobody_touched_is_what_was_planned() -> None:
     for name in ("pocket", "prompts-pocket", "needles", "pocket-extend", "zeroshot-random"):
         for cell in plan.read(load.ROOT / "configs" / f"{name}.yaml"):
             cell.check_files()
+
+
+@pytest.mark.parametrize("key", ["data", "tokenizer", "weights"])
+def test_a_name_that_is_no_text_is_refused_when_it_is_planned(tmp_path: Path, pth: Path, key: str) -> None:
+    """As all others than ASCII's are where LC_ALL=C."""
+    folder = tmp_path / "d\udce9"
+    folder.mkdir()
+    shutil.copy(TOKENIZER_FILE, folder)
+    shutil.copy(pth, folder)
+    path = {"data": folder, "tokenizer": folder / TOKENIZER_FILE.name, "weights": folder / pth.name}[key]
+    (folder / "piqa").mkdir()
+    with pytest.raises(BadInput, match=rf"run 1: {key} '.*d\\\\udce9.*': a name that is not UTF-8; set LC_ALL"):
+        one(tmp_path, **{key: str(path)})
+
+
+def test_a_folders_content_has_a_name_whatever_its_files_are_called(tmp_path: Path) -> None:
+    (tmp_path / "caf\udce9.png").write_bytes(b"1")
+    before = files.folder(tmp_path)
+    (tmp_path / "caf\udce9.png").rename(tmp_path / "caf\udcea.png")
+    assert files.folder(tmp_path) != before

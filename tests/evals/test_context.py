@@ -78,6 +78,11 @@ def test_the_pocket_worlds_levels_are_of_the_same_documents() -> None:
     assert context.levels("elsewhere", lambda _: [], 9, 8) == {}
 
 
+def test_lengths_of_a_few_sentences_have_no_levels() -> None:
+    _, curve = context.run(load("pocket-rwkv4"), device="cpu", text="pocket", tokens=32, documents=2)
+    assert curve["context"] == [2, 4, 8, 16, 32] and curve["levels"] == {}
+
+
 def test_memory_does_not_grow_with_the_document() -> None:
     model = load(find("pocket-rwkv4", weights="random:0"))
     tokens = torch.zeros(1, 100_001, dtype=torch.long)

@@ -283,6 +283,7 @@ BAD = {
     ),
     "answer": (json.dumps({**GOOD, "answerKey": ""}), r"line 2: no answer \('answerKey' is ''\)"),
     "outside": (json.dumps({**GOOD, "answerKey": "Z"}), r"item 2: cannot be used"),
+    "surrogate": (json.dumps({**GOOD, "question": "\ud83d?"}), r"line 2: '\\ud83d' is half of a surrogate pair"),
     "list": ("[1, 2]", r"line 2: a JSON object is needed, not list"),
 }
 

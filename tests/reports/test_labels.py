@@ -187,6 +187,19 @@ def test_two_checkpoints_of_one_name_are_compared_item_by_item() -> None:
         zeroshot.comparison([one], "rwkv4-169m", "rwkv4-169m")
 
 
+def test_a_comparison_tells_types_and_machines_apart() -> None:
+    made = [test_zeroshot.record(name, "piqa", 0.5) for name in ("rwkv4-169m", "pythia-160m")]
+    for record in list(made):
+        made.append(changed(record, 1))
+        made[-1].cell["dtype"] = "bfloat16"
+    frame = zeroshot.comparison(made, "rwkv4-169m", "pythia-160m").frame
+    assert sorted(zip(frame["first"], frame["second"], strict=True)) == [
+        (f"RWKV-4 169M, {one}", f"Pythia 160M, {other}")
+        for one in ("bfloat16", "float32")
+        for other in ("bfloat16", "float32")
+    ]
+
+
 def test_what_a_later_version_measured_anew_is_shown_no_more() -> None:
     old = changed(test_zeroshot.record("rwkv4-169m", "piqa", 0.5), 1, docs=0)
     new = changed(test_zeroshot.record("rwkv4-169m", "piqa", 0.6), 2, docs=0, share=True)

@@ -92,6 +92,20 @@ def test_loss_against_context_stands_beside_the_published_curve() -> None:
     assert {series.family for series in published.series} == {"rwkv4"} and published.series[0].hollow
 
 
+def test_a_shorter_measurement_beside_a_longer_one_leaves_dashes() -> None:
+    metrics = {"trained_tokens": 256, "documents": 3}
+    found = [
+        record("context", model, {**metrics, "documents_fingerprint": str(n)}, {**samples, "levels": {}}, tokens=2**n)
+        for n in (2, 3)
+        for samples in [{"context": [2, 4, 8][:n], "losses": [row[:n] for row in curve(5.0)["losses"]]}]
+        for model in ("pocket-rwkv4", "pocket-opt")
+    ]
+    (view,) = learning.views(rows.from_records(found))
+    for table in view.tables:
+        assert list(table.frame["8"]).count("-") == len(table.frame) / 2
+        assert "| - |" in table.markdown() and "nan" not in table.markdown()
+
+
 def test_other_documents_are_not_compared_and_older_records_are_named() -> None:
     found = [
         record(

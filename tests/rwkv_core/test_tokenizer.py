@@ -1,5 +1,6 @@
 """The BPE tokenizer beside a checkpoint; the real GPT-NeoX file where it is at hand."""
 
+import codecs
 import json
 from pathlib import Path
 
@@ -83,9 +84,20 @@ def test_a_folders_own_tokenizer_goes_before_one_above_it(tmp_path: Path, made: 
         tokenizer.find(own, SPEC)
 
 
+def test_a_file_is_utf8_with_or_without_a_mark(tmp_path: Path, made: Tokenizer) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(codecs.BOM_UTF8 + made.to_str().encode())
+    assert tokenizer.read(path).encode(TEXT).ids == made.encode(TEXT).ids
+    path.write_bytes(made.to_str().replace("a", "\u00e9").encode("latin-1", errors="replace"))
+    with pytest.raises(BadInput, match=r"tokenizer.json: not UTF-8 text \(.* at byte \d+\)"):
+        tokenizer.read(path)
+    with pytest.raises(BadInput, match=r"absent.json: not a tokenizer file \(.*No such file"):
+        tokenizer.read(tmp_path / "absent.json")
+
+
 def test_what_transformers_cannot_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
-    with pytest.raises(BadInput, match="no tokenizer that transformers can read") as raised:
+    with pytest.raises(BadInput, match=r"no tokenizer that transformers can read \(.*\); give its tokenizer") as raised:
         tokenizer.find(tmp_path, SPEC)
     assert "\n" not in str(raised.value)
 

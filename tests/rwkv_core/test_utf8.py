@@ -48,6 +48,8 @@ def test_lines_are_cut_where_they_end_and_nowhere_else(tmp_path: Path) -> None:
         ("caf\u00e9".encode("utf-16-le"), "UTF-16 or UTF-32"),
         ("caf\u00e9".encode("utf-16-be"), "UTF-16 or UTF-32"),
         ("caf\u00e9".encode("utf-32"), "UTF-16 or UTF-32"),
+        ("\u041f\u0440\u0438 \u0432".encode("utf-16-le"), "UTF-16, UTF-32 or no text, .* .a zero at byte 7."),
+        (codecs.BOM_UTF8 + b"a b\0c", "UTF-16, UTF-32 or no text, .* .a zero at byte 6."),
     ],
 )
 def test_what_is_no_utf8_is_named_with_its_byte(tmp_path: Path, content: bytes, why: str) -> None:
