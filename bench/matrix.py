@@ -33,11 +33,15 @@ class Chosen:
     @property
     def pending(self) -> list[Cell]:
         """The cells without a final record; those that were disturbed come last, or they might be measured for ever."""
-        left = [cell for cell in self.cells if cell.id not in self.records or not self.records[cell.id].final]
+        left = [cell for cell in self.cells if self.state(cell) not in FINAL]
         return sorted(left, key=lambda cell: self.state(cell) == "disturbed")
 
     def state(self, cell: Cell) -> str:
-        return self.records[cell.id].status if cell.id in self.records else "to measure"
+        """The status of the cell's record, if it has one of the task that configs/ define today."""
+        record = self.records.get(cell.id)
+        if record is None or record.provenance.get("definition", run.definition(cell)) != run.definition(cell):
+            return "to measure"
+        return record.status
 
 
 @dataclass(frozen=True)

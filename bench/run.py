@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from bench.plan import EXPERIMENTS, Cell
 from reports import provenance
 from reports.record import Record, Status
 from rwkv_core import machine, weights
+from rwkv_core.files import together
 from rwkv_core.load import ROOT, load, out_of_memory
 from rwkv_core.spec import BadInput, LanguageModel, Unsupported
 
@@ -77,10 +79,18 @@ def _placeless(text: str, cell: Cell) -> str:
     a file's name is escaped.
     """
     folders = [Path(path).parent for path in cell.paths.values()]
-    folders += [ROOT, Path.home(), Path(tempfile.gettempdir()), *map(Path, sysconfig.get_paths().values())]
+    folders += [ROOT, Path(os.path.expanduser("~")), Path(tempfile.gettempdir()), *map(Path, sysconfig.get_paths().values())]
     for folder in sorted({str(folder) for folder in folders if len(folder.parts) > 1}, key=len, reverse=True):
         text = re.sub(rf"(?<![\w./-]){re.escape(folder)}/", "", text)
     return text.encode(errors="backslashreplace").decode()
+
+
+def definition(cell: Cell) -> str:
+    """What stands for what configs/ say of the cell's task or schedule, which its id only names; empty where they say
+    nothing. Where it has changed since, a record is of another task.
+    """
+    defined = getattr(EXPERIMENTS[cell.experiment], "definition", None)
+    return together([json.dumps(defined(cell.params), sort_keys=True)]) if defined else ""
 
 
 def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[], dict[str, Any]]) -> Record:
@@ -135,4 +145,5 @@ def _facts(model: LanguageModel) -> dict[str, Any]:
 
 def _provenance(cell: Cell, **facts: Any) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if cell.device == "cuda" and torch.cuda.is_available() else None
-    return provenance.collect(gpu, **facts)
+    defined = {"definition": digest} if (digest := definition(cell)) else {}
+    return provenance.collect(gpu, **facts, **defined)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,6 +89,11 @@ def run(
     trained = sum(curve["tokens"] for curve in curves)
     metrics = {**identified(rows), "tokens": trained, "train_s": sum(c["seconds"] for c in curves)}
     return metrics, {"stages": curves, "levels": levels(text, encode, reach + 1, documents)}
+
+
+def definition(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The stages that configs/schedules.yaml has under the schedule's name."""
+    return schedules()[params["schedule"]]
 
 
 FILES = {"text": files.text, "tokenizer": files.tokenizer, "work": files.place, "out": files.place}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,13 @@ def identify_data(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     beside.append(path.with_name(zeroshot.QUESTIONS))
     found = fingerprint(path, *beside) if path.is_file() else "nothing"
     return f"{kind}:{found}", given if given == "pocket" else str(folder.resolve())
+
+
+def definition(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What configs/prompts say of a task and an order that changes its scores."""
+    task = tasks.catalogue()[params["task"]]
+    entry = {key: getattr(task, key) for key in ("file", "reader", "fields", "gold", "labels", "answers", "new_tokens")}
+    return {**entry, "order": dataclasses.asdict(tasks.order(task, params["order"]))}
 
 
 FILES = {"data": identify_data, "tokenizer": files.tokenizer}

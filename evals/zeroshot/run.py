@@ -177,4 +177,10 @@ def identify_data(data: str, params: Mapping[str, Any]) -> tuple[str, str]:
         return f"{kind}:incomplete", where
 
 
+def definition(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What configs/tasks.yaml says of a task that changes its scores."""
+    entry = tasks.entry(params["task"])
+    return {key: entry.get(key) for key in ("definition", "split", "own_space", "fields", "answer", "answers")}
+
+
 FILES = {"data": identify_data, "tokenizer": files.tokenizer}  # parameters that name files
