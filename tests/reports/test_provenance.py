@@ -24,3 +24,7 @@ from reports import provenance
 def test_processors_that_share_a_name_are_told_apart(tmp_path: Path, cpuinfo: str, name: str) -> None:
     (tmp_path / "cpuinfo").write_text(cpuinfo)
     assert provenance.cpu_name(tmp_path / "cpuinfo") == name
+
+
+def test_a_system_that_names_no_processor(tmp_path: Path) -> None:
+    assert provenance.cpu_name(tmp_path / "cpuinfo") == platform.machine()
