@@ -97,7 +97,11 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def git() -> dict[str, Any]:
-    """The commit of the code and whether it was changed; None where there is no checkout."""
+    """The commit of the code and whether it was changed; None where there is no checkout: a package that is installed
+    somewhere in another project's checkout is not part of that.
+    """
+    if _git("rev-parse", "--show-prefix") != "":
+        return {"commit": None, "dirty": None}
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if changed is None else bool(changed)}
