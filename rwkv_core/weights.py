@@ -48,7 +48,10 @@ RENAMES = (
     (r"^head\.", "unembed."),
 )
 
-REFUSED = "refused, since this pickle holds more than tensors and would run code; convert it to .safetensors where you trust it"
+REFUSED = (
+    "refused, since this pickle holds more than tensors and would run code; "
+    "convert it to .safetensors where you trust it"
+)
 
 FOLDER_FILES = (
     "model.safetensors",
