@@ -144,6 +144,9 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that is a file, no permission
         typer.echo(f"rwkv-bench: {error.filename or 'this machine'}: {error.strerror}", err=True)
         sys.exit(2)
+    except MemoryError:
+        typer.echo("rwkv-bench: no memory left, not even for the libraries; raise `ulimit -v` or free some", err=True)
+        sys.exit(2)
     except UnicodeEncodeError as error:  # of a file's name
         name = error.object.encode(errors="replace").decode()
         typer.echo(

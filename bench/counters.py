@@ -16,6 +16,7 @@ from typing import Any
 
 from bench import memory
 from reports import provenance
+from rwkv_core import machine
 
 PROC = Path("/proc")
 SOURCES = {  # the figures that a missing source leaves out
@@ -49,7 +50,7 @@ def read(proc: Path = PROC) -> Reading:
     """The counters now, in less than a millisecond."""
     began = time.perf_counter()
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    cores = os.sched_getaffinity(0)
+    cores = machine.affinity()
     busy, steal = _cores(proc / "stat", cores)
     waits, cpu = _waits(proc / "self/task"), usage.ru_utime + usage.ru_stime
     return Reading(began, cpu, usage.ru_nivcsw, waits, busy, steal, len(cores), time.perf_counter())

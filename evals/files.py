@@ -17,16 +17,18 @@ from rwkv_core.files import commit, fingerprint, together
 from rwkv_core.spec import BadInput
 
 MAIN = "main"
+POCKET_TOKENIZER = Path(pocket.__file__).with_name("checkpoints") / "tokenizer.json"
 POCKET_SAMPLE = 1000  # pieces, and sentences, by which the pocket world's text is known
 
 
 def tokenizer(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
-    """A tokenizer.json, or the model's own."""
+    """A tokenizer.json, the pocket world's, or the model's own."""
     if given == "own":
         return "own", "own"
-    if not Path(given).is_file():
-        raise BadInput(f"tokenizer {given!r}: no such file; give a tokenizer.json, or own")
-    return f"file:{fingerprint(Path(given))}", str(Path(given).resolve())
+    path = POCKET_TOKENIZER if given == corpus.POCKET else Path(given)
+    if not path.is_file():
+        raise BadInput(f"tokenizer {given!r}: no such file; give a tokenizer.json, pocket, or own")
+    return f"file:{fingerprint(path)}", str(path.resolve())
 
 
 def text(given: str, params: Mapping[str, Any]) -> tuple[str, str]:

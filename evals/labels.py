@@ -11,6 +11,6 @@ def whole(given: Any) -> int | None:
         return None
     try:
         number = float(given)
-    except ValueError:
+    except (ValueError, OverflowError):  # of an integer beyond all floats
         return None
     return int(number) if number.is_integer() else None

@@ -91,6 +91,8 @@ def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
                 )
             if key not in records or _worth(record) >= _worth(records[key]):
                 records[key] = record
+    if not records and warnings:
+        raise BadInput(f"no whole record among {len(warnings)}, the first: {warnings[0]}")
     if not records:
         raise BadInput(
             f"{', '.join(map(str, stores))}: no records in there; `rwkv-bench run configs/pocket.yaml` makes some"

@@ -41,7 +41,11 @@ def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name, with family and model where it has them: virtual machines hide the rest of the name, and
     one "AMD EPYC" has twice the vectors of another."""
-    lines = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines())
+    try:
+        text = cpuinfo.read_text(encoding="utf-8")
+    except OSError:  # a system without /proc, or a sandbox that hides it
+        text = ""
+    lines = (line.partition(":") for line in text.splitlines())
     facts = {key.strip(): value.strip() for key, _, value in reversed(list(lines))}
     name = facts.get("model name") or facts.get("Hardware") or facts.get("Model") or platform.machine()
     number = ", ".join(f"{key.split()[-1]} {facts[key]}" for key in ("cpu family", "model") if key in facts)
@@ -93,7 +97,11 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def git() -> dict[str, Any]:
-    """The commit of the code and whether it was changed; None where there is no checkout."""
+    """The commit of the code and whether it was changed; None where there is no checkout: a package that is installed
+    somewhere in another project's checkout is not part of that.
+    """
+    if _git("rev-parse", "--show-prefix") != "":
+        return {"commit": None, "dirty": None}
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if changed is None else bool(changed)}

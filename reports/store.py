@@ -72,9 +72,12 @@ def _checked(path: Path, beside: Any) -> bytes:
 
     Raises as gzip does, or ValueError, where they are damaged.
     """
+    if not path.is_file():
+        raise ValueError("the file of its items is missing")
     packed = path.read_bytes()
     if isinstance(beside, int):
-        gzip.decompress(packed)
+        if (count := len(_unpack(packed))) != beside:
+            raise ValueError(f"{count} items beside it, not {beside}")
     elif hashlib.sha256(packed).hexdigest() != beside["sha256"]:
         raise ValueError("the digest of its items is another")
     return packed
@@ -105,7 +108,7 @@ class Store:
                     f"{path}: written by a newer rwkv-bench (schema {error}, this one knows {SCHEMA}); "
                     "update it or choose another --store"
                 ) from error
-            except (ValueError, TypeError, EOFError, FileNotFoundError, gzip.BadGzipFile, zlib.error) as error:
+            except (ValueError, TypeError, KeyError, EOFError, gzip.BadGzipFile, zlib.error) as error:
                 damaged[path] = f"{path}: damaged record ({error}); `rwkv-bench run` measures it again"
                 continue
             records[record.id] = record

@@ -165,7 +165,10 @@ def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     try:
         causal, report = read(key_mapping=dict(RENAMED))
         if report["missing_keys"]:
-            before = wrapping.prefix(source, _unknown(report), f"{causal.base_model_prefix}.")
+            before = wrapping.prefix(source, unknown := _unknown(report), f"{causal.base_model_prefix}.")
+            if before and (bare := {name for name, _ in causal.named_parameters()}.difference(report["missing_keys"])):
+                few = f"{len(unknown)} of its names begin with {before!r}, the other {len(bare)} do not"
+                raise BadInput(f"{source}: {few}; save the model's state dict alone")
         if before:
             causal, report = read(key_mapping={f"^{re.escape(before)}": "", **RENAMED})
     except BadInput:
@@ -173,13 +176,15 @@ def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     except Exception as error:  # a damaged folder can make transformers raise anything
         if out_of_memory(error):
             raise
+        if folder and "unsupported global" in str(error).lower():
+            raise BadInput(f"{source}: {weights.REFUSED}") from error
         if folder:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BadInput(f"{source}: not a model folder that transformers can read ({first})") from error
+            why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+            raise BadInput(f"{source}: not a model folder that transformers can read ({why}); is it whole?") from error
         if isinstance(error, OSError | ValueError | SafetensorError):
             raise BadInput(offline(spec, error)) from error
         raise
-    if wrong := sorted(report["missing_keys"]) + sorted(_unknown(report)):
+    if wrong := sorted(_unknown(report)) + sorted(report["missing_keys"]):
         raise BadInput(f"{source}: weights are missing or unknown: {', '.join(wrong[:3])}; download the folder again")
     check_size(spec, source, sum(p.numel() for p in causal.parameters()))
     model = HFModel(spec, causal.to(device), source)

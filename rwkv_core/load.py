@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import re
 from pathlib import Path
@@ -111,6 +112,8 @@ def offline(spec: ModelSpec, error: Exception) -> str:
 def out_of_memory(error: Exception) -> bool:
     """Whether an error means that memory ran out; some libraries have no type of their own for it."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:  # of a mapping, or a process that cannot start
         return True
     return (
         isinstance(error, RuntimeError)

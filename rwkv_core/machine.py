@@ -20,9 +20,13 @@ def cores() -> int:
 
     A part of a CPU does not count, since a thread on it would wait for its next period; at least 1.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota()
+    allowed, quota = len(affinity()), cpu_quota()
     return allowed if quota is None else max(1, min(allowed, math.floor(quota)))
+
+
+def affinity() -> set[int]:
+    """The numbers of the CPUs that the process may run on; of all where the system has no affinity, as macOS."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def cpu_quota() -> float | None:
@@ -32,8 +36,9 @@ def cpu_quota() -> float | None:
         words = _read(folder / "cpu.max").split()  # version 2: microseconds in a period, or "max", and the period
         if not words:
             words = [_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-        if words[0].isdigit() and int(words[1]):
-            quotas.append(int(words[0]) / int(words[1]))
+        quota, period = map(_number, words) if len(words) == 2 else (None, None)
+        if quota is not None and period:
+            quotas.append(quota / period)
     return min(quotas, default=None)
 
 
@@ -61,18 +66,22 @@ def _limits() -> Iterator[tuple[int, int]]:
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
-            limit = _read(folder / limit_name)
-            if limit.isdigit():
-                fields = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
-                yield int(limit), int(_read(folder / used_name) or 0) - int(fields.get(cache_name, 0))
+            limit = _number(_read(folder / limit_name))
+            if limit is not None:
+                fields = dict(line.rpartition(" ")[::2] for line in _read(folder / "memory.stat").splitlines())
+                cached = _number(fields.get(cache_name, ""))
+                yield limit, (_number(_read(folder / used_name)) or 0) - (cached or 0)
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if address_space != resource.RLIM_INFINITY:
-        yield address_space, psutil.Process().memory_info().vms
+        with contextlib.suppress(OSError, psutil.Error):  # no /proc
+            yield address_space, psutil.Process().memory_info().vms
 
 
 def _groups(controller: str) -> Iterator[Path]:
     """The folders of the control group that the process is in and of those above it, in both versions."""
     for line in _read(MEMBERSHIP).splitlines():
+        if line.count(":") < 2:
+            continue
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
             mounts = (CGROUPS / controllers, CGROUPS / controller)
@@ -88,6 +97,10 @@ def _groups(controller: str) -> Iterator[Path]:
 def _read(path: Path) -> str:
     """The file's text; empty where there is none or it may not be read."""
     try:
-        return path.read_text(encoding="ascii").strip()
+        return os.fsdecode(path.read_bytes()).strip()  # the name of a control group may be anything
     except OSError:
         return ""
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None

@@ -7,9 +7,9 @@ Nothing here runs what a file contains: pickles are opened with weights_only=Tru
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
-import pickle
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -46,6 +46,11 @@ RENAMES = (
     (r"\.time_mix_value$", ".time_mix_v"),
     (r"\.time_mix_receptance$", ".time_mix_r"),
     (r"^head\.", "unembed."),
+)
+
+REFUSED = (
+    "refused, since this pickle holds more than tensors and would run code; "
+    "convert it to .safetensors where you trust it"
 )
 
 FOLDER_FILES = (
@@ -148,29 +153,33 @@ def _read_folder(path: Path) -> tuple[Tensors, str]:
 
 
 def _read_file(path: Path) -> tuple[Tensors, str]:
-    damaged = f"{path}: cannot be read as a checkpoint (truncated or damaged): copy or download it again"
     try:
         if path.stat().st_size == 0:
             raise BadInput(f"{path}: the file is empty; copy or download it again")
         if path.suffix == ".safetensors":
             return load_file(path), ""
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "unsupported global" in str(error).lower():
-            raise BadInput(
-                f"{path}: refused, since this pickle holds more than tensors and would run code; "
-                "convert it to .safetensors where you trust it"
-            ) from error
-        raise BadInput(damaged) from error
     except BadInput:
         raise
     except Exception as error:  # a damaged pickle can make torch.load raise anything
         if out_of_memory(error):
             raise
-        if isinstance(error, OSError) and error.strerror:
+        if isinstance(error, OSError) and error.strerror and error.errno != errno.EINVAL:  # sought before its beginning
             raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
-        raise BadInput(damaged) from error
+        if _holds_more_than_tensors(path, error):
+            raise BadInput(f"{path}: {REFUSED}") from error
+        raise BadInput(
+            f"{path}: cannot be read as a checkpoint (truncated or damaged): copy or download it again"
+        ) from error
     return wrapping.unnested(path, loaded)
+
+
+def _holds_more_than_tensors(path: Path, error: Exception) -> bool:
+    """Whether loading failed on a whole pickle: a class in it, instructions of a later protocol, or TorchScript."""
+    said = str(error).lower()
+    with path.open("rb") as file:
+        later = file.read(1) == b"\x80" and "unsupported operand" in said
+    return later or "unsupported global" in said or "torchscript" in said
 
 
 def _read_json(path: Path) -> dict[str, object]:
@@ -191,15 +200,18 @@ def _rename(name: str) -> str:
 
 def _describe(path: Path, tensors: Tensors, config: dict[str, object]) -> ModelSpec:
     blocks = {m[1] for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))}
-    layers = max(1, len(blocks))
+    layers = len(blocks)
+    if not blocks:
+        raise BadInput(
+            f"{path}: no name in it begins with blocks. (it begins with {_some(tensors)}); save the model alone"
+        )
     if lacking := [f"blocks.{i}" for i in range(layers) if str(i) not in blocks]:
-        raise BadInput(f"{path}: lacks {lacking[0]}, and has blocks.{max(blocks or '-', key=len)}; is it whole?")
-    try:
-        vocab, width = tensors["emb.weight"].shape
-        inner = tensors["blocks.0.att.key.weight"].shape[0]
-        ffn = tensors["blocks.0.ffn.key.weight"].shape[0]
-    except (KeyError, ValueError, IndexError) as error:
-        raise BadInput(f"{path}: no usable {error} in it; the sizes of the model cannot be read") from error
+        raise BadInput(f"{path}: lacks {lacking[0]}, and has blocks.{max(blocks, key=len)}; is it whole?")
+    matrices = ("emb.weight", "blocks.0.att.key.weight", "blocks.0.ffn.key.weight")
+    for name in matrices:
+        if name not in tensors or tensors[name].ndim != 2:
+            raise BadInput(f"{path}: no usable {name!r} in it; the sizes of the model cannot be read")
+    (vocab, width), (inner, _), (ffn, _) = (tensors[name].shape for name in matrices)
     return ModelSpec(
         name=path.stem,
         family="rwkv4",
@@ -238,6 +250,8 @@ def _check(path: Path, tensors: Tensors, spec: ModelSpec) -> None:
         if not tensors[name].is_floating_point():
             kind = str(tensors[name].dtype).removeprefix("torch.")
             raise BadInput(f"{path}: {name} is of type {kind}, and weights are floating-point numbers")
+        if tensors[name].layout is not torch.strided or tensors[name].is_meta:
+            raise BadInput(f"{path}: {name} is {'empty' if tensors[name].is_meta else 'sparse'}; save all its numbers")
         if tensors[name].squeeze().shape != torch.empty(shape, device="meta").squeeze().shape:
             raise BadInput(f"{path}: {name} has shape {list(tensors[name].shape)} where {list(shape)} fits the others")
         tensors[name] = tensors[name].reshape(shape)

@@ -18,6 +18,7 @@ PREFIXES = {
 }
 NESTS = (
     "state_dict",
+    "model_state_dict",
     "module",
     "model",
 )  # keys under which files hold the weights beside an optimizer or an epoch
@@ -37,8 +38,8 @@ def unnested(path: Path, loaded: Any) -> tuple[dict[str, Tensor], str]:
             raise BadInput(f"{path}: {_instead(loaded)}")
         keys += inside
         loaded = loaded[inside[0]]
-    if odd := next((key for key in loaded if not isinstance(key, str)), None):
-        raise BadInput(f"{path}: names one of its tensors {odd!r}; a name is text")
+    if odd := [key for key in loaded if not isinstance(key, str)]:
+        raise BadInput(f"{path}: names one of its tensors {odd[0]!r}; a name is text")
     return loaded, " > ".join(keys)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from evals.corpus import TRAINING_SEED
+from evals.files import POCKET_TOKENIZER as TOKENIZER_FILE
 from evals.pocket import tasks, text
 from evals.zeroshot.tasks import POCKET
 
-TOKENIZER_FILE = Path(__file__).with_name("checkpoints") / "tokenizer.json"
 VOCABULARY = 1536
 PIECES = 40_000  # of training text that the tokenizer is made from
 END = "<|endoftext|>"  # token 0

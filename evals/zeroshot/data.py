@@ -51,7 +51,7 @@ def read(
 def _item(line: str, where: str, fields: Iterable[str], answer: str, answers: Answers) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # of JSON that is nested too deeply
         raise BadInput(f"{where}: broken JSON ({error}); is the file whole?") from error
     if not isinstance(row, dict):
         raise BadInput(f"{where}: a JSON object is needed, not {type(row).__name__}")
@@ -66,6 +66,8 @@ def _item(line: str, where: str, fields: Iterable[str], answer: str, answers: An
             raise BadInput(f"{name}: the field {field!r} is missing; it has {', '.join(row)}")
         if _empty(row[field]):
             raise BadInput(f"{name}: {field!r} is empty: there is nothing to choose from")
+        if field != answer and _null(row[field]):
+            raise BadInput(f"{name}: {field!r} holds null, which would be asked as the word None")
     if answers and (number := labels.whole(row[answer])) is not None:
         row[answer] = str(number) if answers == "text" else number
     if row[answer] in (None, "", -1, "-1"):
@@ -80,6 +82,12 @@ def _empty(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(_empty(part) for part in value.values())
     return isinstance(value, list) and not value
+
+
+def _null(value: Any) -> bool:
+    """Null, or a list or an object with a null in it."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return value is None or any(map(_null, parts))
 
 
 def _first_line(error: Exception) -> str:

@@ -38,9 +38,9 @@ def run(
     batch_tokens: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Score a task. data: a directory with `<task>/<split>.jsonl`, pocket (the embedded world's items), or hub; a
-    matrix's task that the directory or the pocket world lacks comes from the hub. tokenizer: a tokenizer.json, or the
-    model's own. docs: the first so many items, 0 for all. share: compute common contexts once. batch_tokens: the most
-    in one batch, 0 for the device's default.
+    matrix's task that the directory or the pocket world lacks comes from the hub. tokenizer: a tokenizer.json, pocket
+    (that world's), or the model's own. docs: the first so many items, 0 for all. share: compute common contexts once.
+    batch_tokens: the most in one batch, 0 for the device's default.
 
     Returns metrics (each with its standard error and chance) and `items`, what was found for each item.
     """

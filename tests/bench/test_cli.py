@@ -84,6 +84,18 @@ def test_what_a_terminal_cannot_show_ends_no_run(monkeypatch: pytest.MonkeyPatch
     assert b"no tokens for the character \\xe9" in shown.getvalue() and b"1 failed" in shown.getvalue()
 
 
+def test_no_memory_for_the_command_itself_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(cli, "app", refuse)
+    assert call(monkeypatch, "plan", "m.yaml") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("rwkv-bench: no memory left") and said.count("\n") == 1
+
+
 def test_doctor_says_what_this_machine_can_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ ENDS = ["\r\n", "\r\r\n", "\n"]
 @pytest.mark.parametrize("given,number", [
     (2, 2), (2.0, 2), ("2", 2), (" 2.0", 2), ("-1", -1), (True, 1), ("2.5", None), (2.5, None), ("B", None), ("", None),
     (None, None), ([2], None), ("nan", None), (float("inf"), None),
+    (10**400, None),
 ])  # fmt: skip
 def test_a_whole_number_however_it_is_written(given: Any, number: int | None) -> None:
     assert whole(given) == number
@@ -46,6 +47,17 @@ def test_an_answer_is_the_same_however_it_is_written(name: str, tmp_path: Path) 
             path.write_text("\n\r\n" + json.dumps({**item, entry["answer"]: wrong}) + "\n")
             with pytest.raises(BadInput, match=r"items\.jsonl, line 3: (no answer|'\w+' is .*, none of \d)"):
                 data.read(path, entry["fields"], entry["answer"], 0, entry["answers"])
+
+
+@pytest.mark.parametrize("change,why", [
+    ({"goal": None}, "'goal' holds null"), ({"sol2": ["a", None]}, "'sol2' holds null"), (None, "broken JSON"),
+])  # fmt: skip
+def test_an_item_that_is_no_question_is_named(change: dict[str, Any] | None, why: str, tmp_path: Path) -> None:
+    path, item = tmp_path / "items.jsonl", world.item("piqa", random.Random(0))
+    line = "[" * 100_000 if change is None else json.dumps({**item, **change})
+    path.write_text(f"{json.dumps(item)}\n{line}\n")
+    with pytest.raises(BadInput, match=rf"items\.jsonl, line 2: {why}"):
+        data.read(path, ["goal", "sol1", "sol2", "label"], "label", 0, [0, 1])
 
 
 def test_copas_second_choice_is_not_what_text_stands_for(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from reports.record import Record
 from reports.store import Store
 from reports.tables import Table
 from rwkv_core import load
+from rwkv_core.spec import BadInput
 
 PROVENANCE = {
     "machine": "Test CPU <2 cores>",
@@ -189,6 +190,12 @@ def test_the_same_cell_in_two_stores(tmp_path: Path) -> None:
     lines = list(page.write([tmp_path / name for name in "abc"], tmp_path / "out"))
     assert "in several stores" in lines[0]
     assert "2 cells measured, 0 without" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_store_of_damaged_records_alone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text("{")
+    with pytest.raises(BadInput, match=r"no whole record among 1, the first: .*one\.json: damaged record .*run"):
+        list(page.write([tmp_path], tmp_path / "out"))
 
 
 def test_tables_escape_their_markup() -> None:

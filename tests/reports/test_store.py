@@ -76,8 +76,10 @@ def test_records_of_the_first_schema_are_read(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(without_digest)
     (tmp_path / "one.items.jsonl.gz").write_bytes(gzip.compress(b'{"doc": 0}\n'))
     assert Store(tmp_path).read(items=True)[0]["one"].samples == {"items": [{"doc": 0}]}
-    (tmp_path / "one.items.jsonl.gz").write_bytes(gzip.compress(b'{"doc": 0}\n')[:-3])
-    assert not Store(tmp_path).read()[0]
+    packed = gzip.compress(b'{"doc": 0}\n')
+    for other in (packed[:-3], b"", gzip.compress(b""), packed * 2, gzip.compress(b"no JSON\n")):
+        (tmp_path / "one.items.jsonl.gz").write_bytes(other)
+        assert not Store(tmp_path).read()[0] and len(Store(tmp_path).read()[1]) == 1
 
 
 def test_what_is_no_file_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -85,8 +87,17 @@ def test_what_is_no_file_does_not_stop_the_others(tmp_path: Path) -> None:
     store.write(RECORD)
     (tmp_path / "folder.json").mkdir()
     os.mkfifo(tmp_path / "pipe.json")
+    for name in ("two", "three"):
+        store.write(Record({"id": name}, "ok", samples={"items": [{"doc": 0}]}))
+        (tmp_path / f"{name}.items.jsonl.gz").unlink()
+    (tmp_path / "two.items.jsonl.gz").mkdir()
+    (tmp_path / "three.items.jsonl.gz").symlink_to("three.items.jsonl.gz")
     records, damaged = store.read()
-    assert list(records) == ["one"] and {path.name for path in damaged} == {"folder.json", "pipe.json"}
+    assert list(records) == ["one"]
+    assert {path.name for path in damaged} == {"folder.json", "pipe.json", "two.json", "three.json"}
+    for path in damaged:
+        store.set_aside(path)
+    assert store.read() == (records, {})
 
 
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Names -> models: the list, random weights, local weights, and what is refused."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def test_local_weights(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "model.safetensors")
     lost = tensors.pop("gpt_neox.final_layer_norm.weight")
     save_file({**tensors, "gpt_neox.extra": lost}, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BadInput, match=r"missing or unknown: gpt_neox\.final_layer_norm\.weight, gpt_neox\.extra"):
+    with pytest.raises(BadInput, match=r"missing or unknown: gpt_neox\.extra, gpt_neox\.final_layer_norm\.weight"):
         load.load(find("pythia-14m", weights=str(tmp_path)))
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(BadInput, match="not a model folder"):
@@ -127,3 +128,8 @@ def test_a_system_that_does_not_tell_its_free_memory(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(machine, "free_memory", lambda: 3072)
     with pytest.raises(MemoryError, match="GB of weights"):
         load.load(find("pythia-14m", weights="random:0"))
+
+
+def test_a_system_that_has_no_memory_to_map_is_out_of_memory() -> None:
+    assert load.out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert not load.out_of_memory(OSError(errno.ENOSPC, "No space left on device"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench import counters
 from rwkv_core import machine
 
 GIB = 1 << 30
@@ -21,7 +22,7 @@ def groups(monkeypatch: pytest.MonkeyPatch, folder: Path, membership: str, files
     """A control group file system of these files, and the process's place in it."""
     for name, text in {"membership": membership, **files}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     monkeypatch.setattr(machine, "CGROUPS", folder)
     monkeypatch.setattr(machine, "MEMBERSHIP", folder / "membership")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
@@ -43,6 +44,10 @@ def groups(monkeypatch: pytest.MonkeyPatch, folder: Path, membership: str, files
         ),
         ("1:cpu:/a\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None, 8),
         ("1:cpu:/outside\n", {"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0, 2),
+        ("0::/caf\u00e9.slice\n", {"caf\u00e9.slice/cpu.max": "300000 100000\n"}, 3.0, 3),
+        ("0::/\n", {"cpu.max": "300000\n"}, None, 8),
+        ("1:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "300000\n"}, None, 8),
+        ("no such format\n", {}, None, 8),
         ("", {}, None, 8),
     ],
 )
@@ -94,6 +99,19 @@ def test_without_limits_it_is_the_machines(tmp_path: Path, monkeypatch: pytest.M
     groups(monkeypatch, tmp_path, "0::/\n", {"memory.max": "max\n"})
     assert machine.total_memory() == psutil.virtual_memory().total
     assert 0 < machine.free_memory() <= machine.total_memory()
+
+
+def test_a_limit_counts_though_what_is_used_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"memory.max": f"{GIB}\n", "memory.current": "many\n", "memory.stat": "anon 5 kB\ninactive_file\n"}
+    groups(monkeypatch, tmp_path, "0::/\n", files)
+    assert machine.total_memory() == machine.free_memory() == GIB
+
+
+def test_a_system_without_affinity_gives_all_its_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups(monkeypatch, tmp_path, "", {})
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert machine.affinity() == {0, 1, 2} and machine.cores() == counters.read(tmp_path).cores == 3
 
 
 def test_a_system_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints as training tools and the hub's older conversions leave them: the same weights, or one line."""
 
 import json
+import pickle
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
@@ -56,6 +57,7 @@ def test_prefixes(model: RWKV, tmp_path: Path, before: str, kind: str) -> None:
 
 NESTED: dict[str, Callable[[Tensors], Any]] = {
     "state_dict": lambda t: {"state_dict": OrderedDict(t), "epoch": 3, "optimizer": {"state": {0: t}}},
+    "model_state_dict": lambda t: {"model_state_dict": t, "optimizer_state_dict": {"state": {}}, "loss": 0.3},
     "module": lambda t: {"module": t, "global_steps": torch.tensor(7), "lr": None},
     "model": lambda t: {"model": t, "optimizer": {"state": {}, "param_groups": [{"lr": 1e-4}]}},
     "state_dict > model": lambda t: {"state_dict": {"model": t, "ema": t}, "model": {"layers": 3}},
@@ -93,6 +95,8 @@ def test_what_is_no_one_set_of_weights_is_one_line(model: RWKV, tmp_path: Path) 
         "holds an empty mapping": {},
         "not a mapping from names": [value],
         "names one of its tensors 3": {3: value},
+        "names one of its tensors 0": {"state_dict": {0: value}},
+        r"no name in it begins with blocks\. \(it begins with net\.": prefixed(tensors, "net."),
     }
     for message, content in cases.items():
         torch.save(content, path)
@@ -108,12 +112,44 @@ def test_weights_that_are_no_weights_are_named(model: RWKV, tmp_path: Path) -> N
         r"blocks\.1\.ffn\.key\.weight is of type int64": {**tensors, key: tensors[key].long()},
         r"blocks\.1\.ffn\.key\.weight is of type bool": {**tensors, key: tensors[key] > 0},
         r"lacks blocks\.\d+, and has blocks\.99999999": {**tensors, "blocks.99999999.ln1.weight": torch.ones(1)},
-        r"no usable .*in it": {**tensors, "blocks.0.att.key.weight": torch.tensor(1.0)},
+        r"no usable 'blocks\.0\.att\.key\.weight' in it": {**tensors, "blocks.0.att.key.weight": torch.tensor(1.0)},
+        r"no usable 'emb\.weight' in it": {name: torch.empty(0) for name in tensors},
+        r"blocks\.1\.ffn\.key\.weight is sparse": {**tensors, key: tensors[key].to_sparse()},
+        r"blocks\.1\.ffn\.key\.weight is empty": {**tensors, key: tensors[key].to("meta")},
     }
     for message, content in cases.items():
         torch.save(content, path)
         with pytest.raises(BadInput, match=message):
             RWKV.from_checkpoint(path)
+
+
+def test_a_truncated_file_is_not_an_invalid_argument(tmp_path: Path) -> None:
+    torch.save({"emb.weight": torch.ones(9999)}, tmp_path / "whole.pth")
+    (tmp_path / "m.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:10_000])
+    with pytest.raises(BadInput, match="truncated or damaged"):
+        RWKV.from_checkpoint(tmp_path / "m.pth")
+
+
+def save_pickled(path: Path) -> None:
+    with path.open("wb") as file:
+        pickle.dump(torch.nn.Linear(2, 2), file)
+
+
+PICKLES: dict[str, Callable[[Path], None]] = {
+    "a module": lambda path: torch.save(torch.nn.Linear(2, 2), path),
+    "a module by pickle": save_pickled,
+    "TorchScript": lambda path: torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path),
+    "arguments beside": lambda path: torch.save({"state_dict": {}, "args": Path("a")}, path),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of what it refuses
+@pytest.mark.parametrize("kind", PICKLES)
+def test_what_would_run_code_is_refused_as_that(tmp_path: Path, kind: str) -> None:
+    PICKLES[kind](tmp_path / "m.pth")
+    with pytest.raises(BadInput, match="refused, since this pickle holds more than tensors") as caught:
+        RWKV.from_checkpoint(tmp_path / "m.pth")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +245,26 @@ def test_any_other_key_is_still_refused(extra: str, tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BadInput, match=f"missing or unknown: {extra}"):
         load(ModelSpec("gpt-neo", "gpt-neo", SMALL["gpt-neo"], weights=str(tmp_path)))
+
+
+def test_other_families_are_refused_in_the_same_cases(tmp_path: Path) -> None:
+    small("pythia").causal.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    half = {f"module.{name}" if i % 2 else name: tensor for i, (name, tensor) in enumerate(tensors.items())}
+    cases: dict[str, Any] = {
+        r"of its names begin with 'module\.', the other \d+ do not": half,
+        "weights are missing or unknown: state_dict, ": {"state_dict": tensors},
+        "refused, since this pickle holds more than tensors": torch.nn.Linear(2, 2),
+        "KeyError: .*; is it whole": None,
+    }
+    for message, content in cases.items():
+        torch.save(content, path := tmp_path / "pytorch_model.bin")
+        if content is None:
+            path.write_text("hello\n")
+        with pytest.raises(BadInput, match=message) as caught:
+            load(ModelSpec("pythia", "pythia", SMALL["pythia"], weights=str(tmp_path)))
+        assert "\n" not in str(caught.value)
 
 
 def test_a_folder_of_which_transformers_makes_nothing_is_one_line(tmp_path: Path) -> None:
