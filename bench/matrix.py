@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from bench import launch, plan, run
 from bench.plan import EXPERIMENTS, Cell
-from reports.record import Record
+from reports.record import FINAL, Record
 from reports.store import Store
 from rwkv_core.spec import BadInput
 

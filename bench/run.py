@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -79,7 +80,9 @@ def _placeless(text: str, cell: Cell) -> str:
     a file's name is escaped.
     """
     folders = [Path(path).parent for path in cell.paths.values()]
-    folders += [ROOT, Path(os.path.expanduser("~")), Path(tempfile.gettempdir()), *map(Path, sysconfig.get_paths().values())]
+    folders += [ROOT, Path(tempfile.gettempdir()), *map(Path, sysconfig.get_paths().values())]
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        folders.append(Path.home())
     for folder in sorted({str(folder) for folder in folders if len(folder.parts) > 1}, key=len, reverse=True):
         text = re.sub(rf"(?<![\w./-]){re.escape(folder)}/", "", text)
     return text.encode(errors="backslashreplace").decode()

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench import plan, run
+from bench import matrix, plan, run
 from bench.plan import EXPERIMENTS, Cell
 from evals.lra.run import _identify as identify_lra
 from evals.pocket.make import TOKENIZER_FILE
+from evals.prompts import tasks as prompts
 from evals.prompts.run import identify_data as identify_prompts
 from evals.zeroshot import tasks
 from reports.record import Record
@@ -170,6 +171,37 @@ def test_random_and_fresh_weights_are_named_as_they_were(tmp_path: Path) -> None
     for weights in ("random:0", "fresh:0"):
         cell = one(tmp_path, model="pocket-rwkv4", weights=weights)
         assert cell.model == cell.spec == load.find("pocket-rwkv4", weights=weights) and "weights" not in cell.paths
+
+
+def changed(values: dict[str, Any], key: str, value: Any) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda monkeypatch: monkeypatch.setitem(values, key, value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "change"),
+    [
+        ({"task": "piqa", "docs": 4}, changed(tasks.catalogue()["piqa"], "own_space", True)),
+        (
+            {"experiment": "prompts", "task": "pocket", "order": "text first", "docs": 4},
+            changed(prompts.catalogue()["pocket"].orders, "text first", prompts.Order("{passage} {question}", "ours")),
+        ),
+    ],
+    ids=["zeroshot", "prompts"],
+)
+def test_a_task_that_is_defined_anew_is_measured_anew(
+    asked: dict[str, Any], change: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = one(tmp_path, **asked)
+
+    def chosen() -> matrix.Chosen:
+        return matrix.choose(tmp_path / "matrix.yaml", tmp_path / "store", "")
+
+    matrix.execute(chosen())
+    assert chosen().records[cell.id].status == "ok" and not chosen().pending
+    with monkeypatch.context() as meanwhile:
+        change(meanwhile)
+        assert chosen().pending == [cell] and chosen().state(cell) == "to measure"
+    assert not chosen().pending
 
 
 def test_a_branch_that_moved_is_another_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
