@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 
-def whole(given: Any) -> int | None:
+def whole(value: Any) -> int | None:
     """The whole number that a label is: 1, 1.0, "1" and "1.0" are the same. None where it is none."""
-    if not isinstance(given, int | float | str):
+    if not isinstance(value, int | float | str):
         return None
     try:
-        number = float(given)
+        number = float(value)
     except (ValueError, OverflowError):  # of an integer beyond all floats
         return None
     return int(number) if number.is_integer() else None

@@ -39,7 +39,7 @@ def views(rows: list[Row]) -> list[View]:
     if frame.empty:
         return []
     frame = frame[of_contexts(frame)].sort_values(["disturbed", "measured_at"], ascending=[False, True], kind="stable")
-    found = []
+    sections = []
     for number, (_, part) in enumerate(frame.groupby(ALIKE, sort=False, dropna=False)):
         first = part.iloc[0]
         name = "contexts" + (f"-{number + 1}" if number else "")
@@ -49,16 +49,16 @@ def views(rows: list[Row]) -> list[View]:
         )
         pictures = [_picture(part, f"{name}-{kind}", footer, *shown) for kind, shown in SHOWN.items()]
         title = f"Generation against context, {first.machine}, {first.device} {first['dtype']}"
-        found.append(View(name, title, [TEXT, f"{footer}."], [_table(part, name)], pictures))
-    return found
+        sections.append(View(name, title, [TEXT, f"{footer}."], [_table(part, name)], pictures))
+    return sections
 
 
 def _values(part: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One row a model and prompt: the latest cell's that nothing disturbed, of a metric with several the one at its
     largest context.
     """
-    found = part[part.metric == metric].sort_values("tokens", kind="stable")
-    return found.drop_duplicates(["label", "prompt_tokens"], keep="last").sort_values(["parameters", "prompt_tokens"])
+    rows = part[part.metric == metric].sort_values("tokens", kind="stable")
+    return rows.drop_duplicates(["label", "prompt_tokens"], keep="last").sort_values(["parameters", "prompt_tokens"])
 
 
 def _picture(part: pd.DataFrame, name: str, footer: str, metric: str, title: str, unit: str, scale: float) -> Picture:

@@ -85,8 +85,8 @@ def tell_apart(measured: Sequence[tuple[Record, dict[str, Any]]]) -> None:
 def _parts(records: Sequence[Record]) -> list[dict[str, str]]:
     """For each record the facts that are not the same in all of them."""
     facts = [_facts(record) for record in records]
-    found: list[dict[str, str]] = [{} for _ in records]
-    for key in dict.fromkeys(key for own in facts for key in own):
+    parts_of: list[dict[str, str]] = [{} for _ in records]
+    for key in dict.fromkeys(key for one in facts for key in one):
         compared: dict[Hashable, list[int]] = defaultdict(list)
         for i, record in enumerate(records):
             compared[_compared_within(key, record)].append(i)
@@ -94,9 +94,9 @@ def _parts(records: Sequence[Record]) -> list[dict[str, str]]:
             values = [facts[i].get(key) for i in places]
             if len({repr(value) for value in values if value is not None}) > 1:
                 for i, text in zip(places, _texts(key, values), strict=True):
-                    found[i] |= {key: text} if text else {}
-    named = any("name" in parts for parts in found)
-    return [{key: text for key, text in parts.items() if not (named and key in OF_NAME)} for parts in found]
+                    parts_of[i] |= {key: text} if text else {}
+    named = any("name" in parts for parts in parts_of)
+    return [{key: text for key, text in parts.items() if not (named and key in OF_NAME)} for parts in parts_of]
 
 
 def current(records: Iterable[Record]) -> list[Record]:
@@ -110,7 +110,7 @@ def current(records: Iterable[Record]) -> list[Record]:
         for several in versions.values()
         if len({record.cell["version"] for record in several}) > 1
         for record in several
-        if any(_replaces(other, record) for other in several)
+        if any(_replaces(later, record) for later in several)
     }
     return [record for record in records if id(record) not in outdated]
 
@@ -118,8 +118,8 @@ def current(records: Iterable[Record]) -> list[Record]:
 def _place(record: Record) -> Hashable:
     cell = record.cell
     model = [cell["model"].get(key) for key in ("name", "weights", "attention", "cache")]
-    asked = [str(cell["params"].get(key)) for key in ("task", "protocol", "order", "length", "text")]
-    return (cell["experiment"], cell["device"], cell["dtype"], record.provenance["machine"], *model, *asked)
+    params = [str(cell["params"].get(key)) for key in ("task", "protocol", "order", "length", "text")]
+    return (cell["experiment"], cell["device"], cell["dtype"], record.provenance["machine"], *model, *params)
 
 
 def _replaces(later: Record, earlier: Record) -> bool:

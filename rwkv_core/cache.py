@@ -128,8 +128,8 @@ def held_bytes(cache: Cache) -> int:
 
 
 def _tensors(cache: Cache) -> list[Tensor]:
-    found: list[Any] = []
+    values: list[Any] = []
     for layer in cache.layers:
         for value in vars(layer).values():
-            found += value.values() if isinstance(value, dict) else [value]
-    return [t for t in found if isinstance(t, Tensor)]
+            values += value.values() if isinstance(value, dict) else [value]
+    return [t for t in values if isinstance(t, Tensor)]

@@ -34,12 +34,12 @@ def digest(*paths: Path) -> str:
         (str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for path, s in zip(paths, stats, strict=True)
     )
     if state not in _digests:
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         for path in paths:
             with path.open("rb") as file:
                 while block := file.read(BLOCK):
-                    found.update(block)
-        _digests[state] = found.hexdigest()
+                    sha256.update(block)
+        _digests[state] = sha256.hexdigest()
     return _digests[state]
 
 
@@ -66,8 +66,8 @@ def checkpoint(path: Path) -> str:
     if not path.exists():
         raise BadInput(f"{path}: no such checkpoint file or folder")
     parts = [("weights", path)] if path.is_file() else [(p.name, p) for p in _of_folder(path)]
-    own = tokenizer.place(path)  # a tokenizer of the folder above is read in another way
-    parts += [(p.name if p.parent == own else f"../{p.name}", p) for p in tokenizer.files(path)]
+    beside = tokenizer.place(path)  # a tokenizer of the folder above is read in another way
+    parts += [(p.name if p.parent == beside else f"../{p.name}", p) for p in tokenizer.files(path)]
     return together(f"{name} {digest(p)}" for name, p in parts)
 
 

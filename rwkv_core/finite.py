@@ -55,12 +55,12 @@ def fault(name: str, module: nn.Module, again: Callable[[], object], mend: str =
 
 def first_layer(module: nn.Module, again: Callable[[], object]) -> str:
     """The name of the first layer that makes of finite values others; empty where none does."""
-    found: list[str] = []
+    wrong: list[str] = []
 
     def watch(name: str, layer: nn.Module) -> Any:
         def see(_: nn.Module, args: tuple[Any, ...], options: Mapping[str, Any], result: Any) -> None:
-            if not found and not _whole([result]) and _whole([args, options.get("hidden_states"), options]):
-                found.append(name.removeprefix("causal."))
+            if not wrong and not _whole([result]) and _whole([args, options.get("hidden_states"), options]):
+                wrong.append(name.removeprefix("causal."))
 
         return layer.register_forward_hook(see, with_kwargs=True)
 
@@ -71,7 +71,7 @@ def first_layer(module: nn.Module, again: Callable[[], object]) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else ""
+    return wrong[0] if wrong else ""
 
 
 def check_weights(model: LanguageModel) -> None:

@@ -48,17 +48,17 @@ def prefix(where: str | Path, names: Collection[str], base: str = "") -> str:
     itself puts before some of its names, as OPT and LLaMA put "model.". Raises BadInput where only some have a prefix,
     or not the same.
     """
-    found = ""
-    while begins := sorted(wrapper for wrapper in PREFIXES if any(name.startswith(found + wrapper) for name in names)):
-        one, *others = (f"'{found}{wrapper}'" for wrapper in begins)
-        count = sum(name.startswith(found + begins[0]) for name in names)
+    common = ""
+    while begins := sorted(wrapper for wrapper in PREFIXES if any(name.startswith(common + wrapper) for name in names)):
+        one, *others = (f"'{common}{wrapper}'" for wrapper in begins)
+        count = sum(name.startswith(common + begins[0]) for name in names)
         if not others and begins[0] == base and count < len(names):
-            return found
+            return common
         if others or count < len(names):
             rest = f"others with {others[0]}" if others else f"the other {len(names) - count} do not"
             raise BadInput(f"{where}: {count} of its names begin with {one}, {rest}; save the model's state dict alone")
-        found += begins[0]
-    return found.removesuffix(base)
+        common += begins[0]
+    return common.removesuffix(base)
 
 
 def described(nest: str, before: str) -> str:

@@ -27,17 +27,17 @@ SPARED_CORES = 2
 def essential() -> list[Case]:
     """The widths of models, at once and in chunks; then what is normal at odd sizes."""
     wide = itertools.product(WIDTHS, (torch.float32, torch.bfloat16), ((1, 300), (2, 40)))
-    found = [Case("normal", *size, width, dtype=dtype) for width, dtype, size in wide]
-    return found + [case for case in cases() if case.kind == "normal"]
+    chosen = [Case("normal", *size, width, dtype=dtype) for width, dtype, size in wide]
+    return chosen + [case for case in cases() if case.kind == "normal"]
 
 
 def rest() -> list[Case]:
     """Extreme keys and decays; states and rows of different length at a model's width."""
-    found = [case for case in cases() if case.kind != "normal"]
+    chosen = [case for case in cases() if case.kind != "normal"]
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        found.append(Case("normal", 3, 300, 768, state=True, ragged=True, dtype=dtype))
-        found.append(Case("normal", 3, 40, 768, state=True, ragged=True, strided=True, dtype=dtype))
-    return found
+        chosen.append(Case("normal", 3, 300, 768, state=True, ragged=True, dtype=dtype))
+        chosen.append(Case("normal", 3, 40, 768, state=True, ragged=True, strided=True, dtype=dtype))
+    return chosen
 
 
 def few() -> list[Case]:

@@ -90,8 +90,8 @@ class Queue:
 
     @functools.cache  # noqa: B019 - one queue a process
     def cells(self, step: Step) -> list[Cell]:
-        found = plan.read(Path("configs") / step.matrix)
-        return list(dict.fromkeys(tiny(cell, self.folder / "work") for cell in found)) if self.rehearse else found
+        planned = plan.read(Path("configs") / step.matrix)
+        return list(dict.fromkeys(tiny(cell, self.folder / "work") for cell in planned)) if self.rehearse else planned
 
     def names(self, step: Step) -> list[str]:
         """What of a step is begun and ended by itself, as the journal calls it."""
@@ -102,8 +102,8 @@ class Queue:
         events = self._events()
         done = {
             name
-            for name, found in events.items()
-            if "ok" in found or found.count("begun") - found.count("cut") >= tries
+            for name, noted in events.items()
+            if "ok" in noted or noted.count("begun") - noted.count("cut") >= tries
         }
         enough = {r.id for r in self.records.values() if r.final or (self.rehearse and r.measured)}
         return [name for name in self.names(step) if name not in done | enough]
@@ -112,7 +112,7 @@ class Queue:
         """What has failed as often as it is tried."""
         given_up = set(self.names(step)) - set(self.left(step))
         bad = {record.id for record in self.records.values() if record.status == "failed"}
-        bad |= {name for name, found in self._events().items() if step.command and "ok" not in found}
+        bad |= {name for name, noted in self._events().items() if step.command and "ok" not in noted}
         return sorted(given_up & bad)
 
     def lacks(self, step: Step) -> str:
@@ -202,11 +202,11 @@ class Queue:
             file.write(json.dumps({"name": name, "event": event, **took}) + "\n")
 
     def _events(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        events: dict[str, list[str]] = {}
         for line in self.journal.read_text().splitlines() if self.journal.is_file() else []:
             entry = json.loads(line)
-            found.setdefault(entry["name"], []).append(entry["event"])
-        return found
+            events.setdefault(entry["name"], []).append(entry["event"])
+        return events
 
     def _say(self, step: Step, what: str) -> None:
         print(f"{time.monotonic() - self.began:5.0f} s  {step.name}: {what}", flush=True)
@@ -216,10 +216,10 @@ class Queue:
         path = self.folder.with_suffix(".tgz")
         every = sorted(p for p in self.folder.iterdir() if p.is_file() and not p.name.startswith("."))
         for left_out in ((), ("items of tasks",)):
-            kept = [p for p in every if not (left_out and p.name.endswith(".items.jsonl.gz"))]
+            chosen = [p for p in every if not (left_out and p.name.endswith(".items.jsonl.gz"))]
             content = io.BytesIO()
             with tarfile.open(fileobj=content, mode="w:gz") as archive:
-                for file in kept:
+                for file in chosen:
                     archive.add(file, f"{self.folder.name}/{file.name}")
             if content.tell() <= ARCHIVE_BYTES:
                 write_atomically(path, content.getvalue())
