@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.memory import Peak
 from bench.race import race
 from evals.lra.encoder import Encoder, Problem, Size, matched
-from evals.lra.mixers import KINDS
+from evals.lra.mixers import KINDS, label
 from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf
 
 VERSION = 2
@@ -70,7 +70,7 @@ def run(
         call()
         for key, weight in encoders[name].named_parameters():
             if weight.grad is None or not weight.grad.isfinite().all():
-                raise RuntimeError(f"{KINDS[name].title}: the gradient of {key} is missing or not finite")
+                raise RuntimeError(f"{label(name)}: the gradient of {key} is missing or not finite")
         peak = Peak(device)
         with peak.tracking(), peak.watch():
             call()
@@ -83,7 +83,7 @@ def run(
         "channels": width,
         "threads": torch.get_num_threads(),
         "peak_bytes": peaks,
-        "titles": {name: KINDS[name].title for name in encoders},
+        "titles": {name: label(name) for name in encoders},
         "budget": {name: encoder.budget for name, encoder in encoders.items()},
         "inner": {name: own.inner for name, own in sizes.items()},
     }

@@ -172,7 +172,7 @@ def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> l
         if key not in {"experiment", *AXES, *defaults}:
             raise BadInput(f"{where}: {name} has no parameter {key!r}{near(str(key), [*AXES, *defaults])}")
     if "model" not in run:
-        raise BadInput(f"{where}: `model` is missing; give one name of configs/models.yaml, or a list")
+        raise BadInput(f"{where}: `model` is missing; give one name of configs/models, or a list")
     if missing := [key for key, value in defaults.items() if value is inspect.Parameter.empty and key not in run]:
         raise BadInput(f"{where}: {name} needs `{missing[0]}`")
     run = {**AXES, **defaults, **run, **{key: value for key, value in instead.items() if key in defaults}}

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-
+import configs
 from evals import corpus, files
 from evals.context import against_context, identified, levels
 from evals.pretrain import NextToken, check_trainable, work_folder
@@ -22,14 +21,10 @@ ALONE = False
 SHAPE_ONLY = False
 GROWS = ()
 
-SCHEDULES_FILE = Path(__file__).resolve().parents[1] / "configs" / "schedules.yaml"
 
-
-@functools.cache
 def schedules() -> dict[str, list[dict[str, Any]]]:
     """The stages of configs/schedules.yaml by name."""
-    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(SCHEDULES_FILE.read_text(encoding="utf-8"))
-    return found
+    return configs.read("schedules")
 
 
 def run(

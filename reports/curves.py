@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from reports import paper
-from reports.figures import FAMILIES, Panel, Picture, Series
+from reports.figures import Panel, Picture, Series, family_label
 from reports.tables import MIB
 
 CLASSES = {  # each holds one size of the paper's RWKV-4; the upper bound in parameters
@@ -152,7 +152,7 @@ def _published_line(part: pd.DataFrame, label: object) -> Series:
 def _points(part: pd.DataFrame, family: object, scale: float, *, hollow: bool = False) -> Series:
     ordered = part.sort_values("parameters")
     more = ", published" if hollow else str(ordered.variant.iloc[0])
-    label = FAMILIES.get(str(family), (str(family),))[0] + more
+    label = family_label(str(family)) + more
     x, y = list(ordered.parameters / 1e9), list(ordered.value / scale)
     if "band_low" not in ordered or ordered.band_low.isna().any():
         return Series(label, str(family), x, y, hollow=hollow)

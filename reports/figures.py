@@ -15,23 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-# Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same a second time.
-FAMILIES = {
-    "rwkv4": ("RWKV-4", "#D55E00", "o"),
-    "pythia": ("Pythia", "#0072B2", "s"),
-    "opt": ("OPT", "#009E73", "^"),
-    "bloom": ("BLOOM", "#CC79A7", "D"),
-    "gpt-neo": ("GPT-Neo", "#E69F00", "v"),
-    "mamba": ("Mamba", "#56B4E9", "P"),
-    "rule of thumb": ("rule of thumb", "#000000", "*"),
-}
-# Long Range Arena's mixers, more than colours can tell apart: two differ in colour or in marker.
-MIXERS = (
-    *("attention", "attention-shift", "s4", "linear", "performer", "linformer", "nystromformer", "fnet", "luna"),
-    *("reformer", "longformer", "bigbird", "aft", "mega", "lstm", "gru", "qrnn", "sru", "retnet", "hyena"),
-)
-COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "h", "p", "d")
+import configs
+
+OTHERS = {"rule of thumb": {"colour": "#000000", "marker": "*"}}
+UNKNOWN = {"colour": "#000000", "marker": "+"}
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -174,14 +161,15 @@ def _draw_grid(ax: Axes, panel: HeatMap) -> None:
             ax.text(x, y, f"{value:.0f}", ha="center", va="center", color="black" if value > 50 else "white")
 
 
+def family_label(family: str) -> str:
+    """A family's name in legends."""
+    return str(configs.read("families").get(family, {"label": family})["label"])
+
+
 def _look(family: str) -> tuple[str, str]:
-    """Colour and marker."""
-    if family in FAMILIES:
-        return FAMILIES[family][1:]
-    if family in MIXERS:
-        i = MIXERS.index(family)
-        return COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-    return "#000000", "+"
+    """Colour and marker of a family, a mixer, or another line."""
+    entry = {**configs.read("mixers"), **configs.read("families"), **OTHERS}.get(family, UNKNOWN)
+    return entry["colour"], entry["marker"]
 
 
 def _draw_apart(ax: Axes, panel: Panel) -> None:

@@ -22,7 +22,7 @@ MODELS = {  # of Fig. 6: family, billions of parameters, label
 }
 MACHINES = {"cuda": "NVIDIA A100 80GB", "cpu": "AMD EPYC, 30 cores"}  # v1 sec. 6 and App. I
 FIXED_TOKENS = 512  # of v1 Figs. 10 and 11
-ZERO_SHOT_MODELS = {  # the names in v1 Tables 3 and 4 -> configs/models.yaml; the other sources use its names
+ZERO_SHOT_MODELS = {  # the names in v1 Tables 3 and 4 -> configs/models; the other sources use its names
     "RWKV-4 0.17B": "rwkv4-169m",
     "RWKV-4 0.43B": "rwkv4-430m",
     "RWKV-4 1.5B": "rwkv4-1b5",
@@ -45,13 +45,6 @@ ZERO_SHOT_CURVES = {  # family as published -> ours, and the source that is draw
     "GPT-Neo": ("gpt-neo", "arXiv:2305.13048v1"),
     "OPT": ("opt", "EleutherAI/pythia"),
     "BLOOM": ("bloom", "EleutherAI/pythia"),
-}
-TRAINING_TOKENS = {  # v2 sec. 4 (one epoch of the Pile); Pythia, OPT, BLOOM (below 176B) papers; GPT-Neo 125M's card
-    "rwkv4": 330e9,
-    "pythia": 300e9,
-    "opt": 180e9,
-    "bloom": 341e9,
-    "gpt-neo": 300e9,
 }
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+import configs
 from reports import orders, paper
 from reports.figures import Panel, Picture, Series
 from reports.record import Record
@@ -18,7 +16,6 @@ from reports.rows import Row, mark
 from reports.tables import Table
 from reports.views import View, ordered
 
-FOLDER = Path(__file__).resolve().parents[1] / "configs" / "prompts"
 WHERE = ["weights", "machine", "device", "dtype"]
 WAYS = {
     "score": "the label whose words are likeliest after the prompt (their probability, whatever their length)",
@@ -46,10 +43,9 @@ EFFECT = (
 )
 
 
-@functools.cache
 def tasks() -> dict[str, dict[str, Any]]:
     """The files of configs/prompts by task."""
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.yaml"))}
+    return configs.read("prompts")
 
 
 def views(measured: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+import configs
 from reports import paper
-from reports.figures import FAMILIES, Panel, Picture, Series
+from reports.figures import Panel, Picture, Series, family_label
 
 CLEAR = 0.01  # a rule that gains less over chance is no floor of its own
 Tasks = Mapping[str, Mapping[str, Any]]
@@ -131,9 +132,9 @@ def _points(own: pd.DataFrame, family: str, axis: str, variant: str = "", *, hol
     ordered = own.sort_values("parameters")
     x = ordered.parameters / 1e9
     if axis == "flops":
-        x = 6 * ordered.parameters * paper.TRAINING_TOKENS.get(family, math.nan) / 1e21
+        x = 6 * ordered.parameters * configs.read("families").get(family, {}).get("training_tokens", math.nan) / 1e21
     y = 100 * ordered.value
-    label = FAMILIES.get(family, (family,))[0] + (", published" if hollow else "") + variant
+    label = family_label(family) + (", published" if hollow else "") + variant
     if hollow:
         return Series(label, family, list(x), list(y), hollow=True)
     error = 100 * ordered.stderr

@@ -7,15 +7,16 @@ from typing import Any
 
 import pandas as pd
 
+import configs
 from reports import paper
-from reports.figures import FAMILIES, MIXERS, Picture
+from reports.figures import Picture
 from reports.rows import Row
 from reports.tables import Table, mebibytes
 from rwkv_core.spec import rwkv4_flops, rwkv4_parameters
 
 PAPER_VOCABULARY = 50277
 DISTURBED = "†"  # behind a time
-ORDERS = {"family": tuple(FAMILIES), "mixer": ("rwkv4", *MIXERS)}
+ORDERS = {"family": "families", "mixer": "mixers"}  # column: the file of configs whose order it has
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def ordered(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     def places(column: pd.Series[Any]) -> pd.Series[Any]:
         if column.name not in ORDERS:
             return column
-        names = list(dict.fromkeys([*ORDERS[str(column.name)], *column]))
+        names = list(dict.fromkeys([*configs.read(ORDERS[str(column.name)]), *column]))
         return column.map(names.index)
 
     return frame.sort_values(list(columns), key=places, kind="stable")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+import configs
 from reports import paired, paper, scores
 from reports.record import Record
 from reports.rows import Row, from_records, mark
@@ -19,7 +17,6 @@ from reports.tables import Table
 from reports.views import View
 from rwkv_core.spec import BadInput, near
 
-TASKS_FILE = Path(__file__).resolve().parents[1] / "configs" / "tasks.yaml"
 WHERE = ["protocol", "weights", "machine", "device", "dtype"]
 PROTOCOLS = {
     "v0.4": (
@@ -68,11 +65,9 @@ PAPER_TABLES = {  # the tables of v1: task as published and metric -> heading
 }
 
 
-@functools.cache
 def tasks() -> dict[str, dict[str, Any]]:
     """The task list of configs/tasks.yaml."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(TASKS_FILE.read_text(encoding="utf-8"))
-    return found
+    return configs.read("tasks")
 
 
 def views(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
@@ -183,7 +178,7 @@ def _published(part: pd.DataFrame, name: str, comparable: bool) -> Iterator[Tabl
         note = (
             "published / ours ± standard error / ours minus published; a dash where there is none. "
             + ("" if comparable else "Ours is with random weights, so no difference is printed. ")
-            + "Ours are these architectures' current checkpoints in configs/models.yaml; the paper's Pythia is nearest "
+            + "Ours are these architectures' current checkpoints in configs/models; the paper's Pythia is nearest "
             "to the deprecated v0, and its HeadQA may be the Spanish set (see the contradictions)."
         )
         title = f"The paper's {table} (v1), ours beside it"

@@ -1,4 +1,4 @@
-"""Names and specs -> a model on a device. The only list of models is configs/models.yaml."""
+"""Names and specs -> a model on a device. The only list of models is configs/models."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+import configs
 from rwkv_core import finite, machine
 from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported, near
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS_FILE = ROOT / "configs" / "models.yaml"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 @functools.cache
 def catalogue() -> dict[str, ModelSpec]:
-    """Every model of configs/models.yaml by name."""
-    entries = yaml.safe_load(MODELS_FILE.read_text(encoding="utf-8"))
-    return {name: ModelSpec(name=name, **entry) for name, entry in entries.items()}
+    """Every model of configs/models by name."""
+    families = configs.read("models").items()
+    return {name: ModelSpec(name, family, **entry) for family, models in families for name, entry in models.items()}
 
 
 def find(name: str, **changes: Any) -> ModelSpec:

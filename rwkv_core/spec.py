@@ -30,7 +30,7 @@ def near(wrong: str, names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model of configs/models.yaml, and where its weights come from.
+    """One model of configs/models, and where its weights come from.
 
     repo: a hub repository, or "package:FOLDER" for one that lies in this package. weights: "pretrained"
     (of `repo`, at `revision`), "random:SEED" for timing, "fresh:SEED" to be trained, or a path to a

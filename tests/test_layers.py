@@ -9,10 +9,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
-    "rwkv_core": {"rwkv_core"},
-    "evals": {"evals", "rwkv_core"},
-    "reports": {"reports", "rwkv_core.spec", "rwkv_core.machine"},
-    "bench": {"bench", "evals", "reports", "rwkv_core"},
+    "configs": {"configs"},
+    "rwkv_core": {"rwkv_core", "configs"},
+    "evals": {"evals", "rwkv_core", "configs"},
+    "reports": {"reports", "rwkv_core.spec", "rwkv_core.machine", "configs"},
+    "bench": {"bench", "evals", "reports", "rwkv_core", "configs"},
 }
 
 

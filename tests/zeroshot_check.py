@@ -217,9 +217,7 @@ def main() -> int:
     parser.add_argument("data")
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("--docs", type=int, default=40)
-    parser.add_argument(
-        "--models", nargs="+", default=list(SMALL), help="of configs/models.yaml, or small: %(default)s"
-    )
+    parser.add_argument("--models", nargs="+", default=list(SMALL), help="of configs/models, or small: %(default)s")
     parser.add_argument(
         "--families",
         nargs="*",

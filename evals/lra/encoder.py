@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from evals.lra.mixers import KINDS
+from evals.lra.mixers import KINDS, label
 from evals.lra.mixers.shape import Positions, Shape, angles
 from rwkv_core.spec import Unsupported
 
@@ -113,7 +113,7 @@ def matched(mixer: str, size: Size, problem: Problem, *, bidirectional: bool) ->
     """
     kind = KINDS[mixer]
     if not (kind.bidirectional if bidirectional else kind.causal):
-        raise Unsupported(f"{kind.title} cannot be run {'in both directions' if bidirectional else 'causally'}")
+        raise Unsupported(f"{label(mixer)} cannot be run {'in both directions' if bidirectional else 'causally'}")
     budget = _budget("attention", size, problem, bidirectional)
     own = _budget(mixer, replace(size, inner=LEAST_INNER), problem, bidirectional)
     each = size.layers * (2 * size.width + 1)  # parameters of one hidden unit, in all layers
@@ -121,7 +121,7 @@ def matched(mixer: str, size: Size, problem: Problem, *, bidirectional: bool) ->
     reached = _budget(mixer, found, problem, bidirectional)
     if abs(reached / budget - 1) > ALIKE:
         raise Unsupported(
-            f"{kind.title} has {reached:,} parameters in its blocks at width {size.width} even with the narrowest "
+            f"{label(mixer)} has {reached:,} parameters in its blocks at width {size.width} even with the narrowest "
             f"feed-forward layers, and attention has {budget:,}: more than {ALIKE:.0%} apart"
         )
     return found

@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import configs
 from evals import files
 from evals.lra import data as tasks
 from evals.lra.data import GENERATED, Parts, Split
 from evals.lra.encoder import Encoder, Problem, Size, matched
-from evals.lra.mixers import KINDS
+from evals.lra.mixers import KINDS, label
 from evals.pretrain import WORK
 from evals.training import Recipe, train
 from rwkv_core import finite
@@ -110,14 +111,14 @@ def run(
     found = tasks.fingerprint(parts)
     key = f"{VERSION} {task} {mixer} {asdict(own)} {asdict(problem)} {both} {batch} {every} {asdict(recipe)} {found}"
     folder = kept / f"lra-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    label = f"{known.title} {KINDS[mixer].title}"
+    what = f"{known.title} {label(mixer)}"
     log = train(
         Classified(encoder),
         _batches(parts.train, batch, spec.seed),
         recipe,
         folder,
         device=device,
-        label=label,
+        label=what,
         judge=lambda: float(_right(encoder, parts.validation, device).mean()),
         every=every,
     )
@@ -133,8 +134,8 @@ def run(
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "budget": encoder.budget,
         "inner": own.inner,
-        "title": KINDS[mixer].title,
-        "published": KINDS[mixer].published,
+        "title": label(mixer),
+        "published": configs.read("mixers")[mixer].get("published", ""),
         "train_s": sum(entry["seconds"] for entry in log),
         "data_source": parts.source,
         "data_fingerprint": found,

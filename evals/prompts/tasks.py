@@ -7,16 +7,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+import configs
 from evals import labels
 from evals.prompts import readers
 from rwkv_core.spec import BadInput, near
 
-FOLDER = Path(__file__).resolve().parents[2] / "configs" / "prompts"
 END = "\nAnswer:"  # after every prompt; ours, since a model that was not tuned to chat needs it
 
 
@@ -65,12 +62,11 @@ class Item:
 def catalogue() -> dict[str, Task]:
     """Every task by name."""
     found = {}
-    for path in sorted(FOLDER.glob("*.yaml")):
-        entry = yaml.safe_load(path.read_text(encoding="utf-8"))
-        orders = {name: Order(**order) for name, order in entry.pop("orders").items()}
-        effects = [(first, second) for first, second in entry.pop("effects")]
-        answers = {label: [label] for label in entry["labels"]} | entry.pop("answers", {})
-        found[path.stem] = Task(path.stem, orders=orders, answers=answers, effects=effects, **entry)
+    for name, entry in configs.read("prompts").items():
+        orders = {wording: Order(**order) for wording, order in entry["orders"].items()}
+        effects = [(first, second) for first, second in entry["effects"]]
+        answers = {label: [label] for label in entry["labels"]} | entry.get("answers", {})
+        found[name] = Task(name, **{**entry, "orders": orders, "answers": answers, "effects": effects})
     return found
 
 

@@ -7,7 +7,6 @@ apart; RWKV's prompts begin with a newline (the last two are adapter.py's).
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
@@ -19,12 +18,12 @@ from typing import Any, Literal
 
 import yaml
 
+import configs
 from evals import files
 from rwkv_core import utf8
 from rwkv_core.spec import BadInput, near
 
 ROOT = Path(__file__).resolve().parents[2]
-TASKS_FILE = ROOT / "configs" / "tasks.yaml"
 QUESTIONS = "questions.json"  # beside a task's items, if some ask the same: for each item, what stands for its question
 POCKET = ROOT / "evals" / "pocket" / "data"  # the pocket world's items
 
@@ -32,11 +31,9 @@ Protocol = Literal["v0.4", "v0.3"]
 Entry = dict[str, Any]
 
 
-@functools.cache
 def catalogue() -> dict[str, Entry]:
     """Every task of configs/tasks.yaml by name."""
-    found: dict[str, Entry] = yaml.safe_load(TASKS_FILE.read_text(encoding="utf-8"))
-    return found
+    return configs.read("tasks")
 
 
 def entry(name: str) -> Entry:
