@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -16,7 +16,8 @@ from bench.memory import Peak
 from bench.race import race
 from evals.lra.encoder import Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, label
-from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf
+from rwkv_core.errors import BadInput
+from rwkv_core.spec import AtLeast, ModelSpec, OneOf
 
 VERSION = 2
 ALONE = True

@@ -16,8 +16,9 @@ from torch import Tensor
 from bench import disturbance, memory, timing
 from rwkv_core import finite
 from rwkv_core.decode import generate, greedy
+from rwkv_core.errors import Unsupported
 from rwkv_core.load import out_of_memory
-from rwkv_core.spec import AtLeast, LanguageModel, Unsupported
+from rwkv_core.spec import AtLeast, LanguageModel
 
 VERSION = 2
 ALONE = True  # each cell in a fresh process with nothing beside it

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bench.race import race
 from rwkv_core import wkv
-from rwkv_core.spec import AtLeast, ModelSpec, Unsupported
+from rwkv_core.errors import Unsupported
+from rwkv_core.spec import AtLeast, ModelSpec
 from rwkv_core.wkv import reference
 
 VERSION = 1

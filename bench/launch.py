@@ -30,7 +30,7 @@ import torch
 from bench import run
 from bench.plan import Cell
 from reports.record import Record
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

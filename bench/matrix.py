@@ -18,7 +18,7 @@ from bench import launch, plan, run
 from bench.plan import EXPERIMENTS, Cell
 from reports.record import FINAL, Record
 from reports.store import Store
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from bench.race import race
 from rwkv_core import finite
+from rwkv_core.errors import Unsupported
 from rwkv_core.model import RWKV
-from rwkv_core.spec import AtLeast, LanguageModel, Unsupported
+from rwkv_core.spec import AtLeast, LanguageModel
 
 VERSION = 1
 ALONE = True

@@ -25,8 +25,9 @@ from evals.recall import needles
 from evals.recall import run as recall
 from evals.zeroshot import run as zeroshot
 from rwkv_core import load, utf8
+from rwkv_core.errors import BadInput, did_you_mean
 from rwkv_core.files import identified
-from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf, near
+from rwkv_core.spec import AtLeast, ModelSpec, OneOf
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "inference": inference,
@@ -166,11 +167,11 @@ def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> l
         raise BadInput(f"{where}: must be a mapping with `experiment` and `model`, not {run!r}")
     name = run.get("experiment")
     if not isinstance(name, str) or name not in EXPERIMENTS:
-        raise BadInput(f"{where}: unknown experiment {name!r}{near(str(name), EXPERIMENTS)}")
+        raise BadInput(f"{where}: unknown experiment {name!r}{did_you_mean(str(name), EXPERIMENTS)}")
     defaults = _defaults(name)
     for key in run:
         if key not in {"experiment", *AXES, *defaults}:
-            raise BadInput(f"{where}: {name} has no parameter {key!r}{near(str(key), [*AXES, *defaults])}")
+            raise BadInput(f"{where}: {name} has no parameter {key!r}{did_you_mean(str(key), [*AXES, *defaults])}")
     if "model" not in run:
         raise BadInput(f"{where}: `model` is missing; give one name of configs/models, or a list")
     if missing := [key for key, value in defaults.items() if value is inspect.Parameter.empty and key not in run]:
@@ -294,4 +295,4 @@ def _check(where: str, experiment: str, params: Mapping[str, Any]) -> None:
 
 def _choice(where: str, key: str, value: Any, choices: Iterable[str]) -> None:
     if value not in choices:
-        raise BadInput(f"{where}: unknown {key} {value!r}{near(str(value), choices)}")
+        raise BadInput(f"{where}: unknown {key} {value!r}{did_you_mean(str(value), choices)}")

@@ -24,9 +24,10 @@ from bench.plan import EXPERIMENTS, Cell
 from reports import provenance
 from reports.record import Record, Status
 from rwkv_core import machine, weights
+from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.files import together
 from rwkv_core.load import ROOT, load, out_of_memory
-from rwkv_core.spec import BadInput, LanguageModel, Unsupported
+from rwkv_core.spec import LanguageModel
 
 
 def measure(cells: Iterable[Cell]) -> Iterator[Record]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from evals.pocket import text as pocket
 from rwkv_core import machine, utf8
 from rwkv_core import tokenizer as tokenizers
-from rwkv_core.spec import BadInput, LanguageModel
+from rwkv_core.errors import BadInput
+from rwkv_core.spec import LanguageModel
 
 POCKET = "pocket"
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # of the pocket world's text

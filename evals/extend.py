@@ -14,7 +14,8 @@ from evals import corpus, files
 from evals.context import against_context, identified, levels
 from evals.pretrain import NextToken, check_trainable, work_folder
 from evals.training import Recipe, train
-from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf, Unsupported
+from rwkv_core.errors import BadInput, Unsupported
+from rwkv_core.spec import AtLeast, LanguageModel, OneOf
 
 VERSION = 2
 ALONE = False

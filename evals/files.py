@@ -13,8 +13,8 @@ from typing import Any
 
 from evals import corpus
 from evals.pocket import text as pocket
+from rwkv_core.errors import BadInput
 from rwkv_core.files import commit, fingerprint, together
-from rwkv_core.spec import BadInput
 
 MAIN = "main"
 POCKET_TOKENIZER = Path(pocket.__file__).with_name("checkpoints") / "tokenizer.json"

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from evals import corpus, files
 from evals.training import Recipe, train
 from rwkv_core import finite, weights
-from rwkv_core.spec import AtLeast, BadInput, LanguageModel
+from rwkv_core.errors import BadInput
+from rwkv_core.spec import AtLeast, LanguageModel
 
 VERSION = 2
 ALONE = False  # its progress is shown; it is no timing of single steps

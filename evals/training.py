@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rwkv_core import finite
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 BEST = "best.pt"  # in the folder of a training that is judged
 SAVE_SECONDS = 60.0  # at most so much is lost in a kill

@@ -34,7 +34,7 @@ from reports.record import Record
 from reports.store import Store, write_atomically
 from reports.tables import Table
 from reports.views import View
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 TEMPLATES = Path(__file__).parent / "templates"
 

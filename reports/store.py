@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.record import SCHEMA, Record, SchemaTooNew
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without locks answer
 

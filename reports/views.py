@@ -12,7 +12,7 @@ from reports import paper
 from reports.figures import Picture
 from reports.rows import Row
 from reports.tables import Table, mebibytes
-from rwkv_core.spec import rwkv4_flops, rwkv4_parameters
+from rwkv_core.architectures import rwkv4_flops, rwkv4_parameters
 
 PAPER_VOCABULARY = 50277
 DISTURBED = "†"  # behind a time

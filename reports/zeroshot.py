@@ -15,7 +15,7 @@ from reports.record import Record
 from reports.rows import Row, from_records, mark
 from reports.tables import Table
 from reports.views import View
-from rwkv_core.spec import BadInput, near
+from rwkv_core.errors import BadInput, did_you_mean
 
 WHERE = ["protocol", "weights", "machine", "device", "dtype"]
 PROTOCOLS = {
@@ -218,7 +218,7 @@ def comparison(records: Sequence[Record], first: str, second: str) -> Table:
     names = sorted(set().union(*(called for _, called in known)))
     for name in (first, second):
         if name not in names:
-            raise BadInput(f"no zero-shot records of {name!r} in there{near(name, names) if names else ''}")
+            raise BadInput(f"no zero-shot records of {name!r} in there{did_you_mean(name, names) if names else ''}")
     differing = [key for key in WHERE[1:] if len({row[key] for row in rows.values()}) > 1]  # sections elsewhere
     labels = {cell: ", ".join([row["label"], *(row[key] for key in differing)]) for cell, row in rows.items()}
     pairs = itertools.permutations(known, 2) if first != second else itertools.combinations(known, 2)

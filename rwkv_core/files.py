@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rwkv_core import tokenizer
+from rwkv_core.errors import BadInput
 from rwkv_core.load import local
-from rwkv_core.spec import BadInput, ModelSpec
+from rwkv_core.spec import ModelSpec
 from rwkv_core.weights import FOLDER_FILES
 
 SHORT = 12  # hexadecimal digits

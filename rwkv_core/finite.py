@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from rwkv_core.spec import BadInput, LanguageModel
+from rwkv_core.errors import BadInput
+from rwkv_core.spec import LanguageModel
 
 PART = 64  # positions whose logits are held at once, and that are read again at once: little beside what is measured
 MEND = {

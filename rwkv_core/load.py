@@ -13,7 +13,8 @@ import torch
 
 import configs
 from rwkv_core import finite, machine
-from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported, near
+from rwkv_core.errors import BadInput, Unsupported, did_you_mean
+from rwkv_core.spec import LanguageModel, ModelSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = ("float32", "bfloat16", "float16")
@@ -30,7 +31,7 @@ def find(name: str, **changes: Any) -> ModelSpec:
     """The spec of a name, with other weights, attention or cache where given. Raises BadInput for an unknown one."""
     specs = catalogue()
     if name not in specs:
-        raise BadInput(f"unknown model {name!r}{near(name, specs)}")
+        raise BadInput(f"unknown model {name!r}{did_you_mean(name, specs)}")
     return dataclasses.replace(specs[name], **changes)
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core import tokenizer, weights
-from rwkv_core.spec import BadInput, ModelSpec
+from rwkv_core.errors import BadInput
+from rwkv_core.spec import ModelSpec
 from rwkv_core.v4 import ChannelMix, TimeMix
 from rwkv_core.wkv import State as WkvState
 from rwkv_core.wkv import choose, initial_state, known

@@ -5,27 +5,14 @@ Standard library only, so that the reports can read it where there is no torch.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-
-class BadInput(Exception):
-    """Something the user gave is wrong; the message is one line: what, where, how to mend it."""
-
-
-class Unsupported(Exception):
-    """This model, device or machine cannot do what was asked. A finding, not a fault."""
-
-
-def near(wrong: str, names: Iterable[str]) -> str:
-    """What to say after a wrong name: the nearest right one, or all of them."""
-    names = list(names)
-    found = difflib.get_close_matches(wrong, names, n=1)
-    return f": did you mean {found[0]}?" if found else f": one of {', '.join(names)}"
+from rwkv_core import architectures
+from rwkv_core.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -69,7 +56,7 @@ class ModelSpec:
 
     @property
     def layers(self) -> int:
-        return int(_first(self.architecture, "num_hidden_layers", "n_layer", "num_layers"))
+        return int(self.architecture[architectures.of(self.architecture).layers])
 
     @property
     def width(self) -> int:
@@ -82,7 +69,7 @@ class ModelSpec:
     @property
     def recurrent(self) -> bool:
         """Whether the state's size does not depend on the context."""
-        return self.architecture["model_type"] in ("rwkv", "mamba")
+        return architectures.of(self.architecture).recurrent
 
     @property
     def lookup_parameters(self) -> int:
@@ -93,37 +80,13 @@ class ModelSpec:
     @property
     def max_tokens(self) -> int | None:
         """The longest sequence the architecture can represent; None where it has no such bound."""
-        learned = self.architecture["model_type"] in ("opt", "gpt_neo")
+        learned = architectures.of(self.architecture).learned_positions
         return int(self.architecture["max_position_embeddings"]) if learned else None
 
     def state_bytes(self, tokens: int, itemsize: int = 4, batch: int = 1) -> int:
-        """Bytes that must be kept to continue after `tokens` tokens, by formula.
-
-        RWKV-4 keeps two token-shift vectors in the model's type and (a, b, p) in float32 for each
-        layer (paper Table 2: 5DL numbers); Mamba a convolution window and a state; attention one
-        key and one value for each token, layer and head, or group of heads that share them.
-        """
-        per_layer: int
-        match self.architecture["model_type"]:
-            case "rwkv":
-                inner = self.architecture.get("attention_hidden_size") or self.width
-                per_layer = 2 * self.width * itemsize + 3 * inner * 4
-            case "mamba":
-                inner = self.architecture["expand"] * self.width
-                per_layer = inner * (self.architecture["state_size"] + self.architecture["conv_kernel"]) * itemsize
-            case _:
-                heads = self.architecture.get("num_attention_heads", 1)
-                groups = self.architecture.get("num_key_value_heads") or heads
-                head_width = self.architecture.get("head_dim") or self.width // heads
-                per_layer = 2 * groups * head_width * tokens * itemsize
-        return batch * self.layers * per_layer
-
-
-def _first(mapping: Mapping[str, Any], *names: str) -> Any:
-    for name in names:
-        if name in mapping:
-            return mapping[name]
-    raise KeyError(names[0])
+        """Bytes that must be kept to continue after `tokens` tokens, by formula."""
+        layer = architectures.of(self.architecture).layer_state_bytes(self.architecture, tokens, itemsize)
+        return batch * self.layers * layer
 
 
 class LanguageModel(Protocol):
@@ -201,17 +164,3 @@ class OneOf(NamedTuple):
     """The names that an experiment's parameter may have: `task: Annotated[str, OneOf(names)]`."""
 
     names: Callable[[], Iterable[str]]
-
-
-def rwkv4_parameters(vocab: int, width: int, layers: int) -> int:
-    """Parameters of RWKV-4: 2VD + 13 D^2 L + D(11L + 4) (paper v2, sec. 4)."""
-    return 2 * vocab * width + 13 * width**2 * layers + width * (11 * layers + 4)
-
-
-def rwkv4_flops(vocab: int, width: int, layers: int) -> int:
-    """Floating-point operations of one token's forward pass: 2(VD + 13 D^2 L), as printed in Table 2.
-
-    The sentence in v2 says 2(2VD + 13 D^2 L); the numbers of the table follow this one, in which
-    the embedding, a look-up, costs nothing.
-    """
-    return 2 * (vocab * width + 13 * width**2 * layers)

@@ -15,7 +15,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from rwkv_core import utf8
-from rwkv_core.spec import BadInput, ModelSpec
+from rwkv_core.errors import BadInput
+from rwkv_core.spec import ModelSpec
 
 FILES = ("tokenizer.json", "20B_tokenizer.json")
 WHOLE = (*FILES, "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tiktoken.model", "tekken.json")

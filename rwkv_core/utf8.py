@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 LINE_END = re.compile("\r*\n|\r")  # Unix, Windows, Windows written twice over (CR CR LF), old Macintosh
 MEND = "save it as UTF-8"

@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rwkv_core import utf8, wrapping
+from rwkv_core.errors import BadInput
 from rwkv_core.load import out_of_memory
-from rwkv_core.spec import BadInput, LanguageModel, ModelSpec
+from rwkv_core.spec import LanguageModel, ModelSpec
 
 Tensors = dict[str, Tensor]
 

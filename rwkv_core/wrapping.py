@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 PREFIXES = {
     "module.": "DistributedDataParallel, DeepSpeed",

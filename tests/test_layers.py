@@ -12,7 +12,14 @@ ALLOWED = {
     "configs": {"configs"},
     "rwkv_core": {"rwkv_core", "configs"},
     "evals": {"evals", "rwkv_core", "configs"},
-    "reports": {"reports", "rwkv_core.spec", "rwkv_core.machine", "configs"},
+    "reports": {
+        "reports",
+        "rwkv_core.architectures",
+        "rwkv_core.errors",
+        "rwkv_core.spec",
+        "rwkv_core.machine",
+        "configs",
+    },
     "bench": {"bench", "evals", "reports", "rwkv_core", "configs"},
 }
 

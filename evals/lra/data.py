@@ -21,7 +21,7 @@ from evals.lra import listops, pathfinder, readers
 from evals.lra.readers import Sample
 from evals.pocket.text import chronicle, joined
 from rwkv_core import machine
-from rwkv_core.spec import BadInput, Unsupported
+from rwkv_core.errors import BadInput, Unsupported
 
 Read = tuple[list[Sample], list[Sample], list[Sample]]  # train, validation, test
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from evals.lra.mixers import KINDS, label
 from evals.lra.mixers.shape import Positions, Shape, angles
-from rwkv_core.spec import Unsupported
+from rwkv_core.errors import Unsupported
 
 ALIKE = 0.1  # encoders are of one budget if their parameters differ by less
 LEAST_INNER = 8

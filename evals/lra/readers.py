@@ -15,7 +15,7 @@ from PIL import Image
 from evals import labels
 from evals.lra import listops
 from rwkv_core import utf8
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as LRA's own readers have it
 LISTOPS_HEADER = ["Source", "Target"]

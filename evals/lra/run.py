@@ -23,8 +23,9 @@ from evals.lra.mixers import KINDS, label
 from evals.pretrain import WORK
 from evals.training import Recipe, train
 from rwkv_core import finite
+from rwkv_core.errors import BadInput
 from rwkv_core.files import folder as content
-from rwkv_core.spec import AtLeast, BadInput, ModelSpec, OneOf
+from rwkv_core.spec import AtLeast, ModelSpec, OneOf
 
 VERSION = 2
 ALONE = False

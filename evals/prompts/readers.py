@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evals import files, labels
 from evals.zeroshot.data import read
 from rwkv_core import utf8
-from rwkv_core.spec import BadInput, Unsupported
+from rwkv_core.errors import BadInput, Unsupported
 
 if TYPE_CHECKING:
     from evals.prompts.tasks import Task

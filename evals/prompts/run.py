@@ -13,8 +13,9 @@ import numpy as np
 from evals import files
 from evals.prompts import answers, readers, tasks
 from evals.zeroshot import tasks as zeroshot
+from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.files import fingerprint
-from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf, Unsupported
+from rwkv_core.spec import AtLeast, LanguageModel, OneOf
 
 if TYPE_CHECKING:
     from evals.zeroshot.adapter import Adapter

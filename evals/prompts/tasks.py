@@ -12,7 +12,7 @@ from typing import Any
 import configs
 from evals import labels
 from evals.prompts import readers
-from rwkv_core.spec import BadInput, near
+from rwkv_core.errors import BadInput, did_you_mean
 
 END = "\nAnswer:"  # after every prompt; ours, since a model that was not tuned to chat needs it
 
@@ -73,7 +73,7 @@ def catalogue() -> dict[str, Task]:
 def order(task: Task, name: str) -> Order:
     """One wording of a task. Raises BadInput for an unknown one."""
     if name not in task.orders:
-        raise BadInput(f"{task.name} has no order {name!r}{near(name, task.orders)}")
+        raise BadInput(f"{task.name} has no order {name!r}{did_you_mean(name, task.orders)}")
     return task.orders[name]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from evals.corpus import SENTENCE_TOKENS
 from evals.pocket.text import chronicle
 from evals.pocket.world import world
-from rwkv_core.spec import BadInput, Unsupported
+from rwkv_core.errors import BadInput, Unsupported
 
 Encode = Callable[[str], list[int]]
 

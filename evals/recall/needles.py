@@ -11,7 +11,8 @@ import numpy as np
 
 from evals import files
 from evals.recall.haystacks import TASKS, Needle
-from rwkv_core.spec import AtLeast, LanguageModel, OneOf, Unsupported
+from rwkv_core.errors import Unsupported
+from rwkv_core.spec import AtLeast, LanguageModel, OneOf
 
 if TYPE_CHECKING:
     from evals.zeroshot.adapter import Adapter

@@ -18,7 +18,8 @@ from evals.pretrain import check_fresh, work_folder
 from evals.recall.sequences import MARKS, NEEDS, TASKS, Sequences
 from evals.training import Recipe, train
 from rwkv_core import finite
-from rwkv_core.spec import AtLeast, BadInput, LanguageModel, ModelSpec, OneOf
+from rwkv_core.errors import BadInput
+from rwkv_core.spec import AtLeast, LanguageModel, ModelSpec, OneOf
 from rwkv_core.v4 import shift
 
 VERSION = 1

@@ -15,7 +15,8 @@ from evals.zeroshot.generate import generate_until
 from evals.zeroshot.score import LIMITS, Scorer
 from evals.zeroshot.sharing import Request
 from evals.zeroshot.tasks import Protocol
-from rwkv_core.spec import BadInput, LanguageModel
+from rwkv_core.errors import BadInput
+from rwkv_core.spec import LanguageModel
 from rwkv_core.tokenizer import Codec, read
 
 ROLLING = "no task of configs/tasks.yaml is scored by rolling log-likelihood"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from evals import labels
 from rwkv_core import utf8
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 Answers = list[int] | Literal["text"] | None  # what an item's answer may be: see configs/tasks.yaml
 

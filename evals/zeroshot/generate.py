@@ -14,7 +14,7 @@ from tqdm import tqdm
 from evals.zeroshot.score import halving
 from evals.zeroshot.sharing import batches
 from rwkv_core import finite
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 if TYPE_CHECKING:
     from evals.zeroshot.adapter import Adapter

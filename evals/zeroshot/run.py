@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from evals import files
 from evals.zeroshot import tasks
+from rwkv_core.errors import BadInput
 from rwkv_core.files import fingerprint
-from rwkv_core.spec import AtLeast, BadInput, LanguageModel, OneOf
+from rwkv_core.spec import AtLeast, LanguageModel, OneOf
 
 VERSION = 3  # of 3 on: special tokens as lm-eval has them
 ALONE = False  # scores are not times: the tasks of a model share one process and one loaded model

@@ -21,7 +21,7 @@ import yaml
 import configs
 from evals import files
 from rwkv_core import utf8
-from rwkv_core.spec import BadInput, near
+from rwkv_core.errors import BadInput, did_you_mean
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = "questions.json"  # beside a task's items, if some ask the same: for each item, what stands for its question
@@ -39,7 +39,7 @@ def catalogue() -> dict[str, Entry]:
 def entry(name: str) -> Entry:
     """One task's entry. Raises BadInput for an unknown name."""
     if name not in catalogue():
-        raise BadInput(f"unknown task {name!r}{near(name, catalogue())}")
+        raise BadInput(f"unknown task {name!r}{did_you_mean(name, catalogue())}")
     return catalogue()[name]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 from rwkv_core.wkv import cpu, fused, parallel, reference
 from rwkv_core.wkv.reference import State, initial_state
 

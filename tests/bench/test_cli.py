@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import cli
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 

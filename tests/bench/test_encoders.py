@@ -3,8 +3,8 @@
 import pytest
 
 from bench import encoders
+from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.load import find
-from rwkv_core.spec import BadInput, Unsupported
 
 SPEC = find("lra-encoder", weights="fresh:0")
 SMALL = {"layers": 1, "width": 16, "heads": 2, "inner": 64, "rounds": 3}

@@ -19,7 +19,8 @@ from evals.prompts.run import identify_data as identify_prompts
 from evals.zeroshot import tasks
 from reports.record import Record
 from rwkv_core import files, load
-from rwkv_core.spec import BadInput, ModelSpec
+from rwkv_core.errors import BadInput
+from rwkv_core.spec import ModelSpec
 from tests.evals import world
 
 CHECKPOINTS = TOKENIZER_FILE.parent

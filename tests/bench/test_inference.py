@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bench import inference
-from rwkv_core.spec import LanguageModel, Unsupported
+from rwkv_core.errors import Unsupported
+from rwkv_core.spec import LanguageModel
 from tests import parity
 from tests.rwkv_core.test_hf import small
 

@@ -23,7 +23,7 @@ from bench import cli, inference, launch, matrix, plan, run
 from bench.plan import Cell
 from reports.record import Record
 from reports.store import Store
-from rwkv_core.spec import BadInput, Unsupported
+from rwkv_core.errors import BadInput, Unsupported
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = """

@@ -7,7 +7,7 @@ import pytest
 
 from bench import plan
 from bench.plan import Cell
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LISTS = ("models", "tasks")  # what matrices name, no matrices themselves

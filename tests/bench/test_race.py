@@ -16,7 +16,8 @@ from bench.run import measure
 from reports import races, rows
 from reports.record import Record
 from rwkv_core import load, machine
-from rwkv_core.spec import ModelSpec, Unsupported
+from rwkv_core.errors import Unsupported
+from rwkv_core.spec import ModelSpec
 from tests.parity import make
 from tests.rwkv_core.test_hf import small
 

@@ -12,8 +12,9 @@ import pytest
 from bench import matrix, run
 from bench.plan import EXPERIMENTS, Cell
 from reports.store import Store
+from rwkv_core.errors import BadInput
 from rwkv_core.load import ROOT
-from rwkv_core.spec import BadInput, ModelSpec
+from rwkv_core.spec import ModelSpec
 
 SPEC = ModelSpec("tiny", "rwkv4", {"model_type": "rwkv"}, weights="random:0")
 GOOD: Any = ({"score": 1.5, "names": ["a"], "none": None}, {"items": [{"right": True}]})

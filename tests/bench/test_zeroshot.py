@@ -9,7 +9,7 @@ import pytest
 
 from bench import plan
 from reports.store import Store
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 from tests.evals import world
 
 ROOT = Path(__file__).resolve().parents[2]

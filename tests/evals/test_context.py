@@ -11,8 +11,9 @@ from bench.memory import Peak
 from evals import context, corpus
 from evals.pocket.make import TOKENIZER_FILE
 from rwkv_core import tokenizer as tokenizers
+from rwkv_core.errors import BadInput
 from rwkv_core.load import find, load
-from rwkv_core.spec import BadInput, ModelSpec
+from rwkv_core.spec import ModelSpec
 
 MODELS = ["pocket-rwkv4", "pocket-pythia", "pocket-opt", "pocket-bloom"]
 

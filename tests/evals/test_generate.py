@@ -7,7 +7,7 @@ import pytest
 
 from evals.zeroshot.adapter import Adapter
 from evals.zeroshot.score import Scorer
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 from rwkv_core.tokenizer import Codec
 from tests.evals.test_score import FAMILIES, TIGHT, WIDE, model_of
 

@@ -13,7 +13,7 @@ from evals.lra import data as lra
 from evals.lra import readers
 from evals.prompts import tasks as prompts
 from evals.zeroshot import data, tasks
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 from tests.evals import world
 
 WRITTEN: list[Any] = [lambda n: n, float, str, lambda n: f"{n}.0", lambda n: f" {n} "]  # as a table may hold a number

@@ -14,7 +14,7 @@ from scipy.ndimage import label as connected
 
 from evals.lra import data, listops, pathfinder, readers
 from evals.lra.readers import Sample
-from rwkv_core.spec import BadInput, Unsupported
+from rwkv_core.errors import BadInput, Unsupported
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from bench import plan
 from evals.lra.encoder import ALIKE, Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, linear_transformer, mamba, mega, qrnn, retnet, s4
 from evals.lra.mixers.shape import Shape, convolved, rotated, scan, turned
-from rwkv_core.spec import Unsupported
+from rwkv_core.errors import Unsupported
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BATCH, TOKENS, WIDTH, VALID = 2, 150, 32, 110

@@ -9,8 +9,9 @@ import torch
 from evals import training
 from evals.lra import data, run
 from evals.training import Recipe, train
+from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.load import find
-from rwkv_core.spec import BadInput, ModelSpec, Unsupported
+from rwkv_core.spec import ModelSpec
 
 SPEC = find("lra-encoder", weights="fresh:0")
 SMALL: dict[str, Any] = {

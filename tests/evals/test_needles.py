@@ -11,8 +11,9 @@ import pytest
 from evals.recall import haystacks, needles
 from evals.recall.haystacks import DEPTHS, Needle
 from rwkv_core import tokenizer as tokenizers
+from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.load import find, load
-from rwkv_core.spec import BadInput, ModelSpec, Unsupported
+from rwkv_core.spec import ModelSpec
 from tests.evals.test_tasks import SHAPE
 
 PUT = re.compile(r"(\w+) put the ([\w ]+) into the (\w+)\.")

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from evals.prompts import answers, run, tasks
+from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.load import load
-from rwkv_core.spec import BadInput, LanguageModel, ModelSpec, Unsupported
+from rwkv_core.spec import LanguageModel, ModelSpec
 from tests.evals.test_tasks import SHAPE
 
 RTE = {"sentence1": "A man sleeps.", "sentence2": "A man rests.", "label": 0}

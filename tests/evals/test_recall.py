@@ -10,8 +10,8 @@ import pytest
 from bench import plan
 from evals.recall import run as recall
 from evals.recall.sequences import ASK, MARKS, NOW, TASKS
+from rwkv_core.errors import BadInput
 from rwkv_core.load import find, load
-from rwkv_core.spec import BadInput
 
 VOCABULARY = 130
 ROOT = Path(__file__).resolve().parents[2]

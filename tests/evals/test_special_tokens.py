@@ -12,8 +12,9 @@ from evals.pocket.make import END, TOKENIZER_FILE
 from evals.recall import needles
 from evals.zeroshot.adapter import Adapter, adapter
 from evals.zeroshot.run import run
+from rwkv_core.errors import BadInput
 from rwkv_core.load import find, load
-from rwkv_core.spec import BadInput, LanguageModel
+from rwkv_core.spec import LanguageModel
 
 BARREL = " the barrel"
 

@@ -15,8 +15,9 @@ from evals.zeroshot import tasks
 from evals.zeroshot.adapter import Adapter
 from evals.zeroshot.run import evaluate, run
 from evals.zeroshot.score import Scorer
+from rwkv_core.errors import BadInput
 from rwkv_core.load import load
-from rwkv_core.spec import BadInput, LanguageModel, ModelSpec
+from rwkv_core.spec import LanguageModel, ModelSpec
 from rwkv_core.tokenizer import Codec, read
 from tests.evals import world
 

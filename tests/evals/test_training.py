@@ -17,9 +17,10 @@ from evals import corpus, pretrain, training
 from evals.pocket.make import TOKENIZER_FILE
 from evals.pretrain import NextToken
 from evals.training import Recipe, Undecayed, train
+from rwkv_core.errors import BadInput
 from rwkv_core.load import find, load
 from rwkv_core.model import RWKV
-from rwkv_core.spec import BadInput, ModelSpec
+from rwkv_core.spec import ModelSpec
 
 SHAPE = {"model_type": "rwkv", "vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2}
 TOKENS = np.random.default_rng(0).integers(0, 64, 4000).astype(np.int32) // 7

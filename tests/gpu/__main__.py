@@ -25,7 +25,7 @@ def main() -> int:
 
     import torch
 
-    from rwkv_core.spec import BadInput
+    from rwkv_core.errors import BadInput
     from tests.gpu.steps import STEPS
     from tests.gpu.work import Queue
 

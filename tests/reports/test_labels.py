@@ -11,7 +11,7 @@ from reports import inference, labels, page, rows, zeroshot
 from reports.figures import HeatMap
 from reports.record import Record
 from reports.views import View
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 from tests.bench.test_race import raced
 from tests.reports import test_learning, test_needles, test_page, test_prompts, test_recall, test_zeroshot
 from tests.reports.test_page import PROVENANCE

@@ -15,7 +15,7 @@ from reports.record import Record
 from reports.store import Store
 from reports.tables import Table
 from rwkv_core import load
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 PROVENANCE = {
     "machine": "Test CPU <2 cores>",

@@ -12,7 +12,7 @@ import pytest
 
 from reports.record import SCHEMA, Record
 from reports.store import Store
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 
 RECORD = Record({"id": "one", "params": {}}, "ok", {"a": 1}, {"s": [0.1, 0.2]}, provenance={"machine": "m"})
 

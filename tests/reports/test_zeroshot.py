@@ -12,7 +12,7 @@ from reports import page, paired, paper, rows, zeroshot
 from reports.record import Record
 from reports.store import Store
 from rwkv_core import load
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 from tests.reports.test_page import PROVENANCE
 
 TWELVE = [name for name, entry in zeroshot.tasks().items() if entry.get("twelve")]

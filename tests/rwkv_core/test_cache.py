@@ -9,9 +9,10 @@ from torch import Tensor
 
 from rwkv_core import cache
 from rwkv_core.decode import generate
+from rwkv_core.errors import Unsupported
 from rwkv_core.hf import CacheState, HFModel
 from rwkv_core.load import load
-from rwkv_core.spec import ModelSpec, Unsupported
+from rwkv_core.spec import ModelSpec
 from tests import parity
 from tests.rwkv_core.test_hf import ATTENTION, SMALL, small
 

@@ -21,8 +21,9 @@ from evals.zeroshot import run as zeroshot
 from evals.zeroshot.score import Scorer
 from evals.zeroshot.sharing import Request
 from rwkv_core import finite, load
+from rwkv_core.errors import BadInput
 from rwkv_core.model import RWKV
-from rwkv_core.spec import BadInput, LanguageModel, ModelSpec
+from rwkv_core.spec import LanguageModel, ModelSpec
 from tests import parity
 from tests.evals.test_generate import letters
 from tests.evals.test_score import WIDE, same, some_requests

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from rwkv_core.errors import Unsupported
 from rwkv_core.hf import HFModel
 from rwkv_core.load import load
-from rwkv_core.spec import ModelSpec, Unsupported
+from rwkv_core.spec import ModelSpec
 
 SMALL = {
     "pythia": {
@@ -46,6 +47,17 @@ SMALL = {
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    },
+    "qwen3": {  # heads that share keys and values, of another width than the model's over their number
+        "model_type": "qwen3",
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
         "intermediate_size": 64,
         "max_position_embeddings": 64,
     },

@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rwkv_core import load, machine, weights
+from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.load import find
 from rwkv_core.model import RWKV
-from rwkv_core.spec import BadInput, ModelSpec, Unsupported
+from rwkv_core.spec import ModelSpec
 from tests import parity
 
 LANGUAGE_MODELS = [name for name, spec in load.catalogue().items() if spec.family != "encoder"]

@@ -5,9 +5,9 @@ import torch
 
 from reports import paper
 from rwkv_core import load
+from rwkv_core.architectures import rwkv4_flops, rwkv4_parameters
 from rwkv_core.init import paper_init, time_vectors
 from rwkv_core.model import RWKV
-from rwkv_core.spec import rwkv4_flops, rwkv4_parameters
 from tests import parity
 
 

@@ -10,8 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from bench.peers import save_blinkdl
 from evals import corpus
 from rwkv_core import tokenizer
+from rwkv_core.errors import BadInput
 from rwkv_core.model import RWKV
-from rwkv_core.spec import BadInput, ModelSpec
+from rwkv_core.spec import ModelSpec
 from tests import parity
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "tokenizers" / "20B_tokenizer.json"

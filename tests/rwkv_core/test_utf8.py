@@ -15,8 +15,8 @@ from evals.prompts import readers as prompts
 from evals.zeroshot import data, tasks
 from reports.store import Store
 from rwkv_core import utf8
+from rwkv_core.errors import BadInput
 from rwkv_core.load import ROOT, load
-from rwkv_core.spec import BadInput
 
 TEXT = "Käse 1\nœuf 2\n\nlast"
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from bench.peers import save_blinkdl
+from rwkv_core.errors import BadInput
 from rwkv_core.model import RWKV
-from rwkv_core.spec import BadInput
 from rwkv_core.weights import fingerprint
 from tests import parity
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rwkv_core.spec import BadInput
+from rwkv_core.errors import BadInput
 from rwkv_core.wkv import IMPLEMENTATIONS, choose, cpu, wkv4
 from rwkv_core.wkv.reference import State, initial_state
 from tests.wkv_cases import Case, cases, check, make, random_state

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from bench import run
 from bench.peers import save_blinkdl, transformers_rwkv
 from rwkv_core import wrapping
+from rwkv_core.errors import BadInput
 from rwkv_core.load import load
 from rwkv_core.model import RWKV
-from rwkv_core.spec import BadInput, ModelSpec
+from rwkv_core.spec import ModelSpec
 from rwkv_core.weights import fingerprint
 from tests import parity
 from tests.rwkv_core.test_hf import SMALL, small

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Projections, Shape, in_blocks
-from rwkv_core.spec import Unsupported
+from rwkv_core.errors import Unsupported
 
 BLOCK, LEAST = 32, 8  # tokens
 BLOCKS = 32  # as long as they are of LEAST tokens or more: in a short text smaller ones, or each would see all
