@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import constants
 
 from bench import run
-from bench.plan import EXPERIMENTS
+from bench.experiments import EXPERIMENTS
 from reports import provenance
 from rwkv_core import load, machine, wkv
 

@@ -14,15 +14,13 @@ from torch import Tensor
 
 from bench.memory import Peak
 from bench.race import race
+from evals.experiment import AtLeast, Experiment, OneOf
 from evals.lra.encoder import Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, label
 from rwkv_core.errors import BadInput
-from rwkv_core.spec import AtLeast, ModelSpec, OneOf
+from rwkv_core.spec import ModelSpec
 
 VERSION = 2
-ALONE = True
-SHAPE_ONLY = True  # it builds its own models
-GROWS = ("batch", "tokens")
 
 VALUES, CLASSES = 256, 2  # as Text's
 
@@ -96,3 +94,6 @@ def _step(encoder: Encoder, tokens: Tensor, labels: Tensor) -> None:
     encoder.zero_grad()
     lengths = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
     F.cross_entropy(encoder(tokens, lengths), labels).backward()
+
+
+EXPERIMENT = Experiment(run, version=VERSION, subject="spec", timed=True, grows=("batch", "tokens"))

@@ -14,16 +14,14 @@ import torch
 from torch import Tensor
 
 from bench import disturbance, memory, timing
+from evals.experiment import AtLeast, Experiment
 from rwkv_core import finite
 from rwkv_core.decode import generate, greedy
 from rwkv_core.errors import Unsupported
 from rwkv_core.load import out_of_memory
-from rwkv_core.spec import AtLeast, LanguageModel
+from rwkv_core.spec import LanguageModel
 
 VERSION = 2
-ALONE = True  # each cell in a fresh process with nothing beside it
-SHAPE_ONLY = False  # it needs the weights
-GROWS = ("batch", "prompt_tokens", "new_tokens")  # where one cell runs out of memory, larger ones would too
 
 PROMPT_VOCABULARY = 50_000  # the same prompt fits every family's vocabulary
 # of the largest logit: beyond it the carried state is wrong and no time is reported
@@ -147,3 +145,6 @@ def _disagreement(model: LanguageModel, tokens: Tensor, logits: Tensor) -> float
     if not found <= AGREEMENT[logits.dtype]:  # so for NaN too
         raise RuntimeError(f"carried state and whole sequence disagree by {found:.1e} of the largest logit")
     return found
+
+
+EXPERIMENT = Experiment(run, version=VERSION, timed=True, grows=("batch", "prompt_tokens", "new_tokens"))

@@ -15,15 +15,13 @@ import torch
 from torch import Tensor
 
 from bench.race import race
+from evals.experiment import AtLeast, Experiment
 from rwkv_core import wkv
 from rwkv_core.errors import Unsupported
-from rwkv_core.spec import AtLeast, ModelSpec
+from rwkv_core.spec import ModelSpec
 from rwkv_core.wkv import reference
 
 VERSION = 1
-ALONE = True
-SHAPE_ONLY = True
-GROWS = ("batch", "tokens")
 
 TENSORS = {"forward": 3, "forward+backward": 8}  # of [B, T, C], read or written: k, v, y; then k, v, dy, dk, dv
 COPY_BYTES = 1 << 30  # what the floor of a GPU is measured with: beyond every cache
@@ -184,3 +182,6 @@ def _errors(calls: dict[str, Callable[[], Any]], direction: str, inputs: Sequenc
         if name in wkv.IMPLEMENTATIONS and not errors[name] <= bound:
             raise RuntimeError(f"{name} is off by {errors[name]:.1e} of the largest entry, more than {bound:.0e}")
     return errors
+
+
+EXPERIMENT = Experiment(run, version=VERSION, subject="spec", timed=True, grows=("batch", "tokens"))

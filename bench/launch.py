@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 
 from bench import run
+from bench.experiments import EXPERIMENTS
 from bench.plan import Cell
 from reports.record import Record
 from rwkv_core.errors import BadInput
@@ -51,9 +52,9 @@ def alone(cells: Sequence[Cell]) -> Iterator[Record]:
 
 
 def together(cells: Sequence[Cell]) -> Iterator[Record]:
-    """Each cell in as many processes as its `processes` says, one a GPU, by torchrun; training shares the work."""
+    """Each cell in as many processes as it says, one a GPU, by torchrun; training shares the work."""
     for cell in cells:
-        count = f"--nproc-per-node={cell.params['processes']}"
+        count = f"--nproc-per-node={cell.params[EXPERIMENTS[cell.experiment].processes]}"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", count, "-m", "bench.launch"]
         with Process([*command, _packed(cell)]) as process:  # as an argument: they cannot share one stdin
             yield process.measure(cell)

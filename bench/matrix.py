@@ -15,7 +15,8 @@ import torch
 from tqdm import tqdm
 
 from bench import launch, plan, run
-from bench.plan import EXPERIMENTS, Cell
+from bench.experiments import EXPERIMENTS
+from bench.plan import Cell
 from reports.record import FINAL, Record
 from reports.store import Store
 from rwkv_core.errors import BadInput
@@ -98,11 +99,14 @@ def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
 
 
 def _measured(cells: Sequence[Cell], jobs: int, unfit: Sequence[Record], bar: tqdm[NoReturn]) -> Iterator[Record]:
-    sociable = [cell for cell in cells if jobs > 1 and not EXPERIMENTS[cell.experiment].ALONE and not _divided(cell)]
-    if sociable:
+    concurrent: list[Cell] = []
+    others: list[Cell] = []
+    for cell in cells:
+        beside = jobs > 1 and not EXPERIMENTS[cell.experiment].timed and not _divided(cell)
+        (concurrent if beside else others).append(cell)
+    if concurrent:
         bar.set_description(f"{jobs} side by side")
-        yield from launch.beside(sociable, jobs)
-    others = [cell for cell in cells if cell not in sociable]
+        yield from launch.beside(concurrent, jobs)
     for (_, experiment), group in itertools.groupby(others, key=lambda cell: (cell.group, cell.experiment)):
         ordered = sorted(group, key=_size)
         bar.set_description(f"{experiment} {ordered[0].model.label}")
@@ -110,7 +114,7 @@ def _measured(cells: Sequence[Cell], jobs: int, unfit: Sequence[Record], bar: tq
 
 
 def _records(cells: Sequence[Cell], unfit: Sequence[Record]) -> Iterator[Record]:
-    if not EXPERIMENTS[cells[0].experiment].ALONE:
+    if not EXPERIMENTS[cells[0].experiment].timed:
         for several, group in itertools.groupby(cells, key=_divided):
             yield from (launch.together if several else launch.here)(list(group))
         return
@@ -135,8 +139,9 @@ def _read_from(cell: Cell) -> str:
 
 def _divided(cell: Cell) -> bool:
     """Whether several processes share the work of this cell."""
-    return int(cell.params.get("processes", 1)) > 1
+    key = EXPERIMENTS[cell.experiment].processes
+    return bool(key) and int(cell.params[key]) > 1
 
 
 def _size(cell: Cell) -> int:
-    return math.prod(int(cell.params[name]) for name in EXPERIMENTS[cell.experiment].GROWS)
+    return math.prod(int(cell.params[name]) for name in EXPERIMENTS[cell.experiment].grows)

@@ -19,15 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.race import race
+from evals.experiment import AtLeast, Experiment
 from rwkv_core import finite
 from rwkv_core.errors import Unsupported
 from rwkv_core.model import RWKV
-from rwkv_core.spec import AtLeast, LanguageModel
+from rwkv_core.spec import LanguageModel
 
 VERSION = 1
-ALONE = True
-SHAPE_ONLY = False
-GROWS = ("batch", "tokens")
 
 AGREEMENT = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.1}  # of the largest entry
 CONTEXT = 16  # tokens that the state has seen before a token is timed
@@ -193,3 +191,6 @@ def pip_rwkv(model: RWKV) -> Callable[..., tuple[Tensor, list[Tensor]]] | None:
         path = Path(folder) / "model.pth"
         save_blinkdl(model, path)
         return Author(model=str(path), strategy=f"{weight.device.type} {kind}").forward
+
+
+EXPERIMENT = Experiment(run, version=VERSION, timed=True, grows=("batch", "tokens"))

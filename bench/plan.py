@@ -12,37 +12,16 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from bench import encoders, inference, kernels, peers
-from evals import context, extend, pretrain
-from evals.lra import run as lra
-from evals.prompts import run as prompts
-from evals.recall import needles
-from evals.recall import run as recall
-from evals.zeroshot import run as zeroshot
+from bench.experiments import EXPERIMENTS
+from evals.experiment import AtLeast, OneOf
 from rwkv_core import load, utf8
 from rwkv_core.errors import BadInput, did_you_mean
 from rwkv_core.files import identified
-from rwkv_core.spec import AtLeast, ModelSpec, OneOf
-
-EXPERIMENTS: dict[str, ModuleType] = {
-    "inference": inference,
-    "kernels": kernels,
-    "peers": peers,
-    "zeroshot": zeroshot,
-    "prompts": prompts,
-    "pretrain": pretrain,
-    "context": context,
-    "extend": extend,
-    "recall": recall,
-    "needles": needles,
-    "lra": lra,
-    "encoders": encoders,
-}
+from rwkv_core.spec import ModelSpec
 
 LONGEST_NAME = 229  # bytes: with the hash and a store's longest ending, the 255 that file systems allow
 DEVICES = ("cpu", "cuda")
@@ -103,7 +82,7 @@ class Cell:
         """Raises BadInput where a file is no longer what the cell is named by, or is gone."""
         for key, path in self.paths.items():
             if path != self.params.get(key, path):  # or it names nothing that lies here
-                identify = functools.partial(_files(self.experiment)[key], path, self.params)
+                identify = functools.partial(EXPERIMENTS[self.experiment].reads[key], path, self.params)
                 _check_same(key, path, identify, self.params[key])
         if place := load.local(self.spec):
             _check_same("weights", str(place), functools.partial(identified, self.spec), self.model)
@@ -125,7 +104,7 @@ class Cell:
 
     def larger_than(self, other: Cell) -> bool:
         """The same measurement with nothing smaller and something larger, so that it needs more memory."""
-        grows = EXPERIMENTS[self.experiment].GROWS
+        grows = EXPERIMENTS[self.experiment].grows
         same = (self.experiment, self.version, self.group) == (other.experiment, other.version, other.group)
         if not same or self == other or self.params.keys() != other.params.keys():
             return False
@@ -198,7 +177,7 @@ def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> l
         params = {key: one[key] for key in defaults}
         _check(where, name, params)
         model, paths = _name_files(where, name, model, params, known)
-        cells.append(Cell(name, EXPERIMENTS[name].VERSION, model, one["device"], one["dtype"], params, paths))
+        cells.append(Cell(name, EXPERIMENTS[name].version, model, one["device"], one["dtype"], params, paths))
     return cells
 
 
@@ -216,7 +195,7 @@ def _name_files(
         return known[key]
 
     try:
-        for key, identify in _files(experiment).items():
+        for key, identify in EXPERIMENTS[experiment].reads.items():
             same = (identify, params[key], params.get("task"))  # no other parameter tells files apart
             params[key], paths[key] = once(same, functools.partial(identify, params[key], params))
         model, place = once((model,), functools.partial(identified, model))
@@ -244,11 +223,6 @@ def _check_same(key: str, path: str, identify: Callable[[], tuple[Any, str]], pl
         raise BadInput(why) from error
     if now != planned:
         raise BadInput(why)
-
-
-def _files(experiment: str) -> Mapping[str, Callable[[str, Mapping[str, Any]], tuple[str, str]]]:
-    found: Mapping[str, Any] = getattr(EXPERIMENTS[experiment], "FILES", {})
-    return found
 
 
 def _weights(given: Any) -> str:

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from bench import disturbance
-from bench.plan import EXPERIMENTS, Cell
+from bench.experiments import EXPERIMENTS
+from bench.plan import Cell
 from reports import provenance
 from reports.record import Record, Status
 from rwkv_core import machine, weights
@@ -39,7 +40,7 @@ def measure(cells: Iterable[Cell]) -> Iterator[Record]:
     first = next(cells)
     cells = itertools.chain([first], cells)
     spec, (_, device, dtype) = first.spec, first.group
-    if EXPERIMENTS[first.experiment].SHAPE_ONLY:
+    if EXPERIMENTS[first.experiment].subject == "spec":
         for cell in cells:
             yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, spec, dtype=dtype), dict)
         return
@@ -93,7 +94,7 @@ def definition(cell: Cell) -> str:
     """What stands for what configs/ say of the cell's task or schedule, which its id only names; empty where they say
     nothing. Where it has changed since, a record is of another task.
     """
-    defined = getattr(EXPERIMENTS[cell.experiment], "definition", None)
+    defined = EXPERIMENTS[cell.experiment].definition
     return together([json.dumps(defined(cell.params), sort_keys=True)]) if defined else ""
 
 

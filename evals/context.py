@@ -12,13 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evals import corpus, files
+from evals.experiment import AtLeast, Experiment
 from rwkv_core import finite
-from rwkv_core.spec import AtLeast, LanguageModel
+from rwkv_core.spec import LanguageModel
 
 VERSION = 2
-ALONE = False
-SHAPE_ONLY = False
-GROWS = ()
 
 FEW_SENTENCES = 64  # tokens
 CHUNK = 256  # tokens fed at a time: memory does not grow with the text where the state does not
@@ -114,4 +112,4 @@ def _parts(rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
         yield rows[start : start + batch]
 
 
-FILES = {"text": files.text, "tokenizer": files.tokenizer}
+EXPERIMENT = Experiment(run, version=VERSION, reads={"text": files.text, "tokenizer": files.tokenizer})

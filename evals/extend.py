@@ -12,15 +12,13 @@ from typing import Annotated, Any
 import configs
 from evals import corpus, files
 from evals.context import against_context, identified, levels
+from evals.experiment import AtLeast, Experiment, OneOf
 from evals.pretrain import NextToken, check_trainable, work_folder
 from evals.training import Recipe, train
 from rwkv_core.errors import BadInput, Unsupported
-from rwkv_core.spec import AtLeast, LanguageModel, OneOf
+from rwkv_core.spec import LanguageModel
 
 VERSION = 2
-ALONE = False
-SHAPE_ONLY = False
-GROWS = ()
 
 
 def schedules() -> dict[str, list[dict[str, Any]]]:
@@ -92,4 +90,9 @@ def definition(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     return schedules()[params["schedule"]]
 
 
-FILES = {"text": files.text, "tokenizer": files.tokenizer, "work": files.place, "out": files.place}
+EXPERIMENT = Experiment(
+    run,
+    version=VERSION,
+    reads={"text": files.text, "tokenizer": files.tokenizer, "work": files.place, "out": files.place},
+    definition=definition,
+)

@@ -18,15 +18,13 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from evals import corpus, files
+from evals.experiment import AtLeast, Experiment
 from evals.training import Recipe, train
 from rwkv_core import finite, weights
 from rwkv_core.errors import BadInput
-from rwkv_core.spec import AtLeast, LanguageModel
+from rwkv_core.spec import LanguageModel
 
 VERSION = 2
-ALONE = False  # its progress is shown; it is no timing of single steps
-SHAPE_ONLY = False
-GROWS = ()
 
 HELD_OUT_TOKENS = (1 << 16) + 1
 WORK = Path(__file__).resolve().parents[1] / "results" / "work"
@@ -134,4 +132,9 @@ def work_folder(work: str, model: LanguageModel, *params: Any) -> Path:
     return Path(work or WORK) / f"{model.spec.name}-{digest.hexdigest()[:10]}"
 
 
-FILES = {"text": files.text, "tokenizer": files.tokenizer, "work": files.place, "out": files.place}
+EXPERIMENT = Experiment(
+    run,
+    version=VERSION,
+    reads={"text": files.text, "tokenizer": files.tokenizer, "work": files.place, "out": files.place},
+    processes="processes",
+)

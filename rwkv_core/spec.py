@@ -6,10 +6,10 @@ Standard library only, so that the reports can read it where there is no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from rwkv_core import architectures
 from rwkv_core.errors import BadInput
@@ -152,15 +152,3 @@ class LanguageModel(Protocol):
     def save(self, folder: Path) -> None:
         """Write a checkpoint that `load` reads, matrices in bfloat16; whole or not at all."""
         ...
-
-
-class AtLeast(NamedTuple):
-    """The smallest value of an experiment's parameter: `repeats: Annotated[int, AtLeast(3)] = 3`."""
-
-    least: float
-
-
-class OneOf(NamedTuple):
-    """The names that an experiment's parameter may have: `task: Annotated[str, OneOf(names)]`."""
-
-    names: Callable[[], Iterable[str]]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import configs
 from evals import files
+from evals.experiment import AtLeast, Experiment, OneOf
 from evals.lra import data as tasks
 from evals.lra.data import GENERATED, Parts, Split
 from evals.lra.encoder import Encoder, Problem, Size, matched
@@ -25,12 +26,9 @@ from evals.training import Recipe, train
 from rwkv_core import finite
 from rwkv_core.errors import BadInput
 from rwkv_core.files import folder as content
-from rwkv_core.spec import AtLeast, ModelSpec, OneOf
+from rwkv_core.spec import ModelSpec
 
 VERSION = 2
-ALONE = False
-SHAPE_ONLY = True  # it builds its own models
-GROWS = ()
 
 SCORED = 256  # sequences at a time
 
@@ -203,4 +201,4 @@ def _identify(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     return (f"local:{content(folder)}", str(Path(given).resolve())) if folder else (GENERATED, GENERATED)
 
 
-FILES = {"data": _identify, "work": files.place}
+EXPERIMENT = Experiment(run, version=VERSION, subject="spec", reads={"data": _identify, "work": files.place})

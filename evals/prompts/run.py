@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from evals import files
+from evals.experiment import AtLeast, Experiment, OneOf
 from evals.prompts import answers, readers, tasks
 from evals.zeroshot import tasks as zeroshot
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.files import fingerprint
-from rwkv_core.spec import AtLeast, LanguageModel, OneOf
+from rwkv_core.spec import LanguageModel
 
 if TYPE_CHECKING:
     from evals.zeroshot.adapter import Adapter
 
 VERSION = 3  # of 2 on: which items were cut, and which ask the same; of 3 on: special tokens as lm-eval has them
-ALONE = False  # scores are not times
-SHAPE_ONLY = False
-GROWS = ()
 
 UNTIL = ["\n\n"]  # a generated answer ends there, unless it reasons
 
@@ -145,4 +143,6 @@ def definition(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**entry, "order": dataclasses.asdict(tasks.order(task, params["order"]))}
 
 
-FILES = {"data": identify_data, "tokenizer": files.tokenizer}
+EXPERIMENT = Experiment(
+    run, version=VERSION, reads={"data": identify_data, "tokenizer": files.tokenizer}, definition=definition
+)

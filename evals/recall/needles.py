@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from evals import files
+from evals.experiment import AtLeast, Experiment, OneOf
 from evals.recall.haystacks import TASKS, Needle
 from rwkv_core.errors import Unsupported
-from rwkv_core.spec import AtLeast, LanguageModel, OneOf
+from rwkv_core.spec import LanguageModel
 
 if TYPE_CHECKING:
     from evals.zeroshot.adapter import Adapter
 
 VERSION = 2  # of 2 on: special tokens as lm-eval has them
-ALONE = False  # scores are not times
-SHAPE_ONLY = False
-GROWS = ()
 
 CONTROL = re.compile(r"[\x00-\x1f]")
 
@@ -90,4 +88,4 @@ def _generated(asker: Adapter, needles: Sequence[Needle]) -> list[dict[str, Any]
     return items
 
 
-FILES = {"tokenizer": files.tokenizer}
+EXPERIMENT = Experiment(run, version=VERSION, reads={"tokenizer": files.tokenizer})

@@ -14,18 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals import files
+from evals.experiment import AtLeast, Experiment, OneOf
 from evals.pretrain import check_fresh, work_folder
 from evals.recall.sequences import MARKS, NEEDS, TASKS, Sequences
 from evals.training import Recipe, train
 from rwkv_core import finite
 from rwkv_core.errors import BadInput
-from rwkv_core.spec import AtLeast, LanguageModel, ModelSpec, OneOf
+from rwkv_core.spec import LanguageModel, ModelSpec
 from rwkv_core.v4 import shift
 
 VERSION = 1
-ALONE = False  # scores are not times
-SHAPE_ONLY = False
-GROWS = ()
 
 TEST_SEED = 2**32 - 1  # no step has it
 TEST_BATCH = 256
@@ -180,4 +178,4 @@ def _batches(
     return at
 
 
-FILES = {"work": files.place}
+EXPERIMENT = Experiment(run, version=VERSION, reads={"work": files.place})

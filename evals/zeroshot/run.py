@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from evals import files
+from evals.experiment import AtLeast, Experiment, OneOf
 from evals.zeroshot import tasks
 from rwkv_core.errors import BadInput
 from rwkv_core.files import fingerprint
-from rwkv_core.spec import AtLeast, LanguageModel, OneOf
+from rwkv_core.spec import LanguageModel
 
 VERSION = 3  # of 3 on: special tokens as lm-eval has them
-ALONE = False  # scores are not times: the tasks of a model share one process and one loaded model
-SHAPE_ONLY = False  # it needs the weights
-GROWS = ()
 
 
 def run(
@@ -184,4 +182,6 @@ def definition(params: Mapping[str, Any]) -> dict[str, Any]:
     return {key: entry.get(key) for key in ("definition", "split", "own_space", "fields", "answer", "answers")}
 
 
-FILES = {"data": identify_data, "tokenizer": files.tokenizer}  # parameters that name files
+EXPERIMENT = Experiment(
+    run, version=VERSION, reads={"data": identify_data, "tokenizer": files.tokenizer}, definition=definition
+)

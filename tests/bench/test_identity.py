@@ -1,5 +1,6 @@
 """A cell is named by the content of all that it reads, and is measured only of that content."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from bench import matrix, plan, run
-from bench.plan import EXPERIMENTS, Cell
+from bench.experiments import EXPERIMENTS
+from bench.plan import Cell
 from evals.lra.run import _identify as identify_lra
 from evals.pocket.make import TOKENIZER_FILE
 from evals.prompts import tasks as prompts
@@ -339,7 +341,7 @@ def test_what_changes_after_the_plan_is_not_measured_under_its_old_name(
             monkeypatch.setattr(tasks, "overlay", _no_hub)
         return original(*arguments, **more) if end == "changed" else ({}, {})
 
-    monkeypatch.setattr(experiment, "run", meanwhile)
+    monkeypatch.setitem(EXPERIMENTS, cell.experiment, dataclasses.replace(experiment, run=meanwhile))
     if moment == "before":
         change()
     record = measured(cell)

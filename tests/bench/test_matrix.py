@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from bench import cli, inference, launch, matrix, plan, run
+from bench.experiments import EXPERIMENTS
 from bench.plan import Cell
 from reports.record import Record
 from reports.store import Store
@@ -186,7 +187,7 @@ def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
         measured.append(protocol)
         return {"parameters": 7}, seen(*reasons.get(protocol, []))
 
-    monkeypatch.setattr(inference, "run", pretended)
+    monkeypatch.setitem(EXPERIMENTS, "inference", dataclasses.replace(inference.EXPERIMENT, run=pretended))
     monkeypatch.setattr(launch, "alone", launch.here)
     monkeypatch.setattr(run, "load", lambda *_, **__: None)
     monkeypatch.setattr(run, "_facts", lambda _: {})

@@ -3,14 +3,15 @@
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bench import matrix, run
-from bench.plan import EXPERIMENTS, Cell
+from bench.experiments import EXPERIMENTS
+from bench.plan import Cell
+from evals.experiment import Experiment
 from reports.store import Store
 from rwkv_core.errors import BadInput
 from rwkv_core.load import ROOT
@@ -34,8 +35,8 @@ def test_a_result_that_cannot_be_recorded_is_a_failed_cell(
     metrics: Any, samples: Any, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = iter([(metrics, samples), GOOD])
-    experiment = SimpleNamespace(run=lambda *_, **__: next(results), SHAPE_ONLY=True, VERSION=1)
-    monkeypatch.setitem(EXPERIMENTS, "kernels", experiment)  # type: ignore[arg-type]
+    experiment = Experiment(lambda *_, **__: next(results), version=1, subject="spec")
+    monkeypatch.setitem(EXPERIMENTS, "kernels", experiment)
     cells = [Cell("kernels", number, SPEC, "cpu", "float32", {}) for number in (1, 2)]
     store = Store(tmp_path)
     for record in run.measure(cells):
@@ -60,8 +61,8 @@ def test_a_failed_record_tells_no_folder(
     path.parent.mkdir()
     path.touch()
     error = kind(f"{path}: damaged; see {ROOT}/README.md and {Path.home()}/.cache/x, not /mnt{tmp_path}/y")
-    experiment = SimpleNamespace(run=lambda *_, **__: _raise(error), SHAPE_ONLY=True, VERSION=1)
-    monkeypatch.setitem(EXPERIMENTS, "kernels", experiment)  # type: ignore[arg-type]
+    experiment = Experiment(lambda *_, **__: _raise(error), version=1, subject="spec")
+    monkeypatch.setitem(EXPERIMENTS, "kernels", experiment)
     (record,) = run.measure([Cell("kernels", 1, SPEC, "cpu", "float32", {}, {"text": str(path)})])
     assert record.error == rf"caf\udce9.pth: damaged; see README.md and .cache/x, not /mnt{tmp_path}/y"
     assert ('File "bench/run.py", line' in record.traceback) == (kind is RuntimeError)

@@ -21,8 +21,9 @@ from importlib import metadata
 from pathlib import Path
 
 from bench import matrix, plan
+from bench.experiments import EXPERIMENTS
 from bench.launch import Process
-from bench.plan import EXPERIMENTS, Cell
+from bench.plan import Cell
 from reports import races, rows
 from reports.store import Store, write_atomically
 from tests.gpu.rehearsal import tiny
@@ -131,7 +132,7 @@ class Queue:
             if seconds < LEAST_S:
                 self._say(step, "its time is over")
                 break
-            if not measured and EXPERIMENTS[cell.experiment].ALONE and not self.rehearse:
+            if not measured and EXPERIMENTS[cell.experiment].timed and not self.rehearse:
                 process.end()  # what is timed shares a process with no other step's cells
             measured = True
             self._note(cell.id, "begun")

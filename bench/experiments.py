@@ -1,0 +1,27 @@
+"""The experiments by name: the only table of them."""
+
+from __future__ import annotations
+
+from bench import encoders, inference, kernels, peers
+from evals import context, extend, pretrain
+from evals.experiment import Experiment
+from evals.lra import run as lra
+from evals.prompts import run as prompts
+from evals.recall import needles
+from evals.recall import run as recall
+from evals.zeroshot import run as zeroshot
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "inference": inference.EXPERIMENT,
+    "kernels": kernels.EXPERIMENT,
+    "peers": peers.EXPERIMENT,
+    "zeroshot": zeroshot.EXPERIMENT,
+    "prompts": prompts.EXPERIMENT,
+    "pretrain": pretrain.EXPERIMENT,
+    "context": context.EXPERIMENT,
+    "extend": extend.EXPERIMENT,
+    "recall": recall.EXPERIMENT,
+    "needles": needles.EXPERIMENT,
+    "lra": lra.EXPERIMENT,
+    "encoders": encoders.EXPERIMENT,
+}

@@ -1,0 +1,42 @@
+"""What an experiment is: a function whose signature is its schema, and how the rig has to treat it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+Measured = tuple[dict[str, Any], dict[str, Any]]  # metrics, single values; samples, raw lists
+Params = Mapping[str, Any]
+Identify = Callable[[str, Params], tuple[str, str]]  # a parameter, all of them -> what stands for its content; its path
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """run: (subject, *, device, **params) -> Measured; its keyword parameters are those of a matrix. version: another
+    when the numbers mean something else. subject: a loaded model, or its spec alone, which needs no weights; then `run`
+    also takes `dtype`. timed: each cell alone in a fresh process. grows: parameters by which a cell grows, so that
+    where one runs out of memory larger ones would too. reads: parameters that name files. definition: what configs/ say
+    of what a parameter names. processes: the parameter that says how many processes share a cell.
+    """
+
+    run: Callable[..., Measured]
+    version: int
+    subject: Literal["model", "spec"] = "model"
+    timed: bool = False
+    grows: tuple[str, ...] = ()
+    reads: Mapping[str, Identify] = field(default_factory=dict)
+    definition: Callable[[Params], Any] | None = None
+    processes: str = ""
+
+
+class AtLeast(NamedTuple):
+    """The smallest value of an experiment's parameter: `repeats: Annotated[int, AtLeast(3)] = 3`."""
+
+    least: float
+
+
+class OneOf(NamedTuple):
+    """The names that an experiment's parameter may have: `task: Annotated[str, OneOf(names)]`."""
+
+    names: Callable[[], Iterable[str]]
