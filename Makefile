@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run test lint parity zeroshot-check disturbance-check bench gpu clean
+.PHONY: run test lint parity zeroshot-check disturbance-check bench gpu gallery clean
 
 run: $(STAMP)  ## measure the embedded default and write the page
 	@$(BIN)/rwkv-bench run configs/pocket.yaml --jobs 2; status=$$?; \
@@ -34,6 +34,13 @@ bench: $(STAMP)  ## the WKV kernels and the whole model beside their peers, on t
 gpu:  ## what only a GPU can show, without an installation; again until nothing is left: [BUDGET=480] [LIST=1] [REHEARSE=1]
 	@BUDGET='$(BUDGET)' LIST='$(LIST)' REHEARSE='$(REHEARSE)' RESULTS='$(RESULTS)' \
 	$(if $(and $(REHEARSE),$(wildcard $(BIN)/python)),$(BIN)/python,$(PYTHON)) -m tests.gpu
+
+gallery: $(STAMP)  ## the pages of reports/gallery in reports/out/gallery, and the figures in docs/figures
+	@for store in reports/gallery/*/records; do \
+	  page=reports/out/gallery/$$(basename $$(dirname $$store)); \
+	  $(BIN)/rwkv-bench report $$store --out $$page > /dev/null || exit 1; echo $$page/index.html; done
+	@for figure in docs/figures/*/*.png; do \
+	  cp reports/out/gallery/$$(basename $$(dirname $$figure))/figures/$$(basename $$figure) $$figure || exit 1; done
 
 clean:  ## forget the environment; records in results/ stay
 	rm -rf .venv
