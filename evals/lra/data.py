@@ -92,7 +92,7 @@ def load(name: str, data: str, length: int, counts: Sequence[int], seed: int, ca
     task = TASKS[name]
     if data == GENERATED:
         if task.generate is None:
-            raise Unsupported(f"{task.title}: its data are not generated; give a folder (see README)")
+            raise Unsupported(f"{task.title}: its data are not generated; give a folder (see docs/long-range-arena.md)")
         if not all(counts):
             raise BadInput(f"{task.title}: say how many samples are to be generated")
         key = hashlib.sha256(f"{GENERATION} {name} {length} {[*counts]} {seed}".encode()).hexdigest()[:12]
