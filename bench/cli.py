@@ -123,6 +123,17 @@ def compare(
 
 
 @app.command()
+def explain(
+    experiment: Annotated[str, typer.Argument(help="An experiment's name; without one all are listed.")] = "",
+) -> None:
+    """Say what an experiment measures, and each parameter that a matrix may set, with its type, bounds and default."""
+    from bench import explain as explanations
+
+    for line in explanations.experiment(experiment) if experiment else explanations.overview():
+        typer.echo(line)
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine can do, and which experiments that allows."""
     from bench import doctor as doctors

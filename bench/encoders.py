@@ -42,11 +42,22 @@ def run(
     threads: Annotated[int, AtLeast(0)] = 1,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Time the loss of [batch, tokens] and its gradients, no token padding; both encoders have one budget.
+    """Time a training step of Long Range Arena's encoder with a mixer and with attention, in turn, at one budget.
 
-    threads: 0 leaves torch's choice. Returns metrics (`peak_bytes` beyond the weights, of an untimed step each) and
-    the samples of a race. Raises Unsupported as the experiment lra does, RuntimeError where a
-    gradient is missing or not finite.
+    mixer: what stands in attention's place; a line of configs/mixers.yaml.
+    direction: whether it sees later tokens.
+    batch: sequences at once.
+    tokens: of each, none of them padding.
+    layers: of the encoder.
+    width: of its blocks.
+    heads: of attention.
+    inner: hidden width of attention's feed-forward layers; a mixer's follows from the budget.
+    rounds: turns that each of the two gets.
+    threads: of torch; 0 leaves its choice.
+    seed: of weights and inputs.
+
+    Returns metrics (`peak_bytes` beyond the weights, of an untimed step each) and the samples of a race. Raises
+    Unsupported as the experiment lra does, RuntimeError where a gradient is missing or not finite.
     """
     if dtype != "float32":
         raise BadInput("an encoder is trained in float32; write `dtype: float32`")

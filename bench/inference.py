@@ -41,12 +41,21 @@ def run(
     threads: Annotated[int, AtLeast(0)] = 0,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Generate `new_tokens` greedily after a random prompt, `repeats` times; then once untimed for memory.
+    """Generate greedily after a random prompt, several times; then once untimed for memory.
 
-    threads: 0 leaves torch's choice. Returns metrics (bytes) and samples: `token_seconds`
-    [repeats][new_tokens], seconds from the start of the prompt to each token, `disturbance` (of each repeat, see
-    bench.disturbance), and `memory`, the peaks so far and the bytes of cache or state, used and held, at growing
-    context.
+    protocol: fair: every family carries its cache or state. paper: Transformers run the whole sequence again for every
+        token.
+    prompt_tokens: of the random prompt.
+    new_tokens: that are generated after it.
+    batch: sequences at once.
+    repeats: timed runs; the median and the extremes are reported.
+    warmup_tokens: generated before anything is timed.
+    threads: of torch; 0 leaves its choice.
+    seed: of the random prompt.
+
+    Returns metrics (bytes) and samples: `token_seconds` [repeats][new_tokens], seconds from the start of the prompt to
+    each token, `disturbance` (of each repeat, see bench.disturbance), and `memory`, the peaks so far and the bytes of
+    cache or state, used and held, at growing context.
     """
     limit = model.spec.max_tokens
     if limit is not None and prompt_tokens + new_tokens - 1 > limit:

@@ -45,11 +45,17 @@ def run(
     threads: Annotated[int, AtLeast(0)] = 1,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Time y, or y and the gradients of w, u, k and v, at k, v [batch, tokens, C] of `spec`'s width C.
+    """Time WKV's y, or y and the gradients of w, u, k and v, by each implementation in turn, at the model's width.
 
-    threads: 0 leaves torch's choice. Returns metrics (`errors` of the largest entry, `bytes` that must move,
-    `floor_bytes` that the floor moved) and the samples of a race. Raises RuntimeError where
-    one of our own implementations is wrong.
+    direction: forward alone, or forward and backward.
+    batch: sequences, B of k and v [B, T, C].
+    tokens: of each, T.
+    rounds: turns that each contender gets.
+    threads: of torch; 0 leaves its choice.
+    seed: of the random inputs.
+
+    Returns metrics (`errors` of the largest entry, `bytes` that must move, `floor_bytes` that the floor moved) and the
+    samples of a race. Raises RuntimeError where one of our own implementations is wrong.
     """
     if spec.family != "rwkv4":
         raise Unsupported(f"{spec.name} has no WKV; the kernels are measured at the width of an RWKV-4")

@@ -44,11 +44,17 @@ def run(
     threads: Annotated[int, AtLeast(0)] = 1,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Time one task with every implementation, in turn, their results compared first.
+    """Time one task of RWKV-4 with every implementation of it, in turn, their results compared first.
 
-    prompt: the last logits of `tokens` tokens. train: loss on `tokens` tokens, forward and backward. token: the next
-    logits from a state; its floor, `gemv`, multiplies each weight that the token reads with a vector and does
-    nothing else. threads: 0 leaves torch's choice. Returns metrics and samples as `kernels` does.
+    task: prompt: the last logits of a prompt. train: its loss, forward and backward. token: the next logits from a
+        state; its floor, `gemv`, multiplies each weight that the token reads with a vector and does nothing else.
+    batch: sequences at once.
+    tokens: of a prompt, or of what is trained on.
+    rounds: turns that each contender gets.
+    threads: of torch; 0 leaves its choice.
+    seed: of the random inputs.
+
+    Returns metrics and samples as `kernels` does.
     """
     if not isinstance(model, RWKV):
         raise Unsupported(f"{model.spec.name} is no RWKV-4: there are no other implementations of it to race here")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import inspect
 import itertools
 import json
 import typing
@@ -17,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from bench.experiments import EXPERIMENTS
-from evals.experiment import AtLeast, OneOf
+from evals.experiment import NEEDED, AtLeast, OneOf
 from rwkv_core import load, utf8
 from rwkv_core.errors import BadInput, did_you_mean
 from rwkv_core.files import identified
@@ -56,7 +55,7 @@ class Cell:
     def id(self) -> str:
         """A readable name and a hash of all of it; also the name of its record's file."""
         content = json.dumps(self._content(), sort_keys=True)
-        defaults = _defaults(self.experiment)
+        defaults = EXPERIMENTS[self.experiment].defaults
         named = [f"{k}={v}" for k, v in self.params.items() if v != defaults[k] or k == "protocol"]
         file = [self.model.weights] if self.model.weights.startswith("file:") else []
         parts = [self.experiment, self.model.name, *file, self.device, self.dtype, *named]
@@ -147,13 +146,13 @@ def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> l
     name = run.get("experiment")
     if not isinstance(name, str) or name not in EXPERIMENTS:
         raise BadInput(f"{where}: unknown experiment {name!r}{did_you_mean(str(name), EXPERIMENTS)}")
-    defaults = _defaults(name)
+    defaults = EXPERIMENTS[name].defaults
     for key in run:
         if key not in {"experiment", *AXES, *defaults}:
             raise BadInput(f"{where}: {name} has no parameter {key!r}{did_you_mean(str(key), [*AXES, *defaults])}")
     if "model" not in run:
         raise BadInput(f"{where}: `model` is missing; give one name of configs/models, or a list")
-    if missing := [key for key, value in defaults.items() if value is inspect.Parameter.empty and key not in run]:
+    if missing := [key for key, value in defaults.items() if value is NEEDED and key not in run]:
         raise BadInput(f"{where}: {name} needs `{missing[0]}`")
     run = {**AXES, **defaults, **run, **{key: value for key, value in instead.items() if key in defaults}}
     lists = {key: value if isinstance(value, list) else [value] for key, value in run.items()}
@@ -239,15 +238,6 @@ def _weights(given: Any) -> str:
             f"weights {given!r}: no such file or folder; write pretrained, random:SEED, fresh:SEED or a path"
         )
     return str(path)
-
-
-def _defaults(experiment: str) -> dict[str, Any]:
-    signature = inspect.signature(EXPERIMENTS[experiment].run)
-    return {
-        name: parameter.default
-        for name, parameter in signature.parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("device", "dtype")
-    }
 
 
 def _check(where: str, experiment: str, params: Mapping[str, Any]) -> None:

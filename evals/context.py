@@ -32,8 +32,13 @@ def run(
     documents: Annotated[int, AtLeast(2)] = 64,
     batch: Annotated[int, AtLeast(1)] = 16,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Loss given 2, 4, 8, ... up to `tokens` tokens of context, or as many as the model can represent. text: pocket
-    (its long documents), or a folder of text files; of either a part that is never trained on.
+    """Loss given 2, 4, 8, ... tokens of context, as far as the model can represent them.
+
+    text: pocket (its long documents), or a folder of text files; of either a part that is never trained on.
+    tokenizer: own, pocket (that world's), or a tokenizer.json.
+    tokens: of the longest context.
+    documents: how many the losses are measured on.
+    batch: documents at once.
 
     Returns metrics and, in samples, `context` (tokens), `losses` [documents, lengths] (nats a token) and, for the
     pocket world, `levels`: the mean losses of readers who look nothing up and who look all up.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+AXES = ("device", "dtype")  # are of the matrix, like the model
+NEEDED = inspect.Parameter.empty
 Measured = tuple[dict[str, Any], dict[str, Any]]  # metrics, single values; samples, raw lists
 Params = Mapping[str, Any]
 Identify = Callable[[str, Params], tuple[str, str]]  # a parameter, all of them -> what stands for its content; its path
@@ -28,6 +32,12 @@ class Experiment:
     reads: Mapping[str, Identify] = field(default_factory=dict)
     definition: Callable[[Params], Any] | None = None
     processes: str = ""
+
+    @functools.cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The parameters that a matrix may set, in their order, with their defaults; `NEEDED` where there is none."""
+        keywords = inspect.signature(self.run).parameters.values()
+        return {p.name: p.default for p in keywords if p.kind is p.KEYWORD_ONLY and p.name not in AXES}
 
 
 class AtLeast(NamedTuple):

@@ -40,13 +40,21 @@ def run(
     work: str = "",
     out: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train on at longer and longer windows. text, tokenizer: see pretrain. schedule: a name of configs/schedules.yaml.
-    batch_tokens: of a batch in every stage, at least one window. reach: the losses are measured at every length up to
-    it, and the pocket world's documents are so long; 0 for the last window. documents: how many they are measured on.
-    work, out: see pretrain.
+    """Train a model on at longer and longer windows, and measure its loss against context after each stage.
 
-    Returns, in samples, `stages`: for each, beginning with the model as it came, its window, the tokens trained on,
-    the seconds, and the losses of the context experiment; and `levels` as there. Raises BadInput where the text is too
+    text: pocket, or a folder of text files, of which a part is held out.
+    schedule: the stages: a name of configs/schedules.yaml.
+    tokenizer: own, pocket (that world's), or a tokenizer.json.
+    batch_tokens: of a batch in every stage; at least one window.
+    reach: the losses are measured at every length up to it, and the pocket world's documents are so long; 0 for the
+        last window.
+    documents: how many the losses are measured on.
+    autocast: train in bfloat16 where that is safe.
+    work: a folder for what a later run goes on from; empty for results/work.
+    out: a folder that takes the trained model, `<out>/<model's name>`, in bfloat16; empty for none.
+
+    Returns, in samples, `stages`: for each, beginning with the model as it came, its window, the tokens trained on, the
+    seconds, and the losses of the context experiment; and `levels` as there. Raises BadInput where the text is too
     short for the schedule.
     """
     stages = schedules()[schedule]

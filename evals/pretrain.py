@@ -58,10 +58,19 @@ def run(
     work: str = "",
     out: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train `model` from weights of its seed. text: pocket, or a folder of text files. tokenizer: a tokenizer.json,
-    or pocket. steps, of `batch` windows of `window` tokens; learning_rate, end_rate: see training.Recipe. processes:
-    how many share each batch, one a GPU. work: a folder for what a later run goes on from (results/work). out: a folder
-    that takes the trained model, `<out>/<model's name>`, in bfloat16.
+    """Train a model from weights of its seed, and measure its loss on held-out text.
+
+    text: pocket, or a folder of text files, of which a part is held out.
+    tokenizer: pocket (that world's), or a tokenizer.json.
+    steps: of training.
+    learning_rate: the highest of the schedule; see training.Recipe.
+    end_rate: the last one.
+    window: tokens of a sequence.
+    batch: sequences a step.
+    autocast: train in bfloat16 where that is safe.
+    processes: that share each batch, one a GPU.
+    work: a folder for what a later run goes on from; empty for results/work.
+    out: a folder that takes the trained model, `<out>/<model's name>`, in bfloat16; empty for none.
 
     Returns the loss on held-out text (files that were not read, or another sample of the pocket world's text), the
     speed, and how often the text was passed over; samples: the loss of each step. Raises BadInput for weights that are

@@ -72,12 +72,31 @@ def run(
     every: Annotated[int, AtLeast(1)] = 500,
     work: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train from weights of the spec's seed. protocol: what these settings are called. data: generated, or a folder (a
-    matrix's task that it lacks is generated). length: tokens, after which sequences are cut; CIFAR-10's images are made
-    smaller. layers, width, heads, inner, dropout: of attention; others get the feed-forward width that gives them its
-    budget. rise: share of the steps in which the rate rises, before it falls along a cosine to nothing. train_count,
-    validation_count, test_count: samples, 0 for all there are. every: steps between validations; the best one's weights
-    are tested.
+    """Train Long Range Arena's encoder with one mixer on one task, choose its weights on the validation part and test
+    them once.
+
+    task: of Long Range Arena.
+    mixer: a line of configs/mixers.yaml.
+    protocol: what these settings are called.
+    data: generated, or a folder; a matrix's task that it lacks is generated.
+    direction: whether a token sees later ones.
+    length: tokens, after which sequences are cut; CIFAR-10's images are made smaller.
+    pixels: a linear layer reads grey values instead of an embedding.
+    layers: of the encoder.
+    width: of its blocks.
+    heads: of attention.
+    inner: hidden width of attention's feed-forward layers; the others get the width that gives them its budget.
+    dropout: share that is dropped in training.
+    steps: of training.
+    batch: sequences a step.
+    learning_rate: the highest of the schedule.
+    rise: share of the steps in which the rate rises, before it falls along a cosine to nothing.
+    weight_decay: of AdamW.
+    train_count: samples to train on; 0 for all there are.
+    validation_count: samples to choose on; 0 for all there are.
+    test_count: samples to test; 0 for all there are.
+    every: steps between validations; the best one's weights are tested.
+    work: a folder for what a later run goes on from; empty for results/work.
 
     Returns accuracies, floors, parameters and the time; samples: losses, validations, and what was right in the test.
     Raises Unsupported where the mixer cannot be had at that budget or in that direction.

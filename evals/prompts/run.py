@@ -37,10 +37,15 @@ def run(
     tokenizer: str = "own",
     docs: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Ask a task's items in one order. order: a name in configs/prompts/<task>.yaml. way: score after the prompt the
-    probability of each label's words, all wordings together, or generate a text greedily and find a label in it
-    (answers.parse). data: a folder with the task's files, pocket (the embedded world's), or hub. docs: the first so
-    many items, 0 for all.
+    """Ask a task's items with the question first or last.
+
+    task: a file of configs/prompts.
+    order: a name in that file.
+    way: score: the probability of each label's words after the prompt, all wordings together. generate: a text,
+        greedily, in which a label is looked for (answers.parse).
+    data: a folder with the task's files, pocket (the embedded world's), or hub (or hub:COMMIT).
+    tokenizer: own, pocket (that world's), or a tokenizer.json.
+    docs: the first so many items; 0 for all.
 
     Returns the metrics and floors, and `items`: for each its right labels and the one that was answered, None where a
     generated text names none or several; `cut` where the window held only the prompt's end; `question`, the same number

@@ -33,9 +33,15 @@ def run(
     tokenizer: str = "own",
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Hide a fact in texts of at most `length` tokens, the question and room for the answer included (RULER counts
-    without the first words of the answer, which it gives). task: see evals/recall/haystacks.py. The model reads on
-    beyond the window it was trained on, where its architecture can: nothing is cut.
+    """Hide a fact in long texts and ask for it. The model reads on beyond the window it was trained on, where its
+    architecture can: nothing is cut.
+
+    task: which fact in which text: see evals/recall/haystacks.py.
+    length: tokens at most, the question and room for the answer included (RULER counts without the first words of the
+        answer, which it gives).
+    docs: texts.
+    tokenizer: own, pocket (that world's), or a tokenizer.json.
+    seed: of the texts.
 
     Returns the accuracy, the floors, the longest prompt in tokens and the bytes of the state or cache after it, and
     `items`, each with its depth (0 to 1, None where the answer stands in no one place), the share of its answers that

@@ -71,11 +71,19 @@ def run(
     shuffled: bool = False,
     work: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train on new sequences at every step, and score others. task, size: see evals/recall/sequences.py. length: of
-    mqar's sequences, 0 for four tokens a pair. alphabet: how many keys and how many values there are to pair, 0 for
-    half the vocabulary each. token_shift: before every sublayer of a Pythia-shaped model, as RWKV-4 has it. test:
-    sequences that are scored. shuffled: train on other sequences' answers, as a control that must score chance. work:
-    see pretrain.
+    """Train a small model on new sequences of a recall task at every step, and score others.
+
+    task: see evals/recall/sequences.py.
+    size: how much is to be recalled: pairs, steps, words; see there.
+    learning_rate: the highest of the schedule.
+    length: of mqar's sequences; 0 for four tokens a pair.
+    alphabet: how many keys and how many values there are to pair; 0 for half the vocabulary each.
+    token_shift: before every sublayer of a Pythia-shaped model, as RWKV-4 has it.
+    steps: of training.
+    batch: sequences a step.
+    test: sequences that are scored.
+    shuffled: train on other sequences' answers, as a control that must score chance.
+    work: a folder for what a later run goes on from; empty for results/work.
 
     Returns the loss at the end (over the last twentieth of the steps, whose sequences were new), the accuracy over all
     asked-for tokens of others, the floors, and the state's bytes; samples: the loss of each step, and of each test

@@ -36,10 +36,16 @@ def run(
     share: bool = True,
     batch_tokens: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Score a task. data: a directory with `<task>/<split>.jsonl`, pocket (the embedded world's items), or hub; a
-    matrix's task that the directory or the pocket world lacks comes from the hub. tokenizer: a tokenizer.json, pocket
-    (that world's), or the model's own. docs: the first so many items, 0 for all. share: compute common contexts once.
-    batch_tokens: the most in one batch, 0 for the device's default.
+    """Score one of lm-eval's tasks, by its own prompts and metrics.
+
+    task: an entry of configs/tasks.yaml.
+    protocol: v0.4: lm-eval as it is today. v0.3: as the paper ran it.
+    data: a folder with `<task>/<split>.jsonl`, pocket (the embedded world's items), or hub (or hub:COMMIT); a matrix's
+        task that the folder or the pocket world lacks comes from the hub.
+    tokenizer: own, pocket (that world's), or a tokenizer.json.
+    docs: the first so many items; 0 for all.
+    share: compute common contexts once.
+    batch_tokens: the most in one batch; 0 for the device's default.
 
     Returns metrics (each with its standard error and chance) and `items`, what was found for each item.
     """
