@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import memory
-from reports import provenance
+from reports.records import provenance
 from rwkv_core import machine
 
 PROC = Path("/proc")

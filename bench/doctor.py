@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from bench import run
 from bench.experiments import EXPERIMENTS
-from reports import provenance
+from reports.records import provenance
 from rwkv_core import load, machine, wkv
 
 BANDWIDTH_BYTES = 512 << 20  # far beyond any cache

@@ -30,7 +30,7 @@ import torch
 from bench import run
 from bench.experiments import EXPERIMENTS
 from bench.plan import Cell
-from reports.record import Record
+from reports.records.record import Record
 from rwkv_core.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from bench import launch, plan, run
 from bench.experiments import EXPERIMENTS
 from bench.plan import Cell
-from reports.record import FINAL, Record
-from reports.store import Store
+from reports.records.record import FINAL, Record
+from reports.records.store import Store
 from rwkv_core.errors import BadInput
 
 

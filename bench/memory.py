@@ -21,7 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from reports import provenance
+from reports.records import provenance
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
 LARGE = 65536  # bytes; blocks from here on are mapped, and unmapped when freed

@@ -22,8 +22,8 @@ import torch
 from bench import disturbance
 from bench.experiments import EXPERIMENTS
 from bench.plan import Cell
-from reports import provenance
-from reports.record import Record, Status
+from reports.records import provenance
+from reports.records.record import Record, Status
 from rwkv_core import machine, weights
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.files import together

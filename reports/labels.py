@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports.record import Record
+from reports.records.record import Record
 
 # What an experiment's views tell apart by themselves: in columns, panels, along axes, or as what the best is chosen of.
 SHOWN: dict[str, set[str]] = {

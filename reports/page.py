@@ -13,27 +13,27 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from reports import (
+from reports import labels, rows
+from reports.draw.figure import Picture
+from reports.draw.table import Table
+from reports.published import paper
+from reports.records.record import Record
+from reports.records.store import Store, write_atomically
+from reports.views import (
     contexts,
     encoders,
     inference,
-    labels,
     learning,
     lra,
     needles,
-    paper,
     prompts,
     races,
     recall,
-    rows,
-    views,
+    refusals,
+    sources,
     zeroshot,
 )
-from reports.figures import Picture
-from reports.record import Record
-from reports.store import Store, write_atomically
-from reports.tables import Table
-from reports.views import View
+from reports.views.view import View
 from rwkv_core.errors import BadInput
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -118,10 +118,10 @@ def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table |
     yield from lra.views(measured)
     yield from encoders.views(measured)
     yield from learning.views(measured)
-    yield views.not_measured(measured)
-    yield views.architectures()
-    yield views.complexity()
-    yield views.contradictions()
+    yield refusals.not_measured(measured)
+    yield sources.architectures()
+    yield sources.complexity()
+    yield sources.contradictions()
     yield _provenance(records)
 
 

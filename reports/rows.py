@@ -8,9 +8,10 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from reports import labels, orders
-from reports.bands import spread
-from reports.record import Record
+from reports import labels
+from reports.records.record import Record
+from reports.statistics import orders
+from reports.statistics.bands import spread
 from rwkv_core.spec import ModelSpec
 
 Row = dict[str, Any]

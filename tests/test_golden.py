@@ -10,7 +10,8 @@ from unittest import mock
 import pytest
 
 from bench import plan
-from reports import inference, page, rows
+from reports import page, rows
+from reports.views import inference
 from rwkv_core import files
 
 ROOT = Path(__file__).resolve().parents[1]

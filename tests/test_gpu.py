@@ -17,8 +17,8 @@ import torch
 from bench import run
 from bench.plan import Cell
 from reports import page
-from reports.record import Record
-from reports.store import Store
+from reports.records.record import Record
+from reports.records.store import Store
 from tests.gpu import __main__ as entry
 from tests.gpu import steps, work
 from tests.gpu.steps import Step

@@ -51,7 +51,7 @@ def test_doctor_and_records_name_what_the_process_may_use(
     import torch
 
     from bench import doctor, run
-    from reports import provenance
+    from reports.records import provenance
     from rwkv_core import machine
 
     monkeypatch.setattr(machine, "cpu_quota", lambda: 1.5)

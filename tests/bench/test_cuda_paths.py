@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench import launch, memory, race, timing
-from reports import provenance
+from reports.records import provenance
 
 MILLISECONDS = [0.0]  # of the pretended device
 

@@ -13,7 +13,7 @@ import pytest
 
 from bench import counters, disturbance, memory
 from bench.disturbance import excess, verdict, watched
-from reports import provenance
+from reports.records import provenance
 
 BEST = {"spin_s": 2e-3, "copy_s": 6e-3, "sm_mhz": 1980.0}
 QUIET = {  # the worst of what quiet intervals showed

@@ -19,7 +19,7 @@ from evals.pocket.make import TOKENIZER_FILE
 from evals.prompts import tasks as prompts
 from evals.prompts.run import identify_data as identify_prompts
 from evals.zeroshot import tasks
-from reports.record import Record
+from reports.records.record import Record
 from rwkv_core import files, load
 from rwkv_core.errors import BadInput
 from rwkv_core.spec import ModelSpec

@@ -22,8 +22,8 @@ import torch
 from bench import cli, inference, launch, matrix, plan, run
 from bench.experiments import EXPERIMENTS
 from bench.plan import Cell
-from reports.record import Record
-from reports.store import Store
+from reports.records.record import Record
+from reports.records.store import Store
 from rwkv_core.errors import BadInput, Unsupported
 
 ROOT = Path(__file__).resolve().parents[2]

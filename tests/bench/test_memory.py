@@ -7,8 +7,8 @@ import torch
 
 from bench import inference, memory, plan, run
 from bench.memory import Peak
-from reports import inference as inference_views
 from reports import rows
+from reports.views import inference as inference_views
 from tests import parity
 
 

@@ -13,8 +13,9 @@ from bench import disturbance, kernels, peers
 from bench.plan import Cell
 from bench.race import FEWEST, race
 from bench.run import measure
-from reports import races, rows
-from reports.record import Record
+from reports import rows
+from reports.records.record import Record
+from reports.views import races
 from rwkv_core import load, machine
 from rwkv_core.errors import Unsupported
 from rwkv_core.spec import ModelSpec

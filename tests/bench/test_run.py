@@ -12,7 +12,7 @@ from bench import matrix, run
 from bench.experiments import EXPERIMENTS
 from bench.plan import Cell
 from evals.experiment import Experiment
-from reports.store import Store
+from reports.records.store import Store
 from rwkv_core.errors import BadInput
 from rwkv_core.load import ROOT
 from rwkv_core.spec import ModelSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import plan
-from reports.store import Store
+from reports.records.store import Store
 from rwkv_core.errors import BadInput
 from tests.evals import world
 

@@ -7,7 +7,7 @@ import pytest
 
 from bench import plan
 from evals.pocket.make import TOKENIZER_FILE
-from reports.store import Store
+from reports.records.store import Store
 from rwkv_core import load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,8 +24,9 @@ from bench import matrix, plan
 from bench.experiments import EXPERIMENTS
 from bench.launch import Process
 from bench.plan import Cell
-from reports import races, rows
-from reports.store import Store, write_atomically
+from reports import rows
+from reports.records.store import Store, write_atomically
+from reports.views import races
 from tests.gpu.rehearsal import tiny
 from tests.gpu.steps import Step
 

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from reports import contexts, inference, rows
-from reports.record import Record
+from reports import rows
+from reports.records.record import Record
+from reports.views import contexts, inference
 from tests.reports.test_page import record
 
 PROMPTS = (1024, 16, 4096)

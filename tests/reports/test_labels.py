@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports import inference, labels, page, rows, zeroshot
-from reports.figures import HeatMap
-from reports.record import Record
-from reports.views import View
+from reports import labels, page, rows
+from reports.draw.figure import HeatMap
+from reports.records.record import Record
+from reports.views import inference, zeroshot
+from reports.views.view import View
 from rwkv_core.errors import BadInput
 from tests.bench.test_race import raced
 from tests.reports import test_learning, test_needles, test_page, test_prompts, test_recall, test_zeroshot

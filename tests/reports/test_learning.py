@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from reports import learning, rows, zeroshot
-from reports.record import Record
+from reports import rows
+from reports.records.record import Record
+from reports.views import learning, zeroshot
 from rwkv_core import load
 from tests.reports.test_page import PROVENANCE
 from tests.reports.test_zeroshot import TWELVE

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from reports import encoders, lra, paper, rows
-from reports.record import Record
+from reports import rows
+from reports.published import paper
+from reports.records.record import Record
+from reports.views import encoders, lra
 from rwkv_core import load
 from tests.reports.test_page import PROVENANCE
 

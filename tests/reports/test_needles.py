@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from reports import needles, rows
-from reports.figures import HeatMap
-from reports.record import Record
+from reports import rows
+from reports.draw.figure import HeatMap
+from reports.records.record import Record
+from reports.views import needles
 from rwkv_core import load
 from tests.reports.test_page import PROVENANCE
 

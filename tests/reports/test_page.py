@@ -9,11 +9,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports import bands, curves, encoders, inference, page, paper, rows
-from reports.figures import Panel
-from reports.record import Record
-from reports.store import Store
-from reports.tables import Table
+from reports import page, rows
+from reports.draw.figure import Panel
+from reports.draw.table import Table
+from reports.published import paper
+from reports.records.record import Record
+from reports.records.store import Store
+from reports.statistics import bands
+from reports.views import curves, encoders, inference, sources
 from rwkv_core import load
 from rwkv_core.errors import BadInput
 
@@ -205,9 +208,7 @@ def test_tables_escape_their_markup() -> None:
 
 
 def test_computed_architectures_stand_beside_the_published(records: list[Record]) -> None:
-    from reports import views
-
-    frame = views.architectures().tables[0].frame
+    frame = sources.architectures().tables[0].frame
     assert frame.parameters[0] == "169,342,464" and frame.published[0] == "1.693e8"
     assert [f"{float(a):.2e}" for a in frame["FLOPs a token"]] == [f"{float(a):.2e}" for a in frame["published FLOPs"]]
 

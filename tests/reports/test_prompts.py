@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from reports import orders, prompts, rows
-from reports.record import Record
+from reports import rows
+from reports.records.record import Record
+from reports.statistics import orders
+from reports.views import prompts
 from rwkv_core import load
 from tests.reports.test_page import PROVENANCE
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reports import provenance
+from reports.records import provenance
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from reports import recall, rows
-from reports.record import Record
+from reports import rows
+from reports.records.record import Record
+from reports.views import recall
 from rwkv_core import load
 from tests.reports.test_page import PROVENANCE
 

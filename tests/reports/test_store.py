@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from reports.record import SCHEMA, Record
-from reports.store import Store
+from reports.records.record import SCHEMA, Record
+from reports.records.store import Store
 from rwkv_core.errors import BadInput
 
 RECORD = Record({"id": "one", "params": {}}, "ok", {"a": 1}, {"s": [0.1, 0.2]}, provenance={"machine": "m"})

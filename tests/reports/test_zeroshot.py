@@ -8,9 +8,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports import page, paired, paper, rows, zeroshot
-from reports.record import Record
-from reports.store import Store
+from reports import page, rows
+from reports.published import paper
+from reports.records.record import Record
+from reports.records.store import Store
+from reports.statistics import paired
+from reports.views import zeroshot
 from rwkv_core import load
 from rwkv_core.errors import BadInput
 from tests.reports.test_page import PROVENANCE

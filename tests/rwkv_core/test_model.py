@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reports import paper
+from reports.published import paper
 from rwkv_core import load
 from rwkv_core.architectures import rwkv4_flops, rwkv4_parameters
 from rwkv_core.init import paper_init, time_vectors

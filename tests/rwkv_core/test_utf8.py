@@ -13,7 +13,7 @@ from bench import plan
 from evals import context, corpus
 from evals.prompts import readers as prompts
 from evals.zeroshot import data, tasks
-from reports.store import Store
+from reports.records.store import Store
 from rwkv_core import utf8
 from rwkv_core.errors import BadInput
 from rwkv_core.load import ROOT, load

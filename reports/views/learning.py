@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from reports import paper
-from reports.figures import Panel, Picture, Series
+from reports.draw.figure import Panel, Picture, Series
+from reports.draw.table import Table
+from reports.published import paper
 from reports.rows import MEDIAN_STEPS, Row
-from reports.tables import Table
-from reports.views import View
+from reports.views.view import View
 
 WHERE = ["text", "machine", "device", "dtype"]
 POCKET_WORLD = "pocket world"

@@ -12,7 +12,7 @@ from typing import Any
 
 from rwkv_core import machine
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy")
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports import curves
-from reports.figures import Panel, Picture, Series
+from reports.draw.figure import Panel, Picture, Series
+from reports.draw.table import MIB, Table, mebibytes
 from reports.rows import Row
-from reports.tables import MIB, Table, mebibytes
-from reports.views import DISTURBED, View, disturbed_note
+from reports.views import curves
+from reports.views.view import DISTURBED, View, disturbed_note
 
 ALIKE = ["machine", "device", "dtype", "threads", "batch", "weights"]
 METRICS = ("p50_s", "first_token_s", "state_bytes", "peak_bytes")

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 import configs
-from reports import paper
-from reports.figures import Panel, Picture, Series, family_label
+from reports.draw.figure import Panel, Picture, Series, family_label
+from reports.published import paper
 
 CLEAR = 0.01  # a rule that gains less over chance is no floor of its own
 Tasks = Mapping[str, Mapping[str, Any]]

@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 import configs
-from reports import orders, paper
-from reports.figures import Panel, Picture, Series
-from reports.record import Record
+from reports.draw.figure import Panel, Picture, Series
+from reports.draw.table import Table
+from reports.published import paper
+from reports.records.record import Record
 from reports.rows import Row, mark
-from reports.tables import Table
-from reports.views import View, ordered
+from reports.statistics import orders
+from reports.views.view import View, ordered
 
 WHERE = ["weights", "machine", "device", "dtype"]
 WAYS = {

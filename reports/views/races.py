@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from reports.figures import Panel, Picture, Series
+from reports.draw.figure import Panel, Picture, Series
+from reports.draw.table import Table
 from reports.rows import Row
-from reports.tables import Table
-from reports.views import DISTURBED, View, disturbed_note
+from reports.views.view import DISTURBED, View, disturbed_note
 
 GOALS = Path(__file__).with_name("goals.csv")
 WHERE = ["machine", "device", "dtype"]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from reports import paper
-from reports.figures import Panel, Picture, Series
+from reports.draw.figure import Panel, Picture, Series
+from reports.draw.table import Table
+from reports.published import paper
 from reports.rows import LRA_RECIPE, LRA_TASK, Row
-from reports.tables import Table
-from reports.views import View, ordered
+from reports.views.view import View, ordered
 
 WHERE = ["protocol", "device", "variant"]
 GIVEN = [*LRA_TASK, "attention_inner", "data_fingerprint"]  # what all mixers of a table have in common, task by task

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from reports.figures import HeatMap, Picture
+from reports.draw.figure import HeatMap, Picture
+from reports.draw.table import Table, mebibytes
 from reports.rows import Row, mark
-from reports.tables import Table, mebibytes
-from reports.views import View, ordered
+from reports.views.view import View, ordered
 
 WHERE = ["weights", "machine", "device", "dtype"]
 TITLES = {

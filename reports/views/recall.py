@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from reports.figures import Panel, Picture, Series
+from reports.draw.figure import Panel, Picture, Series
+from reports.draw.table import Table
 from reports.rows import Row
-from reports.tables import Table
-from reports.views import View, ordered
+from reports.views.view import View, ordered
 
 WHERE = ["machine", "device"]
 SETTING = ["alphabet", "steps", "batch", "tokens"]

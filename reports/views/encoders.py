@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from reports.figures import Panel, Picture, Series
+from reports.draw.figure import Panel, Picture, Series
+from reports.draw.table import MIB, Table
 from reports.rows import Row
-from reports.tables import MIB, Table
-from reports.views import DISTURBED, View, disturbed_note, ordered
+from reports.views.view import DISTURBED, View, disturbed_note, ordered
 
 WHERE = ["machine", "device"]
 WAYS = {"both": "in both directions", "causal": "causal"}

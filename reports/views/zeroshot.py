@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 
 import configs
-from reports import paired, paper, scores
-from reports.record import Record
+from reports.draw.table import Table
+from reports.published import paper
+from reports.records.record import Record
 from reports.rows import Row, from_records, mark
-from reports.tables import Table
-from reports.views import View
+from reports.statistics import paired
+from reports.views import scores
+from reports.views.view import View
 from rwkv_core.errors import BadInput, did_you_mean
 
 WHERE = ["protocol", "weights", "machine", "device", "dtype"]

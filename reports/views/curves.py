@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from reports import paper
-from reports.figures import Panel, Picture, Series, family_label
-from reports.tables import MIB
+from reports.draw.figure import Panel, Picture, Series, family_label
+from reports.draw.table import MIB
+from reports.published import paper
 
 CLASSES = {  # each holds one size of the paper's RWKV-4; the upper bound in parameters
     "up to 250 M": 0.25e9,

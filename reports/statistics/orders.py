@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reports.paired import mcnemar
+from reports.statistics.paired import mcnemar
 
 RESAMPLES = 2000  # of a bootstrap
 METRICS = ("accuracy", "macro_f1")

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reports.record import SCHEMA, Record, SchemaTooNew
+from reports.records.record import SCHEMA, Record, SchemaTooNew
 from rwkv_core.errors import BadInput
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without locks answer

@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports.rows import Row
 
-FOLDER = Path(__file__).parent / "paper"
+FOLDER = Path(__file__).parent
 
 FAMILIES = {"rwkv-4-pile": "rwkv4"}  # the figures' names -> ours; the others are the same
 MODELS = {  # of Fig. 6: family, billions of parameters, label
@@ -49,7 +49,7 @@ ZERO_SHOT_CURVES = {  # family as published -> ours, and the source that is draw
 
 
 def table(name: str) -> pd.DataFrame:
-    """A published table as it lies in reports/paper, every value a string."""
+    """A published table as it lies here, every value a string."""
     return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
 
 

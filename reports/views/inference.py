@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from reports import contexts, curves, paper
+from reports.draw.table import Table, mebibytes
+from reports.published import paper
 from reports.rows import Row
-from reports.tables import Table, mebibytes
-from reports.views import DISTURBED, View, disturbed_note
+from reports.views import contexts, curves
+from reports.views.view import DISTURBED, View, disturbed_note
 
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
 OURS = (

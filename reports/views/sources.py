@@ -1,0 +1,58 @@
+"""The sections that hold published facts alone, or what is computed of them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.draw.table import Table, mebibytes
+from reports.published import paper
+from reports.views.view import View
+from rwkv_core.architectures import rwkv4_flops, rwkv4_parameters
+
+PAPER_VOCABULARY = 50277
+
+
+def architectures() -> View:
+    """Paper Table 2, computed beside published."""
+    lines = []
+    for row in paper.table("architectures").to_dict("records"):
+        layers, width = int(row["layers"]), int(row["d_model"])
+        parameters = rwkv4_parameters(PAPER_VOCABULARY, width, layers)
+        flops = rwkv4_flops(PAPER_VOCABULARY, width, layers)
+        lines.append(
+            {
+                "model": row["name"],
+                "layers": layers,
+                "width": width,
+                "parameters": f"{parameters:,}",
+                "published": row["params"],
+                "FLOPs a token": f"{flops:.3e}",
+                "published FLOPs": row["flops_per_token"],
+                "state, numbers": f"{5 * width * layers:,}",
+                "state, float32": mebibytes(5 * width * layers * 4),
+            }
+        )
+    note = (
+        "Parameters 2VD + 13 D^2 L + D(11L + 4), V = 50277; FLOPs 2(VD + 13 D^2 L), which the published numbers "
+        "follow, while the sentence in v2 sec. 4 says 2(2VD + 13 D^2 L)."
+    )
+    table = Table("architectures", "RWKV-4 sizes, computed and published (paper Table 2)", pd.DataFrame(lines), note)
+    return View("architectures", "Architectures", tables=[table])
+
+
+def complexity() -> View:
+    """Paper Table 1."""
+    frame = paper.table("complexity")[["model", "time", "space", "note"]]
+    note = "T: sequence length, d: width. Published orders of growth, not measurements."
+    return View(
+        "complexity", "Complexity", tables=[Table("complexity", "Inference complexity (paper Table 1)", frame, note)]
+    )
+
+
+def contradictions() -> View:
+    """Where the sources disagree."""
+    text = ["What the sources say differently from each other or from the models; shown, not smoothed over."]
+    table = Table(
+        "contradictions", "Known contradictions in the published numbers", paper.table("contradictions"), prose=True
+    )
+    return View("contradictions", "Contradictions in the sources", text, [table])
