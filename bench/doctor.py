@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from bench import run
 from bench.experiments import EXPERIMENTS
 from reports.records import provenance
-from rwkv_core import load, machine, wkv
+from rwkv_core import machine, models, wkv
 
 BANDWIDTH_BYTES = 512 << 20  # far beyond any cache
 HUB_TIMEOUT_S = 3
@@ -72,6 +72,6 @@ def _hub() -> str:
 
 
 def _largest(free: int | None) -> str:
-    fitting = [spec for spec in load.catalogue().values() if free is None or spec.parameters * 4 < free]
+    fitting = [spec for spec in models.catalogue().values() if free is None or spec.parameters * 4 < free]
     by_family = {spec.family: spec.name for spec in sorted(fitting, key=lambda spec: spec.parameters)}
     return "fits in memory: " + ", ".join(by_family.values())

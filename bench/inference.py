@@ -17,8 +17,7 @@ from bench import disturbance, memory, timing
 from evals.experiment import AtLeast, Experiment
 from rwkv_core import finite
 from rwkv_core.decode import generate, greedy
-from rwkv_core.errors import Unsupported
-from rwkv_core.load import out_of_memory
+from rwkv_core.errors import Unsupported, out_of_memory
 from rwkv_core.spec import LanguageModel
 
 VERSION = 2

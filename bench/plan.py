@@ -17,7 +17,7 @@ import yaml
 
 from bench.experiments import EXPERIMENTS
 from evals.experiment import NEEDED, AtLeast, OneOf
-from rwkv_core import load, utf8
+from rwkv_core import load, models, utf8
 from rwkv_core.errors import BadInput, did_you_mean
 from rwkv_core.files import identified
 from rwkv_core.spec import ModelSpec
@@ -83,7 +83,7 @@ class Cell:
             if path != self.params.get(key, path):  # or it names nothing that lies here
                 identify = functools.partial(EXPERIMENTS[self.experiment].reads[key], path, self.params)
                 _check_same(key, path, identify, self.params[key])
-        if place := load.local(self.spec):
+        if place := models.local(self.spec):
             _check_same("weights", str(place), functools.partial(identified, self.spec), self.model)
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> l
         one = dict(zip(lists, values, strict=True))
         try:
             kinds = {"attention": one["attention"], "cache": one["cache"]}
-            model = load.find(str(one["model"]), weights=_weights(one["weights"]), **kinds)
+            model = models.find(str(one["model"]), weights=_weights(one["weights"]), **kinds)
             _ = model.seed
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from error

@@ -25,9 +25,10 @@ from bench.plan import Cell
 from reports.records import provenance
 from reports.records.record import Record, Status
 from rwkv_core import machine, weights
-from rwkv_core.errors import BadInput, Unsupported
+from rwkv_core.errors import BadInput, Unsupported, out_of_memory
 from rwkv_core.files import together
-from rwkv_core.load import ROOT, load, out_of_memory
+from rwkv_core.load import load
+from rwkv_core.models import ROOT
 from rwkv_core.spec import LanguageModel
 
 

@@ -14,9 +14,8 @@ from typing import Any
 from evals import corpus
 from evals.pocket import text as pocket
 from rwkv_core.errors import BadInput
-from rwkv_core.files import commit, fingerprint, together
+from rwkv_core.files import fingerprint, together
 
-MAIN = "main"
 POCKET_TOKENIZER = Path(pocket.__file__).with_name("checkpoints") / "tokenizer.json"
 POCKET_SAMPLE = 1000  # pieces, and sentences, by which the pocket world's text is known
 
@@ -36,19 +35,6 @@ def text(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     if given == corpus.POCKET:
         return f"pocket:{_pocket()}", corpus.POCKET
     return f"local:{together(map(fingerprint, corpus.files(given)))}", str(Path(given).resolve())
-
-
-def hub_revision(data: str) -> str | None:
-    """Which revision of the hub's data `hub` or `hub:REVISION` means; None for data that lie here."""
-    kind, _, revision = data.partition(":")
-    return revision or MAIN if kind == "hub" else None
-
-
-def hub(repo: str, revision: str | None = None) -> tuple[str, str]:
-    """A data set of the hub: `hub:` and the commit that the revision stands for, or hub where nobody knows that."""
-    known = commit(repo, revision or MAIN, "dataset")
-    name = "hub" if known == MAIN else f"hub:{known}"
-    return name, name
 
 
 @functools.cache

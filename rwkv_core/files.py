@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rwkv_core import tokenizer
 from rwkv_core.errors import BadInput
-from rwkv_core.load import local
+from rwkv_core.models import local
 from rwkv_core.spec import ModelSpec
 from rwkv_core.weights import FOLDER_FILES
 

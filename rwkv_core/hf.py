@@ -17,9 +17,9 @@ from transformers.initialization import no_init_weights
 
 from rwkv_core import cache, tokenizer, weights, wrapping
 from rwkv_core.cache import CacheState
-from rwkv_core.errors import BadInput, Unsupported
+from rwkv_core.errors import BadInput, Unsupported, out_of_memory
 from rwkv_core.init import random_fill
-from rwkv_core.load import check_size, local, offline, out_of_memory
+from rwkv_core.models import check_size, local, offline
 from rwkv_core.spec import ModelSpec
 
 BUFFERS = {  # what the hub's older files hold beside the parameters, all of it computed from the configuration

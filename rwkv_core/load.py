@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import errno
-import functools
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import configs
 from rwkv_core import finite, machine
-from rwkv_core.errors import BadInput, Unsupported, did_you_mean
+from rwkv_core.errors import BadInput, Unsupported
+from rwkv_core.models import check_size, find, local, offline
 from rwkv_core.spec import LanguageModel, ModelSpec
 
-ROOT = Path(__file__).resolve().parents[1]
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-@functools.cache
-def catalogue() -> dict[str, ModelSpec]:
-    """Every model of configs/models by name."""
-    families = configs.read("models").items()
-    return {name: ModelSpec(name, family, **entry) for family, models in families for name, entry in models.items()}
-
-
-def find(name: str, **changes: Any) -> ModelSpec:
-    """The spec of a name, with other weights, attention or cache where given. Raises BadInput for an unknown one."""
-    specs = catalogue()
-    if name not in specs:
-        raise BadInput(f"unknown model {name!r}{did_you_mean(name, specs)}")
-    return dataclasses.replace(specs[name], **changes)
 
 
 def load(name_or_spec: str | ModelSpec, *, device: str = "cpu", dtype: str = "float32") -> LanguageModel:
@@ -82,14 +62,6 @@ def _load_rwkv(spec: ModelSpec, device: str, dtype: str) -> LanguageModel:
     return model.eval()
 
 
-def local(spec: ModelSpec) -> Path | None:
-    """Where on this machine the spec's weights lie; None where they come from the hub."""
-    if spec.weights != "pretrained":
-        return Path(spec.weights)
-    kind, _, folder = spec.repo.partition(":")
-    return ROOT / folder if kind == "package" else None
-
-
 def _download(spec: ModelSpec) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -99,32 +71,6 @@ def _download(spec: ModelSpec) -> Path:
         return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=wanted))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise BadInput(offline(spec, error)) from error
-
-
-def offline(spec: ModelSpec, error: Exception) -> str:
-    """One line for a hub model that cannot be had."""
-    return (
-        f"{spec.name}: the hub repository {spec.repo} at {spec.revision} is neither cached nor reachable "
-        f"({type(error).__name__}); copy it here and give its folder as `weights:`, or use `weights: random:0`"
-    )
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error means that memory ran out; some libraries have no type of their own for it."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:  # of a mapping, or a process that cannot start
-        return True
-    return (
-        isinstance(error, RuntimeError)
-        and re.search("out of memory|ALLOC_FAILED|allocate memory", str(error)) is not None
-    )
-
-
-def check_size(spec: ModelSpec, source: str | Path, counted: int) -> None:
-    """Raises BadInput where `counted` parameters were read for a model that has another number of them."""
-    if spec.parameters and counted != spec.parameters:
-        raise BadInput(f"{source}: {counted:,} parameters, {spec.name} has {spec.parameters:,}; is it that model?")
 
 
 def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:

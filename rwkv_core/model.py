@@ -86,7 +86,7 @@ class RWKV(nn.Module):
         Sizes and version are read from what is there. Raises BadInput where the file is damaged, of
         another version, or has missing or surplus weights.
         """
-        checkpoint = weights.read(Path(path))
+        checkpoint = weights.read(Path(path), _shapes)
         model = cls.of(checkpoint.spec, impl=impl)
         model.layout = checkpoint.layout
         model.load_state_dict(weights.cast(checkpoint.tensors, getattr(torch, dtype)), assign=True)
@@ -181,3 +181,8 @@ class RWKV(nn.Module):
         if self.source is None:
             raise BadInput(f"{self.spec.name} has random weights and so no tokenizer; use pretrained or local weights")
         return tokenizer.find(self.source, self.spec)
+
+
+def _shapes(spec: ModelSpec) -> dict[str, torch.Size]:
+    """Of every weight of such a model."""
+    return {name: tensor.shape for name, tensor in RWKV.of(spec).state_dict().items()}

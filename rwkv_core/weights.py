@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rwkv_core import utf8, wrapping
-from rwkv_core.errors import BadInput
-from rwkv_core.load import out_of_memory
+from rwkv_core.errors import BadInput, out_of_memory
 from rwkv_core.spec import LanguageModel, ModelSpec
 
 Tensors = dict[str, Tensor]
@@ -70,8 +69,10 @@ class Checkpoint(NamedTuple):
     layout: str
 
 
-def read(path: Path) -> Checkpoint:
-    """The weights under the model's names, and the model they describe. Raises BadInput."""
+def read(path: Path, shapes: Callable[[ModelSpec], Mapping[str, torch.Size]]) -> Checkpoint:
+    """The weights under the model's names, and the model they describe. shapes: of all weights of such a model. Raises
+    BadInput.
+    """
     config: dict[str, object] = {}
     if path.is_dir():
         tensors, nest = _read_folder(path)
@@ -91,7 +92,7 @@ def read(path: Path) -> Checkpoint:
     if config.get("tie_word_embeddings") and "emb.weight" in tensors:
         tensors.setdefault("unembed.weight", tensors["emb.weight"])
     spec = _describe(path, tensors, config)
-    _check(path, tensors, spec)
+    _check(path, tensors, shapes(spec))
     return Checkpoint(tensors, spec, wrapping.described(nest, before))
 
 
@@ -239,10 +240,8 @@ def _positive(path: Path, config: dict[str, object], key: str, default: float) -
     return value
 
 
-def _check(path: Path, tensors: Tensors, spec: ModelSpec) -> None:
-    from rwkv_core.model import RWKV  # the model that the file must fill, key by key
-
-    wanted = {name: p.shape for name, p in RWKV.of(spec).state_dict().items()}
+def _check(path: Path, tensors: Tensors, wanted: Mapping[str, torch.Size]) -> None:
+    """Whether the file fills a model key by key."""
     missing, surplus = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
     if missing or surplus:
         parts = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(surplus)}"] * bool(surplus)

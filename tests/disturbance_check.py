@@ -72,7 +72,7 @@ def main() -> int:
 def measure(name: str, threads: int, each: int) -> None:
     """The cells that are not there yet: the quiet ones between the others, so that none stands for a time of day."""
     from bench import disturbance, inference
-    from rwkv_core import load
+    from rwkv_core import load, models
 
     disturbance.AGAIN = 0
     inference._untimed = lambda *_: ({}, [])  # type: ignore[assignment]
@@ -82,7 +82,7 @@ def measure(name: str, threads: int, each: int) -> None:
     done = len(path.read_text().splitlines()) if path.is_file() else 0
     if done >= len(order):
         return
-    model = load.load(load.find(name, weights="random:0"), device="cpu", dtype="float32")
+    model = load.load(models.find(name, weights="random:0"), device="cpu", dtype="float32")
     for neighbours in order[done:]:
         disturbance.calibration.cache_clear()
         processes = [

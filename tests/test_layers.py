@@ -1,6 +1,7 @@
 """The house: imports run downwards only."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,18 @@ def test_imports_run_downwards(layer: str) -> None:
         for name in imported(path):
             if name.split(".")[0] in ALLOWED:
                 assert any(f"{name}.".startswith(f"{allowed}.") for allowed in ALLOWED[layer]), f"{path} imports {name}"
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    """Imports inside functions, and those for types alone, count."""
+    paths = [path for layer in ALLOWED for path in (ROOT / layer).rglob("*.py")]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        prefixes = [[name.rsplit(".", i)[0] for i in range(name.count(".") + 1)] for name in imported(path)]
+        nearest = {next((prefix for prefix in own if prefix in modules), "") for own in prefixes}
+        graph[module] = {name for name in nearest if name and not f"{module}.".startswith(f"{name}.")}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError naming the modules
 
 
 def test_text_is_utf8_whatever_the_locale() -> None:

@@ -31,7 +31,8 @@ from bench.peers import transformers_rwkv
 from evals.zeroshot import tasks
 from evals.zeroshot.adapter import Adapter, adapter
 from evals.zeroshot.run import evaluate
-from rwkv_core.load import find, load
+from rwkv_core.load import load
+from rwkv_core.models import find
 from rwkv_core.spec import LanguageModel, ModelSpec
 from tests import families
 

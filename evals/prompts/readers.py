@@ -5,22 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evals import files, labels
+from evals import hub, labels
+from evals.prompts.tasks import Task
 from evals.zeroshot.data import read
 from rwkv_core import utf8
 from rwkv_core.errors import BadInput, Unsupported
-
-if TYPE_CHECKING:
-    from evals.prompts.tasks import Task
 
 Row = dict[str, Any]
 
 
 def rows(task: Task, data: str, docs: int) -> list[Row]:
     """The first `docs` rows of a task, 0 for all, from a folder or the hub. Raises Unsupported where it has none."""
-    if revision := files.hub_revision(data):
+    if revision := hub.revision(data):
         return _hub(task, docs, revision)
     path, *_ = paths(task, Path(data))
     if not path.is_file():

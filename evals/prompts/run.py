@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from evals import files
+from evals import files, hub
 from evals.experiment import AtLeast, Experiment, OneOf
 from evals.prompts import answers, readers, tasks
+from evals.prompts import items as prompt_items
 from evals.zeroshot import tasks as zeroshot
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.files import fingerprint
@@ -57,9 +58,9 @@ def run(
     wording = tasks.order(entry, order)
     if wording.reasoning and way == "score":
         raise BadInput(f"{task}, {order}: reasoning can only be generated; write `way: generate`")
-    found = tasks.items(entry, data if files.hub_revision(data) else str(_folder(data)), docs)
+    found = prompt_items.load(entry, data if hub.revision(data) else str(_folder(data)), docs)
     asker = adapter(model, device, tokenizer, "v0.4", label=f"{task} {order} {model.spec.label}")
-    prompts = [tasks.prompt(entry, wording, item) for item in found]
+    prompts = [prompt_items.prompt(entry, wording, item) for item in found]
     started = time.perf_counter()
     items = _scored(asker, entry, prompts) if way == "score" else _generated(asker, entry, wording, prompts)
     asked, room = _questions(data, entry, found), _room(asker, entry, way)
@@ -73,7 +74,7 @@ def run(
         "cut": sum(item["cut"] for item in items),
         **dict(asker.counts),
         "score_s": time.perf_counter() - started,
-        "data_fingerprint": tasks.fingerprint(found),
+        "data_fingerprint": prompt_items.fingerprint(found),
         "special_tokens": asker.special_tokens,
         "parameters": sum(p.numel() for _, p in model.named_parameters()),
     }
@@ -115,9 +116,9 @@ def _room(asker: Adapter, task: tasks.Task, way: str) -> int:
     return asker.max_length + 1 - max(len(asker.codec.encode(f" {w}")) for own in task.answers.values() for w in own)
 
 
-def _questions(data: str, task: tasks.Task, found: Sequence[tasks.Item]) -> list[int]:
+def _questions(data: str, task: tasks.Task, found: Sequence[prompt_items.Item]) -> list[int]:
     """A number for each item, the same where the data's folder says that they ask the same, or the items do."""
-    folder = None if files.hub_revision(data) else readers.paths(task, _folder(data))[0].parent
+    folder = None if hub.revision(data) else readers.paths(task, _folder(data))[0].parent
     told = zeroshot.questions(folder, len(found))
     seen: dict[str, int] = {}
     return [seen.setdefault(key, len(seen)) for key in told or map(repr, found)]
@@ -130,8 +131,8 @@ def _folder(data: str) -> Path:
 def identify_data(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """The task's files by their content."""
     task = tasks.catalogue()[params["task"]]
-    if revision := files.hub_revision(given):
-        return files.hub(task.hub["path"], revision) if task.hub else ("hub", "hub")
+    if revision := hub.revision(given):
+        return hub.identified(task.hub["path"], revision) if task.hub else ("hub", "hub")
     folder, kind = _folder(given), "pocket" if given == "pocket" else "local"
     if not folder.is_dir():
         raise BadInput(f"data {given!r}: no such folder; give one with the files of configs/prompts, pocket, or hub")

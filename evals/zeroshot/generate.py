@@ -4,23 +4,43 @@ so that no padding ever enters a state, and the text is the same as with the pro
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
 
-from evals.zeroshot.score import halving
+from evals.zeroshot.score import Scorer, halving
 from evals.zeroshot.sharing import batches
 from rwkv_core import finite
 from rwkv_core.errors import BadInput
-
-if TYPE_CHECKING:
-    from evals.zeroshot.adapter import Adapter
+from rwkv_core.tokenizer import Codec
 
 MAX_NEW_TOKENS = 256  # lm-eval's own default
 NOT_FINITE = -1  # in a token's place, so that the logits' state comes with the token and costs no wait of its own
+
+
+class Asker(Protocol):
+    """Who has a text generated: a model with its tokenizer and its window, and what ends a text."""
+
+    scorer: Scorer
+    codec: Codec
+    prefix: list[int]
+    max_length: int
+    counts: Counter[str]
+
+    @property
+    def ends(self) -> set[int]: ...
+
+    @property
+    def eot_token_id(self) -> int: ...
+
+    @property
+    def prefix_token_id(self) -> int: ...
+
+    def tok_encode(self, string: str) -> list[int]: ...
 
 
 @dataclass
@@ -34,7 +54,7 @@ class Prompt:
     generated: list[int] = field(default_factory=list)
     text: str = ""
 
-    def accept(self, token: int, adapter: Adapter) -> bool:
+    def accept(self, token: int, adapter: Asker) -> bool:
         """Take the next token; False where the text has ended."""
         if token in adapter.ends:
             return False
@@ -46,7 +66,7 @@ class Prompt:
         return not found and len(self.generated) < self.most
 
 
-def generate_until(adapter: Adapter, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+def generate_until(adapter: Asker, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """(context, lm-eval's generation arguments) -> the text after each. Raises BadInput where sampling is asked for."""
     prompts = [_prompt(adapter, number, *request) for number, request in enumerate(requests)]
     model, limits = adapter.scorer.model, adapter.scorer.limits
@@ -62,7 +82,7 @@ def generate_until(adapter: Adapter, requests: Sequence[tuple[str, Mapping[str, 
     return [prompt.text for prompt in prompts]
 
 
-def _prompt(adapter: Adapter, number: int, context: str, options: Mapping[str, Any]) -> Prompt:
+def _prompt(adapter: Asker, number: int, context: str, options: Mapping[str, Any]) -> Prompt:
     if options.get("do_sample") or options.get("temperature", 0.0) > 0:
         raise BadInput(f"only greedy generation is measured, and the task asks for {dict(options)}")
     until = options.get("until", [])
@@ -86,7 +106,7 @@ def _alike(rows: Sequence[Prompt]) -> list[list[Prompt]]:
 
 
 @torch.inference_mode()
-def _run(adapter: Adapter, batch: Sequence[Prompt]) -> None:
+def _run(adapter: Asker, batch: Sequence[Prompt]) -> None:
     """All prompts of a batch to their end; rows that have ended are dropped from the state."""
     model, device = adapter.scorer.model, adapter.scorer.device
     for prompt in batch:  # it may be a second try, after memory ran out

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from evals import files
+from evals import files, hub
 from evals.experiment import AtLeast, Experiment, OneOf
 from evals.zeroshot import tasks
 from rwkv_core.errors import BadInput
@@ -169,12 +169,12 @@ def identify_data(data: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """What stands for the data in a cell's name, since a folder's content may change; and where they are: a task that a
     directory lacks comes from the hub.
     """
-    revision = files.hub_revision(data)
+    revision = hub.revision(data)
     if not revision and data != "pocket" and not Path(data).is_dir():
         raise BadInput(f"data {data!r}: no such folder; give one with <task>/<split>.jsonl, pocket, or hub")
     place = tasks.place(data, params["task"])
     if revision or not place.is_dir():
-        return files.hub(tasks.entry(params["task"])["hub"], revision)
+        return hub.identified(tasks.entry(params["task"])["hub"], revision)
     kind, where = ("pocket", "pocket") if data == "pocket" else ("local", str(Path(data).resolve()))
     try:
         return f"{kind}:{fingerprint(tasks.local_file(place), place / tasks.QUESTIONS)}", where

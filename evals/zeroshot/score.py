@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from evals.zeroshot.sharing import Group, Leaf, Request, Tokens, batches, groups, leaves
 from rwkv_core import finite
-from rwkv_core.load import out_of_memory
+from rwkv_core.errors import out_of_memory
 from rwkv_core.spec import LanguageModel
 
 T = TypeVar("T")

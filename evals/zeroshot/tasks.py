@@ -19,7 +19,7 @@ from typing import Any, Literal
 import yaml
 
 import configs
-from evals import files
+from evals import hub
 from rwkv_core import utf8
 from rwkv_core.errors import BadInput, did_you_mean
 
@@ -50,7 +50,7 @@ def place(data: str, name: str) -> Path:
 
 def local_folder(data: str, name: str) -> Path | None:
     """The folder of a task's data, None for the hub's. Raises BadInput where it is gone: the hub's are other data."""
-    if files.hub_revision(data):
+    if hub.revision(data):
         return None
     folder = place(data, name)
     if not folder.is_dir():
@@ -127,7 +127,7 @@ def overlay(name: str, data: str, protocol: Protocol, docs: int = 0) -> str:
         lines["target_delimiter"] = ""
     folder = local_folder(data, name)
     if folder is None:
-        lines["dataset_kwargs"] = {"revision": files.hub_revision(data)}
+        lines["dataset_kwargs"] = {"revision": hub.revision(data)}
     else:
         lines |= dict.fromkeys(("training_split", "validation_split", "test_split"))
         lines[f"{known['split']}_split"] = known["split"]

@@ -4,7 +4,7 @@ import pytest
 
 from bench import encoders
 from rwkv_core.errors import BadInput, Unsupported
-from rwkv_core.load import find
+from rwkv_core.models import find
 
 SPEC = find("lra-encoder", weights="fresh:0")
 SMALL = {"layers": 1, "width": 16, "heads": 2, "inner": 64, "rounds": 3}

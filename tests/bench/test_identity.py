@@ -20,7 +20,7 @@ from evals.prompts import tasks as prompts
 from evals.prompts.run import identify_data as identify_prompts
 from evals.zeroshot import tasks
 from reports.records.record import Record
-from rwkv_core import files, load
+from rwkv_core import files, models
 from rwkv_core.errors import BadInput
 from rwkv_core.spec import ModelSpec
 from tests.evals import world
@@ -156,7 +156,7 @@ def test_a_link_without_a_tokenizer_has_that_of_the_file_it_leads_to(tmp_path: P
 
 
 def test_a_model_of_this_package_is_named_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "ROOT", tmp_path)
+    monkeypatch.setattr(models, "ROOT", tmp_path)
     place = tmp_path / "evals" / "pocket" / "checkpoints"
     shutil.copytree(CHECKPOINTS / "pocket-rwkv4", place / "pocket-rwkv4")
     shutil.copy(TOKENIZER_FILE, place)
@@ -173,7 +173,7 @@ def test_a_model_of_this_package_is_named_by_its_content(tmp_path: Path, monkeyp
 def test_random_and_fresh_weights_are_named_as_they_were(tmp_path: Path) -> None:
     for weights in ("random:0", "fresh:0"):
         cell = one(tmp_path, model="pocket-rwkv4", weights=weights)
-        assert cell.model == cell.spec == load.find("pocket-rwkv4", weights=weights) and "weights" not in cell.paths
+        assert cell.model == cell.spec == models.find("pocket-rwkv4", weights=weights) and "weights" not in cell.paths
 
 
 def changed(values: dict[str, Any], key: str, value: Any) -> Callable[[pytest.MonkeyPatch], None]:
@@ -408,7 +408,7 @@ def test_a_large_file_is_hashed_once_as_long_as_it_stays(tmp_path: Path, monkeyp
 def test_what_nobody_touched_is_what_was_planned() -> None:
     """Whatever stands for a file, a name like pocket too, must be identified again as it was planned."""
     for name in ("pocket", "prompts-pocket", "needles", "pocket-extend", "zeroshot-random"):
-        for cell in plan.read(load.ROOT / "configs" / f"{name}.yaml"):
+        for cell in plan.read(models.ROOT / "configs" / f"{name}.yaml"):
             cell.check_files()
 
 

@@ -16,7 +16,7 @@ from bench.run import measure
 from reports import rows
 from reports.records.record import Record
 from reports.views import races
-from rwkv_core import load, machine
+from rwkv_core import machine, models
 from rwkv_core.errors import Unsupported
 from rwkv_core.spec import ModelSpec
 from tests.parity import make
@@ -98,7 +98,7 @@ def test_cells_use_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_model_without_wkv_is_unsupported() -> None:
-    pythia = load.find("pythia-160m", weights="random:0")
+    pythia = models.find("pythia-160m", weights="random:0")
     cell = Cell("kernels", kernels.VERSION, pythia, "cpu", "float32", {})
     (record,) = measure([cell])
     assert record.status == "unsupported" and "has no WKV" in record.error
@@ -134,7 +134,7 @@ def test_a_peer_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> 
 def raced(seconds: dict[str, list[float]], **params: Any) -> Record:
     """A record of `kernels` at (1, 1024, 768) on one thread."""
     params = {"direction": "forward", "batch": 1, "tokens": 1024, "rounds": 3, "threads": 1, "seed": 0, **params}
-    spec = load.find("rwkv4-169m", weights="random:0")
+    spec = models.find("rwkv4-169m", weights="random:0")
     cell = Cell("kernels", kernels.VERSION, spec, "cpu", "float32", params)
     metrics = {"errors": {"c": 1e-7, "loop": 2e-6}, "channels": 768, "graphed": []}
     metrics |= {"bytes": 9437184, "floor_bytes": 9437184}

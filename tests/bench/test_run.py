@@ -14,7 +14,7 @@ from bench.plan import Cell
 from evals.experiment import Experiment
 from reports.records.store import Store
 from rwkv_core.errors import BadInput
-from rwkv_core.load import ROOT
+from rwkv_core.models import ROOT
 from rwkv_core.spec import ModelSpec
 
 SPEC = ModelSpec("tiny", "rwkv4", {"model_type": "rwkv"}, weights="random:0")

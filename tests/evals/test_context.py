@@ -12,7 +12,8 @@ from evals import context, corpus
 from evals.pocket.make import TOKENIZER_FILE
 from rwkv_core import tokenizer as tokenizers
 from rwkv_core.errors import BadInput
-from rwkv_core.load import find, load
+from rwkv_core.load import load
+from rwkv_core.models import find
 from rwkv_core.spec import ModelSpec
 
 MODELS = ["pocket-rwkv4", "pocket-pythia", "pocket-opt", "pocket-bloom"]

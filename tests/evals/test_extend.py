@@ -9,7 +9,8 @@ import pytest
 from evals import corpus, extend, pretrain
 from evals.pocket.make import TOKENIZER_FILE
 from rwkv_core.errors import BadInput, Unsupported
-from rwkv_core.load import find, load
+from rwkv_core.load import load
+from rwkv_core.models import find
 
 STAGES = [{"window": 32, "tokens": 256, "rate": 1e-3}, {"window": 64, "tokens": 256, "rate": 1e-3}]
 

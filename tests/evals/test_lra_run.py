@@ -10,7 +10,7 @@ from evals import training
 from evals.lra import data, run
 from evals.training import Recipe, train
 from rwkv_core.errors import BadInput, Unsupported
-from rwkv_core.load import find
+from rwkv_core.models import find
 from rwkv_core.spec import ModelSpec
 
 SPEC = find("lra-encoder", weights="fresh:0")

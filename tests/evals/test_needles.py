@@ -12,7 +12,8 @@ from evals.recall import haystacks, needles
 from evals.recall.haystacks import DEPTHS, Needle
 from rwkv_core import tokenizer as tokenizers
 from rwkv_core.errors import BadInput, Unsupported
-from rwkv_core.load import find, load
+from rwkv_core.load import load
+from rwkv_core.models import find
 from rwkv_core.spec import ModelSpec
 from tests.evals.test_tasks import SHAPE
 

@@ -8,7 +8,7 @@ import pytest
 from bench import plan
 from evals.pocket.make import TOKENIZER_FILE
 from reports.records.store import Store
-from rwkv_core import load
+from rwkv_core import load, models
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINTS = TOKENIZER_FILE.parent
@@ -34,7 +34,7 @@ def test_a_checkpoint_is_small_and_speaks(name: str) -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) < 8_000_000
     model = load.load(name)
     counted = sum(p.numel() for _, p in model.named_parameters())
-    assert counted == load.find(name).parameters
-    assert counted == pytest.approx(load.find("pocket-rwkv4").parameters, rel=0.05)
+    assert counted == models.find(name).parameters
+    assert counted == pytest.approx(models.find("pocket-rwkv4").parameters, rel=0.05)
     text = "The anchor is made of iron."
     assert model.codec.decode(model.codec.encode(text)) == text

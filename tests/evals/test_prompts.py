@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from evals.prompts import answers, run, tasks
+from evals.prompts import items as prompt_items
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.load import load
 from rwkv_core.spec import LanguageModel, ModelSpec
@@ -28,8 +29,8 @@ def folder(tmp_path: Path, rows: list[dict[str, Any]]) -> str:
 
 def test_rte_is_asked_in_the_papers_words(tmp_path: Path) -> None:
     task = tasks.catalogue()["rte"]
-    (item,) = tasks.items(task, folder(tmp_path, [RTE]))
-    asked = {name: tasks.prompt(task, order, item) for name, order in task.orders.items()}
+    (item,) = prompt_items.load(task, folder(tmp_path, [RTE]))
+    asked = {name: prompt_items.prompt(task, order, item) for name, order in task.orders.items()}
     assert asked["text first"] == (
         "Having premise A man sleeps. judge if the following hypothesis A man rests. are logically connected with the "
         'premise? Answer "entailment" if yes, or "not_entailment" if no.\nAnswer:'
@@ -45,9 +46,9 @@ def test_rte_is_asked_in_the_papers_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", tasks.catalogue())
 def test_every_order_of_a_task_fills_and_is_compared(name: str) -> None:
     task = tasks.catalogue()[name]
-    item = tasks.Item({field: f"<{field}>" for field in task.fields}, (0,))
+    item = prompt_items.Item({field: f"<{field}>" for field in task.fields}, (0,))
     for order in task.orders.values():
-        asked = tasks.prompt(task, order, item)
+        asked = prompt_items.prompt(task, order, item)
         held = [field for field in task.fields if field != task.gold]
         assert all(f"<{field}>" in asked for field in held) and "{" not in asked
     assert {order for pair in task.effects for order in pair} == set(task.orders)
@@ -119,10 +120,10 @@ def test_who_reasons_has_to_say_the_answer_and_is_not_cut_short(tmp_path: Path) 
     assert answers.parse(" b is less than c", LETTERS, reasoning=True) is None
     assert answers.parse("b is 3.\n\nAnswer: c", LETTERS, reasoning=True) == "c"
     task = tasks.catalogue()["mathqa"]
-    item = tasks.Item(dict.fromkeys(task.fields, "x"), (0,))
-    asked = {name: tasks.prompt(task, order, item) for name, order in task.orders.items()}
-    assert not any(text.endswith(tasks.END) for name, text in asked.items() if "reasoning" in name)
-    assert sum(text.endswith(tasks.END) for text in asked.values()) == 2
+    item = prompt_items.Item(dict.fromkeys(task.fields, "x"), (0,))
+    asked = {name: prompt_items.prompt(task, order, item) for name, order in task.orders.items()}
+    assert not any(text.endswith(prompt_items.END) for name, text in asked.items() if "reasoning" in name)
+    assert sum(text.endswith(prompt_items.END) for text in asked.values()) == 2
 
 
 @pytest.mark.parametrize("way", ["score", "generate"])
@@ -199,9 +200,9 @@ def test_reasoning_cannot_be_scored(tmp_path: Path) -> None:
 def test_a_task_without_data_says_what_is_missing(tmp_path: Path) -> None:
     for name in ("polemo2", "goemotions"):
         with pytest.raises(Unsupported, match="below the data folder"):
-            tasks.items(tasks.catalogue()[name], str(tmp_path))
+            prompt_items.load(tasks.catalogue()[name], str(tmp_path))
     with pytest.raises(Unsupported, match="not on the hub"):
-        tasks.items(tasks.catalogue()["sarcasm"], "hub")
+        prompt_items.load(tasks.catalogue()["sarcasm"], "hub")
 
 
 def test_the_hub_is_asked_for_data_that_need_no_script(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +217,7 @@ def test_the_hub_is_asked_for_data_that_need_no_script(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     for data in ("hub", f"hub:{'a' * 40}"):
-        found = tasks.items(tasks.catalogue()["mathqa"], data, 2)
+        found = prompt_items.load(tasks.catalogue()["mathqa"], data, 2)
         assert [item.gold for item in found] == [(0,), (0,)]
     asked = {"path": "regisss/math_qa", "split": "test"}
     assert called == [{**asked, "revision": "main"}, {**asked, "revision": "a" * 40}]
@@ -228,17 +229,17 @@ def test_goemotions_as_released_several_labels_and_what_is_broken(tmp_path: Path
     own.mkdir()
     (own / "labels.txt").write_text("\n".join(task.labels) + "\n")
     (own / "test.tsv").write_text("So sad\t25\tid1\nBoth “now”\t0,27\tid2\n")
-    first, second = tasks.items(task, str(tmp_path))
+    first, second = prompt_items.load(task, str(tmp_path))
     assert first.gold == (25,) and second.gold == (0, 27) and second.values["text"] == "Both “now”"
     (own / "test.tsv").write_text("So sad\t25\tid1\nno number\tx\tid\n")
     with pytest.raises(BadInput, match="line 2"):
-        tasks.items(task, str(tmp_path))
+        prompt_items.load(task, str(tmp_path))
     (own / "test.tsv").write_text("So sad\t28\tid1\n")
     with pytest.raises(BadInput, match="item 1: labels is 28"):
-        tasks.items(task, str(tmp_path))
+        prompt_items.load(task, str(tmp_path))
     (own / "labels.txt").write_text("joy\n")
     with pytest.raises(BadInput, match="names joy"):
-        tasks.items(task, str(tmp_path))
+        prompt_items.load(task, str(tmp_path))
 
 
 def test_tweets_as_released_and_what_is_broken(tmp_path: Path) -> None:
@@ -248,12 +249,12 @@ def test_tweets_as_released_and_what_is_broken(tmp_path: Path) -> None:
     (own / "mapping.txt").write_text("0\tnegative\n1\tneutral\n2\tpositive\n")
     (own / "test_text.txt").write_text("bad {day} \ngood\u2028day \n")
     (own / "test_labels.txt").write_text("0\n2\n")
-    first, second = tasks.items(task, str(tmp_path))
+    first, second = prompt_items.load(task, str(tmp_path))
     assert (first.values["text"], first.gold, second.gold) == ("bad {day}", (0,), (2,))
-    assert "bad {day}" in tasks.prompt(task, task.orders["text first"], first)
+    assert "bad {day}" in prompt_items.prompt(task, task.orders["text first"], first)
     (own / "test_labels.txt").write_text("0\n")
     with pytest.raises(BadInput, match="2 lines, and 1 in test_labels"):
-        tasks.items(task, str(tmp_path))
+        prompt_items.load(task, str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["rte", "wnli", "mathqa", "goemotions", "tweetsent"])
@@ -263,7 +264,7 @@ def test_real_items_are_read(name: str) -> None:
     found = [data for data in (shared / "zero_shot", shared / "prompts") if (data / task.file).is_file()]
     if not found:
         pytest.skip("no real items on this machine")
-    items = tasks.items(task, str(found[0]))
+    items = prompt_items.load(task, str(found[0]))
     assert len(items) > 60
     assert {number for item in items for number in item.gold} == set(range(len(task.labels)))
 
@@ -282,6 +283,6 @@ def test_an_item_that_lost_its_beginning_is_marked_and_the_same_question_is_one(
 
 
 def test_the_pocket_worlds_questions_are_its_own() -> None:
-    found = tasks.items(tasks.catalogue()["pocket"], str(run._folder("pocket")))
+    found = prompt_items.load(tasks.catalogue()["pocket"], str(run._folder("pocket")))
     asked = run._questions("pocket", tasks.catalogue()["pocket"], found)
     assert len(asked) == len(found) == 400 and len(set(asked)) == 359

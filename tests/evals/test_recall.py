@@ -11,7 +11,8 @@ from bench import plan
 from evals.recall import run as recall
 from evals.recall.sequences import ASK, MARKS, NOW, TASKS
 from rwkv_core.errors import BadInput
-from rwkv_core.load import find, load
+from rwkv_core.load import load
+from rwkv_core.models import find
 
 VOCABULARY = 130
 ROOT = Path(__file__).resolve().parents[2]

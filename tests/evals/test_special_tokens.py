@@ -13,7 +13,8 @@ from evals.recall import needles
 from evals.zeroshot.adapter import Adapter, adapter
 from evals.zeroshot.run import run
 from rwkv_core.errors import BadInput
-from rwkv_core.load import find, load
+from rwkv_core.load import load
+from rwkv_core.models import find
 from rwkv_core.spec import LanguageModel
 
 BARREL = " the barrel"

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from bench.plan import Cell
-from rwkv_core import load
+from rwkv_core import models
 from rwkv_core.spec import ModelSpec
 
 SMALLEST = {  # of each family
@@ -62,7 +62,7 @@ def tiny(cell: Cell, work: Path) -> Cell:
 def _tiny(model: ModelSpec) -> ModelSpec:
     if model.parameters < LARGE:
         return model
-    like = load.find(SMALLEST[model.family], weights=model.weights)
+    like = models.find(SMALLEST[model.family], weights=model.weights)
     shape = {key: SHAPE.get(key, value) for key, value in like.architecture.items()}
     label = f"tiny {like.label.split()[0]}"
     return dataclasses.replace(like, name=f"tiny-{model.family}", label=label, architecture=shape, parameters=100_000)

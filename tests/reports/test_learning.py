@@ -8,14 +8,14 @@ import pytest
 from reports import rows
 from reports.records.record import Record
 from reports.views import learning, zeroshot
-from rwkv_core import load
+from rwkv_core import models
 from tests.reports.test_page import PROVENANCE
 from tests.reports.test_zeroshot import TWELVE
 from tests.reports.test_zeroshot import record as scored
 
 
 def record(experiment: str, model: str, metrics: dict[str, Any], samples: dict[str, Any], **params: Any) -> Record:
-    spec = load.find(model, weights=params.pop("weights", "pretrained"))
+    spec = models.find(model, weights=params.pop("weights", "pretrained"))
     cell = {
         "id": f"{experiment}-{model}-{params}",
         "experiment": experiment,

@@ -9,10 +9,10 @@ from reports import rows
 from reports.published import paper
 from reports.records.record import Record
 from reports.views import encoders, lra
-from rwkv_core import load
+from rwkv_core import models
 from tests.reports.test_page import PROVENANCE
 
-SPEC = load.find("lra-encoder", weights="fresh:0")
+SPEC = models.find("lra-encoder", weights="fresh:0")
 PARAMS = {"protocol": "pocket", "direction": "both", "length": 256, "pixels": False, "steps": 20, "batch": 8}
 PARAMS |= {"layers": 2, "width": 32, "heads": 2, "inner": 64, "every": 10}
 PARAMS |= {"dropout": 0.0, "rise": 0.1, "weight_decay": 0.05}

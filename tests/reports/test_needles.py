@@ -8,12 +8,12 @@ from reports import rows
 from reports.draw.figure import HeatMap
 from reports.records.record import Record
 from reports.views import needles
-from rwkv_core import load
+from rwkv_core import models
 from tests.reports.test_page import PROVENANCE
 
 
 def record(model: str, length: int, items: list[tuple[float | None, float]], task: str = "pocket_needle") -> Record:
-    spec = load.find(model)
+    spec = models.find(model)
     cell: dict[str, Any] = {
         "id": f"needles-{model}-{length}-{task}",
         "experiment": "needles",

@@ -17,7 +17,7 @@ from reports.records.record import Record
 from reports.records.store import Store
 from reports.statistics import bands
 from reports.views import curves, encoders, inference, sources
-from rwkv_core import load
+from rwkv_core import models
 from rwkv_core.errors import BadInput
 
 PROVENANCE = {
@@ -38,7 +38,7 @@ PROVENANCE = {
 
 
 def record(name: str, protocol: str = "fair", step: float = 0.1, tokens: int = 64, **changes: Any) -> Record:
-    spec = load.find(name, weights="random:0")
+    spec = models.find(name, weights="random:0")
     model = {**vars(spec), "architecture": dict(spec.architecture)}
     params = {"protocol": protocol, "batch": 1, "prompt_tokens": 16, "new_tokens": tokens}
     cell = {
@@ -331,7 +331,7 @@ def test_one_repeat_with_a_spike_does_not_flatten_the_figure() -> None:
 
 def test_encoders_that_were_disturbed_have_no_ratio() -> None:
     def raced(status: str, tokens: int, times: float, mixer: str = "s4") -> Record:
-        spec = load.find("lra-encoder", weights="fresh:0")
+        spec = models.find("lra-encoder", weights="fresh:0")
         params = {"mixer": mixer, "direction": "both", "batch": 1, "tokens": tokens, "threads": 1}
         cell = {"id": f"{mixer}-{status}-{tokens}", "experiment": "encoders", "version": 2, "model": {**vars(spec)}}
         cell |= {"device": "cpu", "dtype": "float32", "params": params}

@@ -11,7 +11,7 @@ from reports import rows
 from reports.records.record import Record
 from reports.statistics import orders
 from reports.views import prompts
-from rwkv_core import load
+from rwkv_core import models
 from tests.reports.test_page import PROVENANCE
 
 LABELS = 3
@@ -96,7 +96,7 @@ def test_items_that_were_cut_in_one_order_are_left_out_of_both() -> None:
 def record(
     model: str, order: str, items: list[dict[str, Any]], data: str = "same", weights: str = "pretrained"
 ) -> Record:
-    spec = load.find(model, weights=weights)
+    spec = models.find(model, weights=weights)
     cell = {
         "id": f"prompts-{model}-{order}-{data}-{weights}",
         "experiment": "prompts",

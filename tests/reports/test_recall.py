@@ -7,14 +7,14 @@ import pytest
 from reports import rows
 from reports.records.record import Record
 from reports.views import recall
-from rwkv_core import load
+from rwkv_core import models
 from tests.reports.test_page import PROVENANCE
 
 
 def record(
     model: str, task: str, size: int, rate: float, seed: int, accuracy: float, loss: float, **more: Any
 ) -> Record:
-    spec = load.find(model, weights=f"fresh:{seed}")
+    spec = models.find(model, weights=f"fresh:{seed}")
     params = {
         "task": task,
         "size": size,

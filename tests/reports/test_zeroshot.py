@@ -14,7 +14,7 @@ from reports.records.record import Record
 from reports.records.store import Store
 from reports.statistics import paired
 from reports.views import zeroshot
-from rwkv_core import load
+from rwkv_core import models
 from rwkv_core.errors import BadInput
 from tests.reports.test_page import PROVENANCE
 
@@ -22,7 +22,7 @@ TWELVE = [name for name, entry in zeroshot.tasks().items() if entry.get("twelve"
 
 
 def record(model: str, task: str, score: float, weights: str = "pretrained", **changes: Any) -> Record:
-    spec = load.find(model, weights=weights)
+    spec = models.find(model, weights=weights)
     cell = {
         "id": f"zeroshot-{model}-{task}-{weights}",
         "experiment": "zeroshot",
@@ -93,7 +93,7 @@ def test_random_weights_say_so_and_have_no_difference() -> None:
 def test_every_published_name_of_a_model_and_task_exists() -> None:
     published = paper.table("zero_shot")
     assert set(paper.ZERO_SHOT_MODELS) <= set(published.model)
-    assert set(paper.ZERO_SHOT_MODELS.values()) <= set(load.catalogue())
+    assert set(paper.ZERO_SHOT_MODELS.values()) <= set(models.catalogue())
     names = {name for entry in zeroshot.tasks().values() for name in entry.get("published", [])}
     assert names <= set(published.task)
     drawn = pd.DataFrame(paper.zero_shot_rows(zeroshot.tasks()))

@@ -20,7 +20,7 @@ from evals.recall.sequences import Sequences
 from evals.zeroshot import run as zeroshot
 from evals.zeroshot.score import Scorer
 from evals.zeroshot.sharing import Request
-from rwkv_core import finite, load
+from rwkv_core import finite, load, models
 from rwkv_core.errors import BadInput
 from rwkv_core.model import RWKV
 from rwkv_core.spec import LanguageModel, ModelSpec
@@ -189,7 +189,7 @@ def test_a_checkpoints_weights_are_looked_at(tmp_path: Path, value: float, dtype
 
 def test_beyond_float16_the_same_model_answers_in_float32(tmp_path: Path) -> None:
     """The last norm is so large that float16 cannot hold it, and the head so much smaller: the same function."""
-    source = load.ROOT / "evals/pocket/checkpoints/pocket-pythia"
+    source = models.ROOT / "evals/pocket/checkpoints/pocket-pythia"
     tensors = {name: tensor.float() for name, tensor in load_file(source / "model.safetensors").items()}
     for name in tensors:
         if name.startswith("gpt_neox.final_layer_norm"):
@@ -198,7 +198,7 @@ def test_beyond_float16_the_same_model_answers_in_float32(tmp_path: Path) -> Non
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     for path in (source / "config.json", source.parent / "tokenizer.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    spec = load.find("pocket-pythia", weights=str(tmp_path))
+    spec = models.find("pocket-pythia", weights=str(tmp_path))
     with pytest.raises(BadInput, match=r"gpt_neox\.final_layer_norm\.weight hold values .* in float16; write"):
         load.load(spec, dtype="float16")
     model = load.load(spec)

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rwkv_core import load, machine, weights
-from rwkv_core.errors import BadInput, Unsupported
-from rwkv_core.load import find
+from rwkv_core import load, machine, models, weights
+from rwkv_core.errors import BadInput, Unsupported, out_of_memory
 from rwkv_core.model import RWKV
+from rwkv_core.models import find
 from rwkv_core.spec import ModelSpec
 from tests import parity
 
-LANGUAGE_MODELS = [name for name, spec in load.catalogue().items() if spec.family != "encoder"]
+LANGUAGE_MODELS = [name for name, spec in models.catalogue().items() if spec.family != "encoder"]
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
@@ -31,8 +31,8 @@ def test_parameters_of_every_model(name: str) -> None:
 
 
 def test_there_are_35_models_and_the_pocket_ones() -> None:
-    assert len([spec for spec in load.catalogue().values() if not spec.repo.startswith("package:")]) == 35
-    assert all(spec.repo and spec.label for spec in load.catalogue().values())
+    assert len([spec for spec in models.catalogue().values() if not spec.repo.startswith("package:")]) == 35
+    assert all(spec.repo and spec.label for spec in models.catalogue().values())
 
 
 def test_an_encoder_is_no_language_model() -> None:
@@ -132,5 +132,5 @@ def test_a_system_that_does_not_tell_its_free_memory(monkeypatch: pytest.MonkeyP
 
 
 def test_a_system_that_has_no_memory_to_map_is_out_of_memory() -> None:
-    assert load.out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
-    assert not load.out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
+    assert out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert not out_of_memory(OSError(errno.ENOSPC, "No space left on device"))

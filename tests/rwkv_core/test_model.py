@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reports.published import paper
-from rwkv_core import load
+from rwkv_core import models
 from rwkv_core.architectures import rwkv4_flops, rwkv4_parameters
 from rwkv_core.init import paper_init, time_vectors
 from rwkv_core.model import RWKV
@@ -65,7 +65,9 @@ def test_rescaling_changes_nothing_but_the_range() -> None:
 @pytest.mark.parametrize("row", paper.table("architectures").to_dict("records"), ids=lambda row: row["name"])
 def test_parameters_and_flops_are_those_of_table_2(row: dict[str, str]) -> None:
     layers, width, vocab = int(row["layers"]), int(row["d_model"]), 50277
-    spec = next(s for s in load.catalogue().values() if s.family == "rwkv4" and (s.layers, s.width) == (layers, width))
+    spec = next(
+        s for s in models.catalogue().values() if s.family == "rwkv4" and (s.layers, s.width) == (layers, width)
+    )
     model = RWKV.of(spec)
     counted = sum(p.numel() for p in model.parameters())
     assert counted == spec.parameters == rwkv4_parameters(vocab, width, layers)

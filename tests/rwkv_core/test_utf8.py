@@ -16,7 +16,8 @@ from evals.zeroshot import data, tasks
 from reports.records.store import Store
 from rwkv_core import utf8
 from rwkv_core.errors import BadInput
-from rwkv_core.load import ROOT, load
+from rwkv_core.load import load
+from rwkv_core.models import ROOT
 
 TEXT = "Käse 1\nœuf 2\n\nlast"
 

@@ -1,0 +1,57 @@
+"""The items of the prompt study, wherever they lie, and what a model is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evals import labels
+from evals.prompts import readers
+from evals.prompts.tasks import Order, Task
+from rwkv_core.errors import BadInput
+
+END = "\nAnswer:"  # after every prompt; ours, since a model that was not tuned to chat needs it
+
+
+@dataclass(frozen=True)
+class Item:
+    """What fills the template, and the numbers of the right labels."""
+
+    values: dict[str, Any]
+    gold: tuple[int, ...]
+
+
+def load(task: Task, data: str, docs: int = 0) -> list[Item]:
+    """The first `docs` items, 0 for all. Raises BadInput for data that cannot be read, Unsupported for none at all."""
+    rows = readers.rows(task, data, docs)
+    return [Item(row, _gold(task, row, f"{task.name}, item {number}")) for number, row in enumerate(rows, 1)]
+
+
+def _gold(task: Task, row: dict[str, Any], where: str) -> tuple[int, ...]:
+    given = row[task.gold]
+    found = []
+    for one in given if isinstance(given, list) else [given]:
+        number = task.labels.index(one) if one in task.labels else labels.whole(one)
+        if number is None or not 0 <= number < len(task.labels):
+            raise BadInput(f"{where}: {task.gold} is {one!r}, none of {', '.join(task.labels)}")
+        found.append(number)
+    if not found:
+        raise BadInput(f"{where}: {task.gold} is empty; an item without a right label cannot be scored")
+    return tuple(found)
+
+
+def prompt(task: Task, wording: Order, item: Item) -> str:
+    """What a model is given; where it is to reason first, it is not told to answer at once."""
+    asked = wording.template.format(**{**item.values, "labels": ", ".join(task.labels)})
+    return asked if wording.reasoning else asked + END
+
+
+def fingerprint(found: Sequence[Item]) -> str:
+    """Of every item's content, wherever it was read from."""
+    digest = hashlib.sha256()
+    for item in found:
+        digest.update(json.dumps([item.values, item.gold], sort_keys=True).encode())
+    return digest.hexdigest()[:16]
