@@ -42,7 +42,7 @@ def plan(
     tokenizer: TokenizerFile = None,
 ) -> None:
     """List the cells of a matrix and which of them are measured. Measures nothing."""
-    from bench import matrix as matrices
+    from bench import schedule as matrices
 
     chosen = matrices.choose(matrix, store, only, _files(data_dir, tokenizer))
     for cell in chosen.cells:
@@ -70,7 +70,7 @@ def run(
     unsupported are final; what failed, and what something disturbed, is measured again by the next run. Exits with 1
     if a cell failed.
     """
-    from bench import matrix as matrices
+    from bench import schedule as matrices
 
     if dry_run:
         plan(matrix, store, only, data_dir, tokenizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import encoders, inference, kernels, peers
+from bench.speed import encoders, inference, kernels, peers
 from evals import context, extend, pretrain
 from evals.experiment import Experiment
 from evals.lra import run as lra

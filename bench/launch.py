@@ -29,7 +29,7 @@ import torch
 
 from bench import run
 from bench.experiments import EXPERIMENTS
-from bench.plan import Cell
+from bench.matrix import Cell
 from reports.records.record import Record
 from rwkv_core.errors import BadInput
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from bench import disturbance
 from bench.experiments import EXPERIMENTS
-from bench.plan import Cell
+from bench.instruments import disturbance
+from bench.matrix import Cell
 from reports.records import provenance
 from reports.records.record import Record, Status
 from rwkv_core import machine, weights

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import kernels
+from bench.speed import kernels
 
 SHAPES = [(1, 1024, 768), (8, 1024, 768), (1, 4096, 2048)]
 CONTENDERS = ["floor", "c", "torch", "loop", "transformers"]

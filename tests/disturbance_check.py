@@ -71,7 +71,8 @@ def main() -> int:
 
 def measure(name: str, threads: int, each: int) -> None:
     """The cells that are not there yet: the quiet ones between the others, so that none stands for a time of day."""
-    from bench import disturbance, inference
+    from bench.instruments import disturbance
+    from bench.speed import inference
     from rwkv_core import load, models
 
     disturbance.AGAIN = 0

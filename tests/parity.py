@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.peers import pip_rwkv, transformers_rwkv
+from bench.speed.peers import pip_rwkv, transformers_rwkv
 from rwkv_core.init import random_fill
 from rwkv_core.model import RWKV
 from rwkv_core.spec import ModelSpec

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from bench import plan
+from bench import matrix
 from reports import page, rows
 from reports.views import inference
 from rwkv_core import files
@@ -27,7 +27,7 @@ def ids() -> Iterator[str]:
         for path in sorted(ROOT.glob("configs/**/*.yaml")):
             if "\nruns:" in path.read_text(encoding="utf-8"):
                 yield f"{path.relative_to(ROOT)}"
-                yield from (f"  {cell.id}" for cell in plan.read(path))
+                yield from (f"  {cell.id}" for cell in matrix.read(path))
     files.commit.cache_clear()
 
 

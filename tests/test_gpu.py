@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from bench import run
-from bench.plan import Cell
+from bench.matrix import Cell
 from reports import page
 from reports.records.record import Record
 from reports.records.store import Store

@@ -27,7 +27,7 @@ from lm_eval.evaluator import evaluate as lm_eval_evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerFast
 
-from bench.peers import transformers_rwkv
+from bench.speed.peers import transformers_rwkv
 from evals.zeroshot import tasks
 from evals.zeroshot.adapter import Adapter, adapter
 from evals.zeroshot.run import evaluate

@@ -18,7 +18,7 @@ MEASURED: tuple[Status, ...] = ("ok", "disturbed")  # these have metrics and sam
 
 @dataclass(frozen=True)
 class Record:
-    """cell: the fields of bench.plan.Cell and its id. metrics: single values, units in their names.
+    """cell: the fields of bench.matrix.Cell and its id. metrics: single values, units in their names.
 
     samples: raw lists, from which every statistic is derived later. error: why a cell is not ok, one
     line, for a disturbed one what was seen; a failed one's traceback is in `traceback`.

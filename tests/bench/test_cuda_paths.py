@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench import launch, memory, race, timing
+from bench import launch
+from bench.instruments import clock, memory, race
 from reports.records import provenance
 
 MILLISECONDS = [0.0]  # of the pretended device
@@ -69,12 +70,12 @@ def take(milliseconds: float) -> None:
 
 
 def test_the_clock_gives_seconds_since_it_was_made(calls: list[str]) -> None:
-    clock = timing.clock("cuda")
+    started = clock.start("cuda")
     for _ in range(2):
         take(4.0)
-        clock.mark()
+        started.mark()
     assert calls == ["synchronize"], "the host waits for the device before and after, never between"
-    assert clock.seconds() == pytest.approx([0.004, 0.008]) and calls == ["synchronize"] * 2
+    assert started.seconds() == pytest.approx([0.004, 0.008]) and calls == ["synchronize"] * 2
 
 
 def test_a_race_times_the_graph_beside_the_call(calls: list[str]) -> None:

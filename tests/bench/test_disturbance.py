@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench import counters, disturbance, memory
-from bench.disturbance import excess, verdict, watched
+from bench.instruments import counters, disturbance, memory
+from bench.instruments.disturbance import excess, verdict, watched
 from reports.records import provenance
 
 BEST = {"spin_s": 2e-3, "copy_s": 6e-3, "sm_mhz": 1980.0}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import encoders
+from bench.speed import encoders
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.models import find
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from bench import matrix, plan, run
+from bench import matrix, run, schedule
 from bench.experiments import EXPERIMENTS
-from bench.plan import Cell
+from bench.matrix import Cell
 from evals.lra.run import _identify as identify_lra
 from evals.pocket.make import TOKENIZER_FILE
 from evals.prompts import tasks as prompts
@@ -42,9 +42,9 @@ def pth(tmp_path: Path) -> Path:
 
 def cells(tmp_path: Path, **run: Any) -> list[Cell]:
     defaults = {"experiment": "zeroshot", "model": "pocket-rwkv4", "task": "piqa", "data": "pocket", "docs": 40}
-    path = tmp_path / "matrix.yaml"
+    path = tmp_path / "schedule.yaml"
     path.write_text(json.dumps({"runs": [{**defaults, **run}]}))
-    return plan.read(path)
+    return matrix.read(path)
 
 
 def one(tmp_path: Path, **run: Any) -> Cell:
@@ -196,10 +196,10 @@ def test_a_task_that_is_defined_anew_is_measured_anew(
 ) -> None:
     cell = one(tmp_path, **asked)
 
-    def chosen() -> matrix.Chosen:
-        return matrix.choose(tmp_path / "matrix.yaml", tmp_path / "store", "")
+    def chosen() -> schedule.Chosen:
+        return schedule.choose(tmp_path / "schedule.yaml", tmp_path / "store", "")
 
-    matrix.execute(chosen())
+    schedule.execute(chosen())
     assert chosen().records[cell.id].status == "ok" and not chosen().pending
     with monkeypatch.context() as meanwhile:
         change(meanwhile)
@@ -311,8 +311,8 @@ def planned(tmp_path: Path, what: str) -> tuple[Cell, Path]:
     if what == "text":
         text = _text(tmp_path)
         more = {"experiment": "context", "text": str(text), "tokens": 16, "documents": 2, **small}
-        (tmp_path / "matrix.yaml").write_text(json.dumps({"runs": [more]}))
-        return plan.read(tmp_path / "matrix.yaml")[0], text / "c.txt"
+        (tmp_path / "schedule.yaml").write_text(json.dumps({"runs": [more]}))
+        return matrix.read(tmp_path / "schedule.yaml")[0], text / "c.txt"
     data = world.write(tmp_path / "data")
     path = {"data": data / "piqa" / "validation.jsonl", "tokenizer": tokenizer}[what]
     return one(tmp_path, data=str(data), **small), path
@@ -408,7 +408,7 @@ def test_a_large_file_is_hashed_once_as_long_as_it_stays(tmp_path: Path, monkeyp
 def test_what_nobody_touched_is_what_was_planned() -> None:
     """Whatever stands for a file, a name like pocket too, must be identified again as it was planned."""
     for name in ("pocket", "prompts-pocket", "needles", "pocket-extend", "zeroshot-random"):
-        for cell in plan.read(models.ROOT / "configs" / f"{name}.yaml"):
+        for cell in matrix.read(models.ROOT / "configs" / f"{name}.yaml"):
             cell.check_files()
 
 

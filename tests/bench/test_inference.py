@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import inference
+from bench.speed import inference
 from rwkv_core.errors import Unsupported
 from rwkv_core.spec import LanguageModel
 from tests import parity

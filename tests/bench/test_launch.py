@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import launch, plan
+from bench import launch, matrix
 
 MATRIX = """
 runs:
@@ -18,7 +18,7 @@ runs:
 def test_cells_share_a_process_until_it_dies_or_a_cell_takes_too_long(tmp_path: Path) -> None:
     path = tmp_path / "matrix.yaml"
     path.write_text(MATRIX)
-    first, second, without = plan.read(path)
+    first, second, without = matrix.read(path)
     with launch.Process() as process:
         records = [process.measure(cell, 120) for cell in (first, second, without)]
         assert [record.measured for record in records] == [True, True, False] and records[2].status == "unsupported"

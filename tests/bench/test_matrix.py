@@ -1,360 +1,136 @@
-"""The rig: resume after kills, statuses, skipping; real processes on the smallest model."""
+"""Matrices -> cells, and every way to get one wrong."""
 
-import dataclasses
-import functools
 import json
-import multiprocessing
-import os
-import random
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
-import torch
 
-from bench import cli, inference, launch, matrix, plan, run
-from bench.experiments import EXPERIMENTS
-from bench.plan import Cell
-from reports.records.record import Record
-from reports.records.store import Store
-from rwkv_core.errors import BadInput, Unsupported
+from bench import matrix
+from bench.matrix import Cell
+from rwkv_core.errors import BadInput
 
-ROOT = Path(__file__).resolve().parents[2]
-MATRIX = """
-runs:
-  - experiment: inference
-    model: pythia-14m
-    weights: random:0
-    protocol: [fair, paper]
-    prompt_tokens: 4
-    new_tokens: {lengths}
-"""
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+LISTS = ("models", "tasks")  # what matrices name, no matrices themselves
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "small.yaml"
-    path.write_text(MATRIX.format(lengths="[4, 6]"))
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(text)
     return path
 
 
-def command(path: Path, store: Path) -> list[str]:
-    return [sys.executable, "-m", "bench.cli", "run", str(path), "--store", str(store)]
+def one(**more: object) -> str:
+    return json.dumps({"runs": [{"experiment": "inference", "model": "pythia-14m", "weights": "random:0", **more}]})
 
 
-def interruptible(call: list[str]) -> subprocess.Popen[str]:
-    """`call` started with SIGINT as a terminal has it: a shell's background job, and what it starts, ignores it."""
-    return subprocess.Popen(
-        call,
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS.glob("*.yaml") if "\nruns:" in p.read_text()], ids=lambda p: p.stem
+)
+def test_the_matrices_of_the_project_are_valid(path: Path) -> None:
+    assert matrix.read(path)
 
 
-def test_killed_at_five_moments_it_goes_on_and_holds_each_cell_once(path: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    moments = random.Random(0)
-    held: list[int] = []
-    for kill in range(5):
-        process = subprocess.Popen(command(path, store), cwd=ROOT, stderr=subprocess.DEVNULL)
-        time.sleep(moments.uniform(0.5, 9))
-        deadline = time.monotonic() + 120
-        while kill == 4 and not list(store.glob("*.json")) and time.monotonic() < deadline:
-            time.sleep(0.1)  # on a slow machine, until there is something to lose
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        records, damaged = Store(store).read()
-        assert not damaged and all(record.measured for record in records.values())
-        held.append(len(records))
-    assert held == sorted(held) and held[-1] > 0, "no kill met a store with something in it"
-    done = subprocess.run(command(path, store), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    records, _ = Store(store).read()
-    assert set(records) == {cell.id for cell in plan.read(path)}
-    assert len(list(store.glob("*.json"))) == 4 and not list(store.glob(".writing-*"))
-    for record in records.values():
-        assert len(record.samples["token_seconds"]) == 3
-        assert record.provenance["attention"] == "sdpa" and record.provenance["weights_fingerprint"]
-        assert len(record.samples["disturbance"]["intervals"]) == 3
-        Store(store).write(
-            dataclasses.replace(record, status="ok")
-        )  # tests share their cores, and so disturb each other
-    again = subprocess.run(command(path, store), cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0 and "nothing to measure" in again.stdout
+def test_every_list_is_an_axis_and_models_stay_together(tmp_path: Path) -> None:
+    path = write(tmp_path, one(model=["pythia-14m", "rwkv4-169m"], protocol=["fair", "paper"], new_tokens=[8, 4, 8]))
+    cells = matrix.read(path)
+    assert len(cells) == len({cell.id for cell in cells}) == 8
+    assert [cell.model.name for cell in cells] == ["pythia-14m"] * 4 + ["rwkv4-169m"] * 4
+    assert {cell.params["repeats"] for cell in cells} == {3}
+    assert all(Cell.from_dict(json.loads(json.dumps(cell.to_dict()))) == cell for cell in cells)
 
 
-def test_no_measurement_outlives_its_run(path: Path, tmp_path: Path) -> None:
-    path.write_text(MATRIX.format(lengths="[1000]"))  # far longer than the patience below
-    process = subprocess.Popen(command(path, tmp_path / "store"), cwd=ROOT, stderr=subprocess.DEVNULL)
-    child = _child(process)
-    time.sleep(1.5)  # until the child has asked to end with its parent
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 2
-    while (alive := _alive(child)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not alive
+def test_an_id_changes_with_whatever_is_measured(tmp_path: Path) -> None:
+    variants = [{}, {"seed": 1}, {"weights": "random:1"}, {"dtype": "bfloat16"}, {"attention": "eager"}, {"batch": 2}]
+    variants += [{"cache": "dynamic"}]
+    ids = {matrix.read(write(tmp_path, one(**variant)))[0].id for variant in variants}
+    assert len(ids) == len(variants)
 
 
-def _child(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> str:
-    """The process id of the measurement, as soon as there is one."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if found := children.read_text().split():
-            return found[0]
-        time.sleep(0.1)
-    raise AssertionError("no measurement was started")
+def test_an_id_with_its_ending_is_a_name_that_a_file_may_have(tmp_path: Path) -> None:
+    run = {"experiment": "lra", "model": "lra-encoder", "weights": ["fresh:0", "fresh:1"], "task": "listops"}
+    run |= {"mixer": "nystromformer", "learning_rate": 0.003, "weight_decay": 0.01, "dropout": 0.1, "rise": 0.2}
+    run |= {"protocol": "pocket", "train_count": 20000, "validation_count": 1000, "test_count": 2000}
+    run |= {"length": 256, "layers": 2, "width": 48, "inner": 192, "steps": 1500, "every": 150}
+    cells = matrix.read(write(tmp_path, json.dumps({"runs": [run]})))
+    first, second = (f"{cell.id}.items.jsonl.gz" for cell in cells)
+    assert first != second
+    (tmp_path / first).touch()
 
 
-def _alive(pid: str) -> bool:
-    status = Path(f"/proc/{pid}/status")
-    try:
-        return "(zombie)" not in status.read_text()
-    except OSError:
-        return False
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("runs: [", "not valid YAML"),
+        ("- a\n- b\n", "a matrix is a mapping"),
+        ("", "a matrix is a mapping"),
+        ("runs: []\nextra: 1\n", "a matrix is a mapping"),
+        ("runs: [7]", "run 1: must be a mapping"),
+        (one(experiment="inferense"), "unknown experiment 'inferense': did you mean inference"),
+        (one(experiment=["inference"]), "unknown experiment ['inference']"),
+        (one(model="pythia-16m"), "unknown model 'pythia-16m': did you mean pythia-1"),
+        (one(new_token=4), "no parameter 'new_token': did you mean new_tokens"),
+        (one(device="cdua"), "unknown device 'cdua': did you mean cuda"),
+        (one(dtype="float23"), "unknown dtype 'float23': did you mean float32"),
+        (one(protocol="fare"), "unknown protocol 'fare': did you mean fair"),
+        (one(attention="flash"), "unknown attention"),
+        (one(cache="dynamical"), "unknown cache 'dynamical': did you mean dynamic"),
+        (one(weights="random:"), "random:SEED"),
+        (one(repeats=2), "repeats must be at least 3"),
+        (one(batch=True), "batch must be a value of type int"),
+        (one(batch=1.5), "batch must be a value of type int"),
+        (one(model=[]), "model is an empty list"),
+        (one(weights=None), "weights None: write pretrained"),
+        (one(weights="./absent.pth"), "no such file or folder"),
+        ("runs: []", "a matrix is a mapping"),
+        ('runs: [{"experiment": "inference"}]', "`model` is missing"),
+        ("runs: !!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_one_line_naming_the_file(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(BadInput) as caught:
+        matrix.read(path)
+    assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_ctrl_c_is_one_line_and_130(path: Path, tmp_path: Path) -> None:
-    path.write_text(MATRIX.format(lengths="[2000]"))
-    process = interruptible(command(path, tmp_path / "store"))
-    _child(process)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)  # the measurement itself would go on for longer
-    assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in err
+def test_weights_are_found_from_wherever_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    cell = matrix.read(write(tmp_path, one(weights="mine")))[0]
+    assert cell.spec.weights == str(tmp_path / "mine") and cell.model.weights.startswith("file:")
 
 
-def test_two_runs_do_not_measure_into_one_store(path: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    with Store(store).locked():
-        second = subprocess.run(command(path, store), cwd=ROOT, capture_output=True, text=True)
-    assert second.returncode == 2 and "another run is measuring" in second.stderr
+def test_a_recurrent_model_has_no_attention_to_choose(tmp_path: Path) -> None:
+    cells = matrix.read(write(tmp_path, one(model=["rwkv4-169m", "pythia-14m"], attention=["default", "eager"])))
+    assert [(c.model.name, c.model.attention) for c in cells] == [
+        ("rwkv4-169m", "default"),
+        ("pythia-14m", "default"),
+        ("pythia-14m", "eager"),
+    ]
 
 
-def fake(monkeypatch: pytest.MonkeyPatch, statuses: dict[int, str]) -> list[int]:
-    """Pretend to measure: the status by new_tokens, and what was asked for."""
-    asked: list[int] = []
-
-    def launcher(cells: Sequence[Cell]) -> list[Record]:
-        tokens = cells[0].params["new_tokens"]
-        asked.append(tokens)
-        status = statuses.get(tokens, "ok")
-        return [run.without_result(cells[0], status, "pretended")]  # type: ignore[arg-type]
-
-    monkeypatch.setattr(launch, "alone", launcher)
-    return asked
+def test_the_default_cache_is_in_no_record_as_before_there_was_a_choice(tmp_path: Path) -> None:
+    cells = matrix.read(write(tmp_path, one(model=["rwkv4-169m", "pythia-14m"], cache=["preallocated", "dynamic"])))
+    assert [(c.model.name, c.to_dict()["model"].get("cache")) for c in cells] == [
+        ("rwkv4-169m", None),
+        ("pythia-14m", None),
+        ("pythia-14m", "dynamic"),
+    ]
+    assert [Cell.from_dict(json.loads(json.dumps(cell.to_dict()))) for cell in cells] == cells
 
 
-@pytest.mark.parametrize("status", ["oom", "failed"])
-def test_longer_cells_of_the_same_model_are_skipped_with_the_reason(
-    monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path, status: str
-) -> None:
-    path.write_text(MATRIX.format(lengths="[16, 4, 8]").replace("[fair, paper]", "fair"))
-    asked = fake(monkeypatch, {8: status})
-    chosen = matrix.choose(path, tmp_path / "store", "")
-    outcome = matrix.execute(chosen)
-    assert asked == [4, 8] and outcome.counts == {"ok": 1, status: 2}
-    longest = next(r for r in chosen.store.read()[0].values() if r.cell["params"]["new_tokens"] == 16)
-    assert longest.error.startswith(f"not run: {status} already at inference_pythia-14m")
-    left = matrix.choose(path, tmp_path / "store", "").pending
-    assert len(left) == (2 if status == "failed" else 0)  # what failed is measured again
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read"):
+        matrix.read(tmp_path / "absent.yaml")
 
 
-def seen(*reasons: str) -> dict[str, Any]:
-    """Samples as a timed experiment returns them, with one interval a reason and one without."""
-    intervals = [*({"reasons": {reason: 2.0}} for reason in reasons), {"reasons": {}}]
-    return {"disturbance": {"intervals": intervals, "again": 3, "not_watched": []}}
+def test_larger_than(tmp_path: Path) -> None:
+    cells = matrix.read(write(tmp_path, one(new_tokens=[4, 8], batch=[1, 2], protocol=["fair", "paper"])))
 
+    def find(new_tokens: int, batch: int, protocol: str = "fair") -> Cell:
+        wanted = {"new_tokens": new_tokens, "batch": batch, "protocol": protocol}
+        return next(cell for cell in cells if wanted.items() <= cell.params.items())
 
-def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path
-) -> None:
-    reasons = {"fair": ["others used 1.31 of its 2 cores"]}
-    measured = []
-
-    @functools.wraps(inference.run)
-    def pretended(model: None, *, protocol: str, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        measured.append(protocol)
-        return {"parameters": 7}, seen(*reasons.get(protocol, []))
-
-    monkeypatch.setitem(EXPERIMENTS, "inference", dataclasses.replace(inference.EXPERIMENT, run=pretended))
-    monkeypatch.setattr(launch, "alone", launch.here)
-    monkeypatch.setattr(run, "load", lambda *_, **__: None)
-    monkeypatch.setattr(run, "_facts", lambda _: {})
-    monkeypatch.setattr(sys, "argv", ["rwkv-bench", "run", str(path), "--store", str(tmp_path / "store")])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    shown = capsys.readouterr().out
-    assert not ended.value.code and "2 disturbed, 2 ok; records in" in shown
-    lines = [line for line in shown.splitlines() if line.startswith("disturbed: inference_pythia-14m")]
-    assert len(lines) == 2 and lines[0].endswith("1 of 2 intervals, after 3 more; the worst: " + reasons["fair"][0])
-
-    chosen = matrix.choose(path, tmp_path / "store", "")
-    assert [cell.params["protocol"] for cell in chosen.pending] == ["fair", "fair"]
-    record = chosen.records[chosen.pending[0].id]
-    assert record.status == "disturbed" and record.metrics and record.samples["disturbance"]["again"] == 3
-    (tmp_path / "store" / f"{next(cell.id for cell in chosen.cells if cell not in chosen.pending)}.json").unlink()
-    pending = matrix.choose(path, tmp_path / "store", "").pending
-    assert [cell.params["protocol"] for cell in pending] == ["paper", "fair", "fair"]  # what has no number first
-    reasons.clear()
-    assert matrix.execute(matrix.choose(path, tmp_path / "store", "")).counts == {"ok": 3}
-    assert len(measured) == 7 and not matrix.choose(path, tmp_path / "store", "").pending
-
-
-def test_a_cell_whose_items_are_damaged_is_measured_again(
-    monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
-) -> None:
-    store = Store(tmp_path / "store")
-    cell = plan.read(path)[0]
-    store.write(Record(cell.to_dict(), "ok", samples={"items": [{"doc": 0}]}))
-    assert cell not in matrix.choose(path, store.folder, "").pending
-    (packed,) = store.folder.glob("*.items.jsonl.gz")
-    packed.write_bytes(packed.read_bytes()[:-1] + b"?")
-    asked = fake(monkeypatch, {})
-    matrix.execute(matrix.choose(path, store.folder, cell.id))
-    assert asked == [cell.params["new_tokens"]]
-    assert matrix.choose(path, store.folder, cell.id).pending == []
-    assert len(list((store.folder / "damaged").iterdir())) == 2
-
-
-def test_only_and_unsupported(monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path) -> None:
-    asked = fake(monkeypatch, {4: "unsupported"})
-    chosen = matrix.choose(path, tmp_path / "store", "protocol=fair")
-    assert len(chosen.cells) == 2
-    matrix.execute(chosen)
-    assert sorted(asked) == [4, 6]
-    with pytest.raises(BadInput, match="none of the 4 cells"):
-        matrix.choose(path, tmp_path / "store", "llama")
-
-
-def test_a_gpu_that_is_not_here_is_no_finding(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    path.write_text(path.read_text() + "    device: cuda\n")
-    chosen = matrix.choose(path, tmp_path / "store", "")
-    with pytest.raises(BadInput, match="no CUDA device"):
-        matrix.execute(chosen)
-    assert not chosen.store.read()[0]
-
-
-def cell(path: Path) -> Cell:
-    return plan.read(path)[0]
-
-
-def test_a_killed_process_is_a_record(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    killer = f"import os, signal; os.kill(os.getpid(), {int(signal.SIGKILL)})"
-    real = subprocess.Popen
-
-    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-        return real([sys.executable, "-c", killer], **options)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr(subprocess, "Popen", popen)
-    (record,) = launch.alone([cell(path)])
-    assert record.status == "failed" and "SIGKILL" in record.error
-    kills = iter([3, 4])
-    monkeypatch.setattr(launch, "_oom_kills", lambda: next(kills))
-    (record,) = launch.alone([cell(path)])
-    assert record.status == "oom"
-
-
-def test_errors_become_statuses(path: Path) -> None:
-    cases = {
-        "unsupported": [Unsupported("no")],
-        "oom": [
-            MemoryError("x"),
-            torch.OutOfMemoryError("x"),
-            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-        ],
-        "failed": [ValueError("two\nlines"), BadInput("bad")],
-    }
-    for status, errors in cases.items():
-        for error in errors:
-            record = run.failed(cell(path), error)
-            assert record.status == status and "\n" not in record.error
-    assert not run.failed(cell(path), BadInput("bad")).traceback
-    assert "ValueError" in run.failed(cell(path), ValueError()).error
-
-
-def test_here_loads_a_model_once_for_all_cells(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    loads = []
-    real = run.load
-    monkeypatch.setattr(run, "load", lambda *args, **more: loads.append(1) or real(*args, **more))
-    records = list(launch.here(plan.read(path)[:2]))
-    assert all(record.measured for record in records) and len(records) == 2 and len(loads) == 1
-
-
-def test_the_code_runs_from_its_root_without_being_installed(path: Path, tmp_path: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    code = (
-        "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)];"
-        "sys.path.insert(0, '.'); import json; from pathlib import Path; from bench import launch, plan;"
-        f"(r,) = launch.alone(plan.read(Path({str(path)!r}))[:1]); print(json.dumps(r.metrics))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and json.loads(done.stdout)["parameters"] == 14067712, done.stderr
-
-
-RECALL = """
-runs:
-  - {experiment: recall, model: recall-rwkv4, task: query_last, size: [1, 2], learning_rate: 1.0e-2, weights: "fresh:0",
-     steps: STEPS, batch: 16, test: 16}
-"""
-
-
-def test_side_by_side_measures_the_same(tmp_path: Path) -> None:
-    path = tmp_path / "matrix.yaml"
-    path.write_text(RECALL.replace("STEPS", "10"))
-    chosen = matrix.choose(path, tmp_path / "store", "")
-    outcome = matrix.execute(chosen, jobs=2)
-    assert outcome.counts == {"ok": 2}
-    beside, _ = chosen.store.read()
-    for record in launch.here(chosen.cells):
-        assert beside[record.id].samples["loss"] == pytest.approx(record.samples["loss"], abs=1e-4)
-
-
-def test_ctrl_c_ends_what_is_measured_side_by_side(tmp_path: Path) -> None:
-    path = tmp_path / "matrix.yaml"
-    path.write_text(RECALL.replace("STEPS", "100000"))
-    process = interruptible([*command(path, tmp_path / "store"), "--jobs", "2"])
-    while not (busy := [c for c in psutil.Process(process.pid).children() if c.cpu_times().user > 3]):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in err
-    assert not any(child.is_running() for child in busy)
-
-
-def test_what_is_timed_is_never_measured_beside_another(
-    monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
-) -> None:
-    asked = fake(monkeypatch, {})
-    monkeypatch.setattr(launch, "beside", None)  # would be called in vain
-    assert matrix.execute(matrix.choose(path, tmp_path / "store", ""), jobs=2).counts == {"ok": 4}
-    assert len(asked) == 4
-
-
-def test_a_killed_process_among_several_ends_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
-    path = tmp_path / "matrix.yaml"
-    path.write_text(RECALL.replace("STEPS", "100000"))
-
-    def kill() -> None:
-        while not (
-            busy := [c for c in multiprocessing.active_children() if psutil.Process(c.pid).cpu_times().user > 3]
-        ):
-            time.sleep(0.1)
-        busy[0].kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    with pytest.raises(BadInput, match="the same command goes on, with fewer --jobs"):
-        matrix.execute(matrix.choose(path, tmp_path / "store", ""), jobs=2)
-    killer.join()
+    assert find(8, 1).larger_than(find(4, 1)) and find(8, 2).larger_than(find(4, 1))
+    assert not find(4, 1).larger_than(find(8, 1)) and not find(4, 2).larger_than(find(8, 1))
+    assert not find(8, 1, "paper").larger_than(find(4, 1)) and not find(4, 1).larger_than(find(4, 1))

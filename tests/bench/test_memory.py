@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import inference, memory, plan, run
-from bench.memory import Peak
+from bench import matrix, run
+from bench.instruments import memory
+from bench.instruments.memory import Peak
+from bench.speed import inference
 from reports import rows
 from reports.views import inference as inference_views
 from tests import parity
@@ -80,7 +82,7 @@ def test_a_system_that_does_not_tell_makes_no_cell_fail(
 def test_the_page_has_a_dash_and_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "status").write_text("Name:\tpython\n")
     monkeypatch.setattr(memory, "STATUS", tmp_path / "status")
-    (cell,) = plan.read(_matrix(tmp_path))
+    (cell,) = matrix.read(_matrix(tmp_path))
     (record,) = run.measure([cell])
     (view,) = inference_views.views(rows.from_records([record]))
     (table,) = [table for table in view.tables if table.name.startswith("memory")]

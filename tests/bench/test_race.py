@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench import disturbance, kernels, peers
-from bench.plan import Cell
-from bench.race import FEWEST, race
+from bench.instruments import disturbance
+from bench.instruments.race import FEWEST, race
+from bench.matrix import Cell
 from bench.run import measure
+from bench.speed import kernels, peers
 from reports import rows
 from reports.records.record import Record
 from reports.views import races
@@ -39,7 +40,7 @@ def test_contenders_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_slow_contender_gets_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.race.SLOW_S", 0.2)
+    monkeypatch.setattr("bench.instruments.race.SLOW_S", 0.2)
     samples, _ = race({"slow": lambda: time.sleep(0.1), "fast": lambda: None}, "cpu", rounds=8)
     assert {name: len(times) for name, times in samples["seconds"].items()} == {"slow": FEWEST, "fast": 8}
 

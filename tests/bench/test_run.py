@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import matrix, run
+from bench import run, schedule
 from bench.experiments import EXPERIMENTS
-from bench.plan import Cell
+from bench.matrix import Cell
 from evals.experiment import Experiment
 from reports.records.store import Store
 from rwkv_core.errors import BadInput
@@ -77,7 +77,7 @@ def test_the_user_is_told_where_the_files_of_a_failed_cell_lie(
     path.write_bytes(b"damaged")
     text = {"experiment": "zeroshot", "model": "pocket-rwkv4", "weights": str(path), "task": "piqa", "data": "pocket"}
     (tmp_path / "m.yaml").write_text(json.dumps({"runs": [text]}))
-    matrix.execute(matrix.choose(tmp_path / "m.yaml", tmp_path / "store", ""))
+    schedule.execute(schedule.choose(tmp_path / "m.yaml", tmp_path / "store", ""))
     said = capsys.readouterr()
     assert "weights.pth: cannot be read as a checkpoint" in said.out + said.err
     assert f"(reads {path})" in said.out + said.err

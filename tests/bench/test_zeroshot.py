@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan
+from bench import matrix
 from reports.records.store import Store
 from rwkv_core.errors import BadInput
 from tests.evals import world
@@ -25,7 +25,7 @@ runs:
 
 
 @pytest.fixture
-def matrix(tmp_path: Path) -> Path:
+def file(tmp_path: Path) -> Path:
     path = tmp_path / "tasks.yaml"
     path.write_text(MATRIX)
     return path
@@ -37,42 +37,42 @@ def given(tmp_path: Path) -> dict[str, str]:
     return {"data": str(tmp_path / "data"), "tokenizer": str(world.tokenizer(tmp_path / "tokenizer.json"))}
 
 
-def command(matrix: Path, given: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
+def command(file: Path, given: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
     files = ["--data-dir", given["data"], "--tokenizer", given["tokenizer"]]
-    call = [sys.executable, "-m", "bench.cli", "run", str(matrix), "--store", str(matrix.parent / "store"), *files]
+    call = [sys.executable, "-m", "bench.cli", "run", str(file), "--store", str(file.parent / "store"), *files]
     return subprocess.run([*call, *more], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_a_cell_is_its_content_and_not_where_it_lies(matrix: Path, given: dict[str, str], tmp_path: Path) -> None:
-    before = plan.read(matrix, given)
+def test_a_cell_is_its_content_and_not_where_it_lies(file: Path, given: dict[str, str], tmp_path: Path) -> None:
+    before = matrix.read(file, given)
     (tmp_path / "data").rename(tmp_path / "moved")
     moved = {**given, "data": str(tmp_path / "moved")}
-    after = plan.read(matrix, moved)
+    after = matrix.read(file, moved)
     assert [cell.id for cell in before] == [cell.id for cell in after]
     assert after[0].arguments["data"] == moved["data"] and after[0].params["data"].startswith("local:")
     assert str(tmp_path) not in json.dumps(after[0].to_dict())
     path = tmp_path / "moved" / "copa" / "validation.jsonl"
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
-    changed = {cell.params["task"] for cell, old in zip(plan.read(matrix, moved), before, strict=True) if cell != old}
+    changed = {cell.params["task"] for cell, old in zip(matrix.read(file, moved), before, strict=True) if cell != old}
     assert changed == {"copa"}
-    assert plan.read(matrix)[0].params["data"] == "hub"
+    assert matrix.read(file)[0].params["data"] == "hub"
 
 
 def test_a_broken_task_leaves_the_others_and_a_second_run_mends_it(
-    matrix: Path, given: dict[str, str], tmp_path: Path
+    file: Path, given: dict[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "data" / "copa" / "validation.jsonl"
     whole = path.read_text()
     path.write_text("\n".join([whole.splitlines()[0], whole.splitlines()[1][:20]]) + "\n")
-    done = command(matrix, given)
+    done = command(file, given)
     assert done.returncode == 1, done.stderr
     assert "copa/validation.jsonl, line 2: broken JSON" in done.stdout and "Traceback" not in done.stderr
     records, _ = Store(tmp_path / "store").read()
     assert sorted(r.status for r in records.values()) == ["failed"] * 2 + ["ok"] * 4
     path.write_text(whole)
-    again = command(matrix, given)
+    again = command(file, given)
     assert again.returncode == 0 and "2 ok" in again.stdout
-    third = command(matrix, given)
+    third = command(file, given)
     assert "nothing to measure: all 6 cells" in third.stdout
     records, _ = Store(tmp_path / "store").read(items=True)
     for record in records.values():
@@ -95,17 +95,17 @@ def test_what_is_wrong_is_said_before_anything_is_measured(tmp_path: Path, text:
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
     with pytest.raises(BadInput) as caught:
-        plan.read(path)
+        matrix.read(path)
     assert message in str(caught.value)
 
 
 def test_data_for_a_matrix_that_reads_none() -> None:
     with pytest.raises(BadInput, match="nothing in this matrix reads data"):
-        plan.read(ROOT / "configs" / "inference-cpu.yaml", {"data": "."})
+        matrix.read(ROOT / "configs" / "inference-cpu.yaml", {"data": "."})
 
 
 @pytest.mark.parametrize("name", ["zeroshot", "zeroshot-gpu", "zeroshot-random"])
 def test_the_matrices_are_whole(name: str) -> None:
-    cells = plan.read(ROOT / "configs" / f"{name}.yaml")
+    cells = matrix.read(ROOT / "configs" / f"{name}.yaml")
     models = {cell.model.name for cell in cells}
     assert len(cells) == len(models) * 12 * len({cell.params["protocol"] for cell in cells})

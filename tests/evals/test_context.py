@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.memory import Peak
+from bench.instruments.memory import Peak
 from evals import context, corpus
 from evals.pocket.make import TOKENIZER_FILE
 from rwkv_core import tokenizer as tokenizers

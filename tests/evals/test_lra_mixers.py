@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import plan
+from bench import matrix
 from evals.lra.encoder import ALIKE, Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, linear_transformer, mamba, mega, qrnn, retnet, s4
 from evals.lra.mixers.shape import Shape, convolved, rotated, scan, turned
@@ -188,7 +188,7 @@ def test_what_cannot_be_matched_is_refused() -> None:
 def test_every_cell_of_the_protocols_has_its_budget_but_narrow_s4(path: Path) -> None:
     keys = ("mixer", "direction", "layers", "width", "heads", "inner")
     refused = set()
-    for mixer, direction, *size in {tuple(cell.params[key] for key in keys) for cell in plan.read(path)}:
+    for mixer, direction, *size in {tuple(cell.params[key] for key in keys) for cell in matrix.read(path)}:
         try:
             found = matched(mixer, Size(*size), Problem(256, 10, 1024), bidirectional=direction == "both")
         except Unsupported:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan
+from bench import matrix
 from evals.pocket.make import TOKENIZER_FILE
 from reports.records.store import Store
 from rwkv_core import load, models
@@ -19,9 +19,9 @@ def test_every_model_is_trained_at_the_rate_that_the_sweep_found_best() -> None:
     records, damaged = Store(ROOT / "reports/gallery/pocket-training-cpu/records").read()
     assert not damaged
     found: dict[str, dict[float, float]] = defaultdict(dict)
-    for cell in plan.read(ROOT / "configs/pocket-sweep.yaml"):
+    for cell in matrix.read(ROOT / "configs/pocket-sweep.yaml"):
         found[cell.model.name][cell.params["learning_rate"]] = records[cell.id].metrics["held_out_loss"]
-    for cell in plan.read(ROOT / "configs/pocket-train.yaml"):
+    for cell in matrix.read(ROOT / "configs/pocket-train.yaml"):
         assert cell.id in records
         losses = found[cell.model.name]
         best = min(losses, key=losses.__getitem__)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import plan
 from evals.recall import run as recall
 from evals.recall.sequences import ASK, MARKS, NOW, TASKS
 from rwkv_core.errors import BadInput
@@ -97,7 +96,7 @@ def test_mqar_asks_where_zoology_does_and_its_rule_is_the_best_for_a_rank(size: 
 
 @pytest.mark.parametrize("matrix", ["recall", "recall-cpu"])
 def test_every_cell_of_the_matrices_can_be_made(matrix: str) -> None:
-    for cell in plan.read(ROOT / "configs" / f"{matrix}.yaml"):
+    for cell in matrix.read(ROOT / "configs" / f"{matrix}.yaml"):
         asked = {key: cell.params[key] for key in ("task", "size", "alphabet")}
         recall.check(cell.model, length=cell.params["length"] or 4 * asked["size"], **asked)
         assert cell.params["token_shift"] is False or cell.model.architecture["model_type"] == "gpt_neox"

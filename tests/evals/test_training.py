@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import launch, plan
+from bench import launch
 from evals import corpus, pretrain, training
 from evals.pocket.make import TOKENIZER_FILE
 from evals.pretrain import NextToken
@@ -178,11 +178,11 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for n, launched in ((1, launch.here), (2, launch.together)):
         matrix = tmp_path / "matrix.yaml"
         matrix.write_text(f"runs: [{run.format(text=text, tokenizer=TOKENIZER_FILE, n=n, work=tmp_path / str(n))}]")
-        (record,) = launched(plan.read(matrix))
+        (record,) = launched(matrix.read(matrix))
         assert record.status == "ok", record.traceback
         curves.append(record.samples["loss"])
     assert curves[1] == pytest.approx(curves[0], abs=1e-4)
-    (again,) = launch.together(plan.read(matrix))  # trained, but killed before the record was written
+    (again,) = launch.together(matrix.read(matrix))  # trained, but killed before the record was written
     assert again.status == "ok" and again.samples["loss"] == curves[1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from bench.plan import Cell
+from bench.matrix import Cell
 from rwkv_core import models
 from rwkv_core.spec import ModelSpec
 

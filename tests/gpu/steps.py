@@ -48,7 +48,7 @@ STEPS = (
         90,
         command=("pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *marked()),
         needs=("pytest",),
-        sources=("rwkv_core/**/*.py", "bench/*.py", "evals/zeroshot/*.py", *marked()),
+        sources=("rwkv_core/**/*.py", "bench/**/*.py", "evals/zeroshot/*.py", *marked()),
         rehearsal=("--collect-only",),
     ),
     Step("more-proofs", 30, 90, command=("tests.gpu.proofs", "rest"), sources=KERNELS, rehearsal=("--rehearse",)),

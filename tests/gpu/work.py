@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from bench import matrix, plan
+from bench import matrix, schedule
 from bench.experiments import EXPERIMENTS
 from bench.launch import Process
-from bench.plan import Cell
+from bench.matrix import Cell
 from reports import rows
 from reports.records.store import Store, write_atomically
 from reports.views import races
@@ -92,7 +92,7 @@ class Queue:
 
     @functools.cache  # noqa: B019 - one queue a process
     def cells(self, step: Step) -> list[Cell]:
-        planned = plan.read(Path("configs") / step.matrix)
+        planned = matrix.read(Path("configs") / step.matrix)
         return list(dict.fromkeys(tiny(cell, self.folder / "work") for cell in planned)) if self.rehearse else planned
 
     def names(self, step: Step) -> list[str]:
@@ -138,7 +138,7 @@ class Queue:
             measured = True
             self._note(cell.id, "begun")
             begun = time.monotonic()
-            record = matrix.unfit_too(cell, unfit) or process.measure(cell, seconds)
+            record = schedule.unfit_too(cell, unfit) or process.measure(cell, seconds)
             took = time.monotonic() - begun
             if record.status == "failed" and seconds < step.cell_s and took >= seconds:
                 self._note(cell.id, "cut", took)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench import inference, peers
+from bench.speed import inference, peers
 from evals import context, pretrain
 from evals.lra import run as lra
 from evals.lra.data import Split

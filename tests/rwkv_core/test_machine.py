@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import counters
+from bench.instruments import counters
 from rwkv_core import machine
 
 GIB = 1 << 30

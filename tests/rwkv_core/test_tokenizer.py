@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from bench.peers import save_blinkdl
+from bench.speed.peers import save_blinkdl
 from evals import corpus
 from rwkv_core import tokenizer
 from rwkv_core.errors import BadInput

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan
+from bench import matrix
 from evals import context, corpus
 from evals.prompts import readers as prompts
 from evals.zeroshot import data, tasks
@@ -104,7 +104,7 @@ def test_a_run_is_the_same_in_a_locale_of_ascii(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **ascii_only}, capture_output=True)
     assert done.returncode == 0, done.stderr
     (record,) = Store(tmp_path / "store").read()[0].values()
-    (cell,) = plan.read(tmp_path / "m.yaml")
+    (cell,) = matrix.read(tmp_path / "m.yaml")
     tokens = corpus.segments(str(folder), lambda texts: [load(cell.spec).codec.encode(text) for text in texts], 33, 2)
     assert record.id == cell.id
     assert record.metrics["documents_fingerprint"] == context.identified(tokens)["documents_fingerprint"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.peers import save_blinkdl
+from bench.speed.peers import save_blinkdl
 from rwkv_core.errors import BadInput
 from rwkv_core.model import RWKV
 from rwkv_core.weights import fingerprint

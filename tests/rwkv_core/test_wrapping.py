@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench import run
-from bench.peers import save_blinkdl, transformers_rwkv
+from bench.speed.peers import save_blinkdl, transformers_rwkv
 from rwkv_core import wrapping
 from rwkv_core.errors import BadInput
 from rwkv_core.load import load

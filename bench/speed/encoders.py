@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.memory import Peak
-from bench.race import race
+from bench.instruments.memory import Peak
+from bench.instruments.race import race
 from evals.experiment import AtLeast, Experiment, OneOf
 from evals.lra.encoder import Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, label

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import memory
+from bench.instruments import memory
 from reports.records import provenance
 from rwkv_core import machine
 

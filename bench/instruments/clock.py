@@ -43,6 +43,6 @@ class CudaClock:
         return event
 
 
-def clock(device: str) -> CpuClock | CudaClock:
+def start(device: str) -> CpuClock | CudaClock:
     """A clock of the device, started now."""
     return CudaClock() if device == "cuda" else CpuClock()

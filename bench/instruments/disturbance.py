@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench import counters
-from bench.counters import Figures
+from bench.instruments import counters
+from bench.instruments.counters import Figures
 
 AGAIN = 1  # of the intervals that a cell consists of, at most so many times as many are measured again
 

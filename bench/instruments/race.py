@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bench import disturbance
+from bench.instruments import disturbance
 
 SHORTEST_S = 2e-2  # a sample repeats its call for about so long: wide vectors run slower in their first milliseconds
 SLOW_S = 4.0  # of its samples; a contender that needs longer gets fewer rounds
@@ -22,8 +22,8 @@ Call = Callable[[], object]
 def race(
     contenders: Mapping[str, Call], device: str, rounds: int, graphs: Collection[str] = ()
 ) -> tuple[dict[str, Any], list[str]]:
-    """Samples: `seconds` a call {contender: one a round} and `disturbance`, of each round (see bench.disturbance);
-    and those of the contenders that ran as a CUDA graph.
+    """Samples: `seconds` a call {contender: one a round} and `disturbance`, of each round (see
+    bench.instruments.disturbance); and those of the contenders that ran as a CUDA graph.
 
     On a CUDA device the contenders of `graphs` are captured, so that what is timed is the device and not Python;
     as they are without a graph they have ` eager` behind their names. One that cannot be captured is only that.

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from bench.race import race
+from bench.instruments.race import race
 from evals.experiment import AtLeast, Experiment
 from rwkv_core import wkv
 from rwkv_core.errors import Unsupported

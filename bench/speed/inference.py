@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from bench import disturbance, memory, timing
+from bench.instruments import clock, disturbance, memory
 from evals.experiment import AtLeast, Experiment
 from rwkv_core import finite
 from rwkv_core.decode import generate, greedy
@@ -53,8 +53,8 @@ def run(
     seed: of the random prompt.
 
     Returns metrics (bytes) and samples: `token_seconds` [repeats][new_tokens], seconds from the start of the prompt to
-    each token, `disturbance` (of each repeat, see bench.disturbance), and `memory`, the peaks so far and the bytes of
-    cache or state, used and held, at growing context.
+    each token, `disturbance` (of each repeat, see bench.instruments.disturbance), and `memory`, the peaks so far and
+    the bytes of cache or state, used and held, at growing context.
     """
     limit = model.spec.max_tokens
     if limit is not None and prompt_tokens + new_tokens - 1 > limit:
@@ -69,9 +69,9 @@ def run(
     generate(model, prompt, min(warmup_tokens, new_tokens), carry=carry)
 
     def repeat(_: int) -> tuple[Tensor, list[float]]:
-        clock = timing.clock(device)
-        tokens, _state = generate(model, prompt, new_tokens, carry=carry, mark=clock.mark)
-        return tokens, clock.seconds()
+        started = clock.start(device)
+        tokens, _state = generate(model, prompt, new_tokens, carry=carry, mark=started.mark)
+        return tokens, started.seconds()
 
     repeated, disturbed = disturbance.watched(repeat, repeats, disturbance.Watch(device))
     tokens = repeated[-1][0]

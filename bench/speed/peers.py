@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.race import race
+from bench.instruments.race import race
 from evals.experiment import AtLeast, Experiment
 from rwkv_core import finite
 from rwkv_core.errors import Unsupported

@@ -1,0 +1,1 @@
+"""What measures: time, memory, contenders in turn, and whether something else took the machine."""

@@ -1,0 +1,147 @@
+"""Runs the cells of a matrix that the store lacks: order, resume, skipping, progress."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from tqdm import tqdm
+
+from bench import launch, matrix, run
+from bench.experiments import EXPERIMENTS
+from bench.matrix import Cell
+from reports.records.record import FINAL, Record
+from reports.records.store import Store
+from rwkv_core.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The cells of a matrix beside what its store already holds."""
+
+    cells: list[Cell]
+    store: Store
+    records: dict[str, Record]
+    damaged: dict[Path, str]
+
+    @property
+    def pending(self) -> list[Cell]:
+        """The cells without a final record; those that were disturbed come last, or they might be measured for ever."""
+        left = [cell for cell in self.cells if self.state(cell) not in FINAL]
+        return sorted(left, key=lambda cell: self.state(cell) == "disturbed")
+
+    def state(self, cell: Cell) -> str:
+        """The status of the cell's record, if it has one of the task that configs/ define today."""
+        record = self.records.get(cell.id)
+        if record is None or record.provenance.get("definition", run.definition(cell)) != run.definition(cell):
+            return "to measure"
+        return record.status
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many cells ended how, and the failures of this run."""
+
+    counts: Counter[str]
+    failed: list[Record]
+
+
+def choose(path: Path, folder: Path | None, only: str, instead: Mapping[str, str] | None = None) -> Chosen:
+    """The cells of a matrix file whose id contains `only`; the store is results/NAME unless given."""
+    cells = matrix.read(path, instead)
+    kept = [cell for cell in cells if only in cell.id]
+    if not kept:
+        raise BadInput(f"--only {only!r} is in none of the {len(cells)} cells; `rwkv-bench plan {path}` lists them")
+    store = Store(folder or Path("results") / path.stem)
+    records, damaged = store.read()
+    for warning in damaged.values():
+        tqdm.write(warning, file=sys.stderr)
+    return Chosen(kept, store, records, damaged)
+
+
+def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
+    """Measure what is pending, smaller cells of a model first, and store each as it ends. jobs: so many side by side,
+    of those that are not timed.
+
+    A cell larger than one of the same model that ran out of memory or failed is not run: it gets
+    that status, and the reason. limit: at most so many cells. Raises BadInput where the
+    machine lacks the device, since a missing GPU says nothing about a model.
+    """
+    cells = chosen.pending[:limit]
+    if any(cell.device == "cuda" for cell in cells) and not torch.cuda.is_available():
+        raise BadInput("the matrix asks for `device: cuda`, but torch sees no CUDA device here; use `device: cpu`")
+    counts: Counter[str] = Counter()
+    failed: list[Record] = []
+    unfit = [record for record in chosen.records.values() if record.status == "oom"]
+    places = {cell.id: _read_from(cell) for cell in cells}
+    for path in chosen.damaged:
+        tqdm.write(f"{path}: kept as {chosen.store.set_aside(path)}", file=sys.stderr)
+    tqdm.monitor_interval = 0  # no thread of ours wakes up while something is timed
+    with tqdm(total=len(cells), unit="cell", dynamic_ncols=True) as bar:
+        for record in _measured(cells, jobs, unfit, bar):
+            chosen.store.write(record)
+            counts[record.status] += 1
+            if record.status in ("oom", "failed"):
+                unfit.append(record)
+            if record.status == "failed":
+                failed.append(record)
+            if record.status != "ok":
+                bar.write(f"{record.status}: {record.id}: {record.error}{places[record.id]}")
+            bar.update()
+    return Outcome(counts, failed)
+
+
+def _measured(cells: Sequence[Cell], jobs: int, unfit: Sequence[Record], bar: tqdm[NoReturn]) -> Iterator[Record]:
+    concurrent: list[Cell] = []
+    others: list[Cell] = []
+    for cell in cells:
+        beside = jobs > 1 and not EXPERIMENTS[cell.experiment].timed and not _divided(cell)
+        (concurrent if beside else others).append(cell)
+    if concurrent:
+        bar.set_description(f"{jobs} side by side")
+        yield from launch.beside(concurrent, jobs)
+    for (_, experiment), group in itertools.groupby(others, key=lambda cell: (cell.group, cell.experiment)):
+        ordered = sorted(group, key=_size)
+        bar.set_description(f"{experiment} {ordered[0].model.label}")
+        yield from _records(ordered, unfit)
+
+
+def _records(cells: Sequence[Cell], unfit: Sequence[Record]) -> Iterator[Record]:
+    if not EXPERIMENTS[cells[0].experiment].timed:
+        for several, group in itertools.groupby(cells, key=_divided):
+            yield from (launch.together if several else launch.here)(list(group))
+        return
+    for cell in cells:
+        skipped = unfit_too(cell, unfit)
+        yield from [skipped] if skipped else launch.alone([cell])
+
+
+def unfit_too(cell: Cell, unfit: Sequence[Record]) -> Record | None:
+    """The record of a cell that is larger than one of `unfit`, which ran out of memory or failed; else None."""
+    smaller = next((record for record in unfit if cell.larger_than(Cell.from_dict(record.cell))), None)
+    if smaller is None:
+        return None
+    return run.without_result(cell, smaller.status, f"not run: {smaller.status} already at {smaller.id}")
+
+
+def _read_from(cell: Cell) -> str:
+    """Where the cell's files lie, for the user alone: records do not tell."""
+    paths = [path for path in cell.paths.values() if Path(path).is_absolute()]
+    return f" (reads {', '.join(paths)})" if paths else ""
+
+
+def _divided(cell: Cell) -> bool:
+    """Whether several processes share the work of this cell."""
+    key = EXPERIMENTS[cell.experiment].processes
+    return bool(key) and int(cell.params[key]) > 1
+
+
+def _size(cell: Cell) -> int:
+    return math.prod(int(cell.params[name]) for name in EXPERIMENTS[cell.experiment].grows)
