@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bench.speed import encoders, inference, kernels, peers
-from evals import context, extend, pretrain
 from evals.experiment import Experiment
+from evals.language import context, extend, pretrain
 from evals.lra import run as lra
+from evals.needles import run as needles
 from evals.prompts import run as prompts
-from evals.recall import needles
 from evals.recall import run as recall
 from evals.zeroshot import run as zeroshot
 

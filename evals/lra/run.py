@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import configs
-from evals import files
+from evals import identity
 from evals.experiment import AtLeast, Experiment, OneOf
+from evals.language.pretrain import WORK
 from evals.lra import data as tasks
 from evals.lra.data import GENERATED, Parts, Split
 from evals.lra.encoder import Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, label
-from evals.pretrain import WORK
 from evals.training import Recipe, train
 from rwkv_core import finite
 from rwkv_core.errors import BadInput
@@ -220,4 +220,4 @@ def _identify(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
     return (f"local:{content(folder)}", str(Path(given).resolve())) if folder else (GENERATED, GENERATED)
 
 
-EXPERIMENT = Experiment(run, version=VERSION, subject="spec", reads={"data": _identify, "work": files.place})
+EXPERIMENT = Experiment(run, version=VERSION, subject="spec", reads={"data": _identify, "work": identity.place})

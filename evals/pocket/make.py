@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from evals.corpus import TRAINING_SEED
-from evals.files import POCKET_TOKENIZER as TOKENIZER_FILE
+from evals.identity import POCKET_TOKENIZER as TOKENIZER_FILE
+from evals.language.corpus import TRAINING_SEED
 from evals.pocket import tasks, text
 from evals.zeroshot.tasks import POCKET
 

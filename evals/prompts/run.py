@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from evals import files, hub
+from evals import hub, identity
 from evals.experiment import AtLeast, Experiment, OneOf
 from evals.prompts import answers, readers, tasks
 from evals.prompts import items as prompt_items
@@ -150,5 +150,5 @@ def definition(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    run, version=VERSION, reads={"data": identify_data, "tokenizer": files.tokenizer}, definition=definition
+    run, version=VERSION, reads={"data": identify_data, "tokenizer": identity.tokenizer}, definition=definition
 )

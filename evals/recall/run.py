@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evals import files
+from evals import identity
 from evals.experiment import AtLeast, Experiment, OneOf
-from evals.pretrain import check_fresh, work_folder
+from evals.language.pretrain import check_fresh, work_folder
 from evals.recall.sequences import MARKS, NEEDS, TASKS, Sequences
 from evals.training import Recipe, train
 from rwkv_core import finite
@@ -186,4 +186,4 @@ def _batches(
     return at
 
 
-EXPERIMENT = Experiment(run, version=VERSION, reads={"work": files.place})
+EXPERIMENT = Experiment(run, version=VERSION, reads={"work": identity.place})

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from evals import files, hub
+from evals import hub, identity
 from evals.experiment import AtLeast, Experiment, OneOf
 from evals.zeroshot import tasks
 from rwkv_core.errors import BadInput
@@ -189,5 +189,5 @@ def definition(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    run, version=VERSION, reads={"data": identify_data, "tokenizer": files.tokenizer}, definition=definition
+    run, version=VERSION, reads={"data": identify_data, "tokenizer": identity.tokenizer}, definition=definition
 )

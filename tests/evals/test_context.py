@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.instruments.memory import Peak
-from evals import context, corpus
+from evals.language import context, corpus
 from evals.pocket.make import TOKENIZER_FILE
 from rwkv_core import tokenizer as tokenizers
 from rwkv_core.errors import BadInput

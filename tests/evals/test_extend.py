@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evals import corpus, extend, pretrain
+from evals.language import corpus, extend, pretrain
 from evals.pocket.make import TOKENIZER_FILE
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.load import load

@@ -12,6 +12,7 @@ from evals.labels import whole
 from evals.lra import data as lra
 from evals.lra import readers
 from evals.prompts import tasks as prompts
+from evals.prompts.items import load
 from evals.zeroshot import data, tasks
 from rwkv_core.errors import BadInput
 from tests.evals import world
@@ -127,14 +128,14 @@ def test_the_prompt_studys_tables_of_windows(tmp_path: Path, end: str) -> None:
     emotions, tweets, rte = (prompts.catalogue()[name] for name in ("goemotions", "tweetsent", "rte"))
     write("goemotions/labels.txt", *emotions.labels)
     write("goemotions/test.tsv", "So sad\t25.0\tid1", "", "Both\t0,27\tid2")
-    assert [item.gold for item in prompts.items(emotions, str(tmp_path))] == [(25,), (0, 27)]
+    assert [item.gold for item in load(emotions, str(tmp_path))] == [(25,), (0, 27)]
     write("tweet_eval_sentiment/mapping.txt", *(f"{i}\t{label}" for i, label in enumerate(tweets.labels)))
     write("tweet_eval_sentiment/test_text.txt", "bad day", "good day")
     write("tweet_eval_sentiment/test_labels.txt", "0.0", "2")
-    assert [item.gold for item in prompts.items(tweets, str(tmp_path))] == [(0,), (2,)]
+    assert [item.gold for item in load(tweets, str(tmp_path))] == [(0,), (2,)]
     row = {"sentence1": "A man sleeps.", "sentence2": "A man rests."}
     write("rte/validation.jsonl", *(json.dumps({**row, "label": label}) for label in (1, 1.0, "1", "1.0")))
-    assert [item.gold for item in prompts.items(rte, str(tmp_path))] == [(1,)] * 4
+    assert [item.gold for item in load(rte, str(tmp_path))] == [(1,)] * 4
     write("rte/validation.jsonl", json.dumps({**row, "label": 0.5}))
     with pytest.raises(BadInput, match=r"rte, item 1: label is 0\.5, none of"):
-        prompts.items(rte, str(tmp_path))
+        load(rte, str(tmp_path))

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from evals.recall import haystacks, needles
-from evals.recall.haystacks import DEPTHS, Needle
+from evals.needles import haystacks
+from evals.needles import run as needles
+from evals.needles.haystacks import DEPTHS, Needle
 from rwkv_core import tokenizer as tokenizers
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.load import load

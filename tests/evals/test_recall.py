@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench import matrix
 from evals.recall import run as recall
 from evals.recall.sequences import ASK, MARKS, NOW, TASKS
 from rwkv_core.errors import BadInput
@@ -94,9 +95,9 @@ def test_mqar_asks_where_zoology_does_and_its_rule_is_the_best_for_a_rank(size: 
     assert (pair[2000:] == learned).mean() == pytest.approx(found.rule, abs=0.02) and found.rule > 1.1 / size
 
 
-@pytest.mark.parametrize("matrix", ["recall", "recall-cpu"])
-def test_every_cell_of_the_matrices_can_be_made(matrix: str) -> None:
-    for cell in matrix.read(ROOT / "configs" / f"{matrix}.yaml"):
+@pytest.mark.parametrize("name", ["recall", "recall-cpu"])
+def test_every_cell_of_the_matrices_can_be_made(name: str) -> None:
+    for cell in matrix.read(ROOT / "configs" / f"{name}.yaml"):
         asked = {key: cell.params[key] for key in ("task", "size", "alphabet")}
         recall.check(cell.model, length=cell.params["length"] or 4 * asked["size"], **asked)
         assert cell.params["token_shift"] is False or cell.model.architecture["model_type"] == "gpt_neox"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from evals.needles import run as needles
 from evals.pocket.make import END, TOKENIZER_FILE
-from evals.recall import needles
 from evals.zeroshot.adapter import Adapter, adapter
 from evals.zeroshot.run import run
 from rwkv_core.errors import BadInput

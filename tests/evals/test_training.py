@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench import launch
-from evals import corpus, pretrain, training
+from bench import launch, matrix
+from evals import training
+from evals.language import corpus, pretrain
+from evals.language.pretrain import NextToken
 from evals.pocket.make import TOKENIZER_FILE
-from evals.pretrain import NextToken
 from evals.training import Recipe, Undecayed, train
 from rwkv_core.errors import BadInput
 from rwkv_core.load import load
@@ -176,13 +177,13 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     run += "steps: 3, learning_rate: 1.0e-3, end_rate: 1.0e-4, window: 16, batch: 4, processes: {n}, work: {work}}}"
     curves = []
     for n, launched in ((1, launch.here), (2, launch.together)):
-        matrix = tmp_path / "matrix.yaml"
-        matrix.write_text(f"runs: [{run.format(text=text, tokenizer=TOKENIZER_FILE, n=n, work=tmp_path / str(n))}]")
-        (record,) = launched(matrix.read(matrix))
+        path = tmp_path / "matrix.yaml"
+        path.write_text(f"runs: [{run.format(text=text, tokenizer=TOKENIZER_FILE, n=n, work=tmp_path / str(n))}]")
+        (record,) = launched(matrix.read(path))
         assert record.status == "ok", record.traceback
         curves.append(record.samples["loss"])
     assert curves[1] == pytest.approx(curves[0], abs=1e-4)
-    (again,) = launch.together(matrix.read(matrix))  # trained, but killed before the record was written
+    (again,) = launch.together(matrix.read(path))  # trained, but killed before the record was written
     assert again.status == "ok" and again.samples["loss"] == curves[1]
 
 

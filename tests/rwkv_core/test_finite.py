@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.speed import inference, peers
-from evals import context, pretrain
+from evals.language import context, pretrain
 from evals.lra import run as lra
 from evals.lra.data import Split
 from evals.lra.encoder import Encoder, Problem, Size

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from bench.speed.peers import save_blinkdl
-from evals import corpus
+from evals.language import corpus
 from rwkv_core import tokenizer
 from rwkv_core.errors import BadInput
 from rwkv_core.model import RWKV

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import matrix
-from evals import context, corpus
+from evals.language import context, corpus
 from evals.prompts import readers as prompts
 from evals.zeroshot import data, tasks
 from reports.records.store import Store

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import configs
-from evals import corpus, files
-from evals.context import against_context, identified, levels
+from evals import identity
 from evals.experiment import AtLeast, Experiment, OneOf
-from evals.pretrain import NextToken, check_trainable, work_folder
+from evals.language import corpus
+from evals.language.context import against_context, identified, levels
+from evals.language.pretrain import NextToken, check_trainable, work_folder
 from evals.training import Recipe, train
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.spec import LanguageModel
@@ -101,6 +102,6 @@ def definition(params: Mapping[str, Any]) -> list[dict[str, Any]]:
 EXPERIMENT = Experiment(
     run,
     version=VERSION,
-    reads={"text": files.text, "tokenizer": files.tokenizer, "work": files.place, "out": files.place},
+    reads={"text": identity.text, "tokenizer": identity.tokenizer, "work": identity.place, "out": identity.place},
     definition=definition,
 )

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from evals import corpus, files
+from evals import identity
 from evals.experiment import AtLeast, Experiment
+from evals.language import corpus
 from evals.training import Recipe, train
 from rwkv_core import finite, weights
 from rwkv_core.errors import BadInput
@@ -27,7 +28,7 @@ from rwkv_core.spec import LanguageModel
 VERSION = 2
 
 HELD_OUT_TOKENS = (1 << 16) + 1
-WORK = Path(__file__).resolve().parents[1] / "results" / "work"
+WORK = Path(__file__).resolve().parents[2] / "results" / "work"
 
 
 class NextToken(nn.Module):
@@ -144,6 +145,6 @@ def work_folder(work: str, model: LanguageModel, *params: Any) -> Path:
 EXPERIMENT = Experiment(
     run,
     version=VERSION,
-    reads={"text": files.text, "tokenizer": files.tokenizer, "work": files.place, "out": files.place},
+    reads={"text": identity.text, "tokenizer": identity.tokenizer, "work": identity.place, "out": identity.place},
     processes="processes",
 )

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evals import corpus, files
+from evals import identity
 from evals.experiment import AtLeast, Experiment
+from evals.language import corpus
 from rwkv_core import finite
 from rwkv_core.spec import LanguageModel
 
@@ -117,4 +118,4 @@ def _parts(rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
         yield rows[start : start + batch]
 
 
-EXPERIMENT = Experiment(run, version=VERSION, reads={"text": files.text, "tokenizer": files.tokenizer})
+EXPERIMENT = Experiment(run, version=VERSION, reads={"text": identity.text, "tokenizer": identity.tokenizer})

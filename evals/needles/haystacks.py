@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from evals.corpus import SENTENCE_TOKENS
+from evals.language.corpus import SENTENCE_TOKENS
 from evals.pocket.text import chronicle
 from evals.pocket.world import world
 from rwkv_core.errors import BadInput, Unsupported

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evals import corpus
+from evals.language import corpus
 from evals.pocket import text as pocket
 from rwkv_core.errors import BadInput
 from rwkv_core.files import fingerprint, together

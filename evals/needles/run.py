@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from evals import files
+from evals import identity
 from evals.experiment import AtLeast, Experiment, OneOf
-from evals.recall.haystacks import TASKS, Needle
+from evals.needles.haystacks import TASKS, Needle
 from rwkv_core.errors import Unsupported
 from rwkv_core.spec import LanguageModel
 
@@ -36,7 +36,7 @@ def run(
     """Hide a fact in long texts and ask for it. The model reads on beyond the window it was trained on, where its
     architecture can: nothing is cut.
 
-    task: which fact in which text: see evals/recall/haystacks.py.
+    task: which fact in which text: see evals/needles/haystacks.py.
     length: tokens at most, the question and room for the answer included (RULER counts without the first words of the
         answer, which it gives).
     docs: texts.
@@ -94,4 +94,4 @@ def _generated(asker: Adapter, needles: Sequence[Needle]) -> list[dict[str, Any]
     return items
 
 
-EXPERIMENT = Experiment(run, version=VERSION, reads={"tokenizer": files.tokenizer})
+EXPERIMENT = Experiment(run, version=VERSION, reads={"tokenizer": identity.tokenizer})

@@ -1,0 +1,1 @@
+"""Training on text, and loss against context."""

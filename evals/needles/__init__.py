@@ -1,0 +1,1 @@
+"""A fact in a long text, asked for."""
