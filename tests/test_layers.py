@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.experiments import EXPERIMENTS
+from reports import labels, rows
+
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "configs": {"configs"},
@@ -73,3 +76,8 @@ def test_text_is_utf8_whatever_the_locale() -> None:
 def test_reports_need_no_torch() -> None:
     code = "import sys, reports.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_every_experiment_is_shown() -> None:
+    """Its values become rows, and what tells its cells apart is known."""
+    assert set(EXPERIMENTS) == set(rows._VALUES) == set(labels.SHOWN) | labels.SETTINGS
