@@ -73,8 +73,11 @@ def test_text_is_utf8_whatever_the_locale() -> None:
                 assert binary or said, f"{path}, line {node.lineno}: {called} without encoding="
 
 
-def test_reports_need_no_torch() -> None:
-    code = "import sys, reports.page; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("modules", "absent"), [("reports.page", "torch"), ("evals.prompts.run, evals.needles.run", "lm_eval")]
+)
+def test_what_is_heavy_is_not_needed(modules: str, absent: str) -> None:
+    code = f"import sys, {modules}; sys.exit({absent!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -28,8 +28,9 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerFast
 
 from bench.speed.peers import transformers_rwkv
+from evals.ask.asker import Asker
 from evals.zeroshot import tasks
-from evals.zeroshot.adapter import Adapter, adapter
+from evals.zeroshot.lm_eval import AskedModel
 from evals.zeroshot.run import evaluate
 from rwkv_core.load import load
 from rwkv_core.models import find
@@ -129,9 +130,9 @@ def peer(model: LanguageModel, tokenizer: Path | None, batch: int) -> Any:
     return HFLM(causal, tokenizer=fast, **more)
 
 
-def mine(model: LanguageModel, tokenizer: Path | None, label: str = "") -> Adapter:
+def mine(model: LanguageModel, tokenizer: Path | None, label: str = "") -> AskedModel:
     """Our model for lm-eval."""
-    return adapter(model, "cpu", str(tokenizer or "own"), "v0.4", label=label)
+    return AskedModel(Asker.of(model, "cpu", str(tokenizer or "own"), "v0.4", label=label))
 
 
 def single_texts(model: LanguageModel) -> Line:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from evals import identity
+from evals.ask.asker import Asker
 from evals.experiment import AtLeast, Experiment, OneOf
 from evals.needles.haystacks import TASKS, Needle
 from rwkv_core.errors import Unsupported
 from rwkv_core.spec import LanguageModel
-
-if TYPE_CHECKING:
-    from evals.zeroshot.adapter import Adapter
 
 VERSION = 2  # of 2 on: special tokens as lm-eval has them
 
@@ -47,9 +45,7 @@ def run(
     `items`, each with its depth (0 to 1, None where the answer stands in no one place), the share of its answers that
     was given, and the answer. Raises Unsupported where the architecture or the task ends before that length.
     """
-    from evals.zeroshot.adapter import adapter  # here, because it imports lm-eval
-
-    asker = adapter(model, device, tokenizer, "v0.4", label=f"{task} {length} {model.spec.label}")
+    asker = Asker.of(model, device, tokenizer, "v0.4", label=f"{task} {length} {model.spec.label}")
     needles = TASKS[task](asker.codec.encode, length - len(asker.special_tokens), docs, seed)
     tokens = max(len(asker.tok_encode(needle.prompt)) for needle in needles)
     asker.max_length = max(length, tokens + needles[0].new_tokens)  # RULER counts without the answer's first words
@@ -72,7 +68,7 @@ def run(
     return metrics, {"items": items}
 
 
-def _scored(asker: Adapter, needles: Sequence[Needle]) -> list[dict[str, Any]]:
+def _scored(asker: Asker, needles: Sequence[Needle]) -> list[dict[str, Any]]:
     """The likeliest of the choices after the prompt."""
     answers = iter(asker.score([(needle.prompt, choice) for needle in needles for choice in needle.choices]))
     items = []
@@ -83,7 +79,7 @@ def _scored(asker: Adapter, needles: Sequence[Needle]) -> list[dict[str, Any]]:
     return items
 
 
-def _generated(asker: Adapter, needles: Sequence[Needle]) -> list[dict[str, Any]]:
+def _generated(asker: Asker, needles: Sequence[Needle]) -> list[dict[str, Any]]:
     """RULER's rule: the share of the answers that the text holds, whatever else it says."""
     asked = [(needle.prompt, {"until": [], "max_gen_toks": needle.new_tokens}) for needle in needles]
     items = []

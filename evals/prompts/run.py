@@ -6,11 +6,12 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from evals import hub, identity
+from evals.ask.asker import Asker
 from evals.experiment import AtLeast, Experiment, OneOf
 from evals.prompts import answers, readers, tasks
 from evals.prompts import items as prompt_items
@@ -18,9 +19,6 @@ from evals.zeroshot import tasks as zeroshot
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.files import fingerprint
 from rwkv_core.spec import LanguageModel
-
-if TYPE_CHECKING:
-    from evals.zeroshot.adapter import Adapter
 
 VERSION = 3  # of 2 on: which items were cut, and which ask the same; of 3 on: special tokens as lm-eval has them
 
@@ -52,14 +50,12 @@ def run(
     generated text names none or several; `cut` where the window held only the prompt's end; `question`, the same number
     for items that ask the same. Raises Unsupported for reasoning that cannot be scored and for missing data.
     """
-    from evals.zeroshot.adapter import adapter  # here, because it imports lm-eval
-
     entry = tasks.catalogue()[task]
     wording = tasks.order(entry, order)
     if wording.reasoning and way == "score":
         raise BadInput(f"{task}, {order}: reasoning can only be generated; write `way: generate`")
     found = prompt_items.load(entry, data if hub.revision(data) else str(_folder(data)), docs)
-    asker = adapter(model, device, tokenizer, "v0.4", label=f"{task} {order} {model.spec.label}")
+    asker = Asker.of(model, device, tokenizer, "v0.4", label=f"{task} {order} {model.spec.label}")
     prompts = [prompt_items.prompt(entry, wording, item) for item in found]
     started = time.perf_counter()
     items = _scored(asker, entry, prompts) if way == "score" else _generated(asker, entry, wording, prompts)
@@ -81,7 +77,7 @@ def run(
     return metrics, {"items": items}
 
 
-def _scored(asker: Adapter, task: tasks.Task, prompts: Sequence[str]) -> list[dict[str, Any]]:
+def _scored(asker: Asker, task: tasks.Task, prompts: Sequence[str]) -> list[dict[str, Any]]:
     words = [(number, f" {word}") for number, label in enumerate(task.labels) for word in task.answers[label]]
     found = iter(asker.score([(prompt, word) for prompt in prompts for _, word in words]))
     items = []
@@ -93,7 +89,7 @@ def _scored(asker: Adapter, task: tasks.Task, prompts: Sequence[str]) -> list[di
     return items
 
 
-def _generated(asker: Adapter, task: tasks.Task, wording: tasks.Order, prompts: Sequence[str]) -> list[dict[str, Any]]:
+def _generated(asker: Asker, task: tasks.Task, wording: tasks.Order, prompts: Sequence[str]) -> list[dict[str, Any]]:
     if task.new_tokens >= asker.max_length:
         raise Unsupported(
             f"{asker.spec.name}: a window of {asker.max_length} has no room for {task.new_tokens} new tokens"
@@ -107,7 +103,7 @@ def _generated(asker: Adapter, task: tasks.Task, wording: tasks.Order, prompts: 
     ]
 
 
-def _room(asker: Adapter, task: tasks.Task, way: str) -> int:
+def _room(asker: Asker, task: tasks.Task, way: str) -> int:
     """How many tokens of a prompt the window holds beside the longest label, whose last token is not fed, or beside the
     text that is generated.
     """

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from evals import hub, identity
+from evals.ask.asker import Asker
 from evals.experiment import AtLeast, Experiment, OneOf
 from evals.zeroshot import tasks
 from rwkv_core.errors import BadInput
@@ -50,22 +51,22 @@ def run(
     Returns metrics (each with its standard error and chance) and `items`, what was found for each item.
     """
     loaded = tasks.load(task, data, protocol, docs)  # first: it says where lm-eval is missing
-    from evals.zeroshot import adapter as adapters  # here, because it imports lm-eval
+    from evals.zeroshot.lm_eval import AskedModel  # here, because it imports lm-eval
 
     label = f"{task} {model.spec.label}"
-    adapter = adapters.adapter(model, device, tokenizer, protocol, share=share, batch_tokens=batch_tokens, label=label)
+    asker = Asker.of(model, device, tokenizer, protocol, share=share, batch_tokens=batch_tokens, label=label)
     started = time.perf_counter()
     count = len(list(tasks.items(loaded, docs)))
     questions = tasks.questions(tasks.local_folder(data, task), count)
-    metrics, items = evaluate(loaded, adapter, docs, questions)
+    metrics, items = evaluate(loaded, AskedModel(asker), docs, questions)
     metrics |= {
-        **dict(adapter.counts),
+        **dict(asker.counts),
         "score_s": time.perf_counter() - started,
         "data_source": "local" if tasks.local_folder(data, task) else "hub",
         "data_fingerprint": tasks.fingerprint(loaded, docs),
-        "window": adapter.max_length,
-        "prompt_prefix": adapter.prefix,
-        "special_tokens": adapter.special_tokens,
+        "window": asker.max_length,
+        "prompt_prefix": asker.prefix,
+        "special_tokens": asker.special_tokens,
         "parameters": sum(p.numel() for _, p in model.named_parameters()),
     }
     return metrics, {"items": items}

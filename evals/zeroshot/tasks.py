@@ -2,7 +2,7 @@
 
 `v0.4` is lm-eval as it is today. `v0.3` is what the paper ran (lm-eval 0.3.0 and the RWKV author's
 script): choices that begin with a space get no second one; context and continuation are tokenised
-apart; RWKV's prompts begin with a newline (the last two are adapter.py's).
+apart; RWKV's prompts begin with a newline (the last two are evals/ask's).
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 import configs
 from evals import hub
+from evals.ask.asker import Protocol
 from rwkv_core import utf8
 from rwkv_core.errors import BadInput, did_you_mean
 
@@ -27,7 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = "questions.json"  # beside a task's items, if some ask the same: for each item, what stands for its question
 POCKET = ROOT / "evals" / "pocket" / "data"  # the pocket world's items
 
-Protocol = Literal["v0.4", "v0.3"]
 Entry = dict[str, Any]
 
 

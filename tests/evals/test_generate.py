@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from evals.zeroshot.adapter import Adapter
-from evals.zeroshot.score import Scorer
+from evals.ask.asker import Asker
+from evals.ask.score import Scorer
 from rwkv_core.errors import BadInput
 from rwkv_core.tokenizer import Codec
 from tests.evals.test_score import FAMILIES, TIGHT, WIDE, model_of
 
 
-def letters(family: str, limits: Any = WIDE) -> Adapter:
+def letters(family: str, limits: Any = WIDE) -> Asker:
     """One character a token, so that any token can be read."""
 
     def encode(text: str) -> list[int]:
@@ -21,7 +21,7 @@ def letters(family: str, limits: Any = WIDE) -> Adapter:
     codec = Codec(encode, lambda tokens: "".join(map(chr, tokens)), encode, lambda token: "")
     model = model_of(family)
     model.spec = type(model.spec)(**{**vars(model.spec), "context_length": 60})
-    return Adapter(Scorer(model, "cpu", limits=limits), codec, "v0.4")
+    return Asker(Scorer(model, "cpu", limits=limits), codec, "v0.4")
 
 
 def prompts() -> list[tuple[str, dict[str, Any]]]:
@@ -33,15 +33,15 @@ def prompts() -> list[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("limits", [TIGHT, WIDE], ids=["tight", "wide"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_is_its_prompts_alone(family: str, limits: Any) -> None:
-    batched = letters(family, limits).generate_until(_instances(prompts()))
-    alone = [letters(family).generate_until(_instances([prompt]))[0] for prompt in prompts()]
+    batched = letters(family, limits).generate(prompts())
+    alone = [letters(family).generate([prompt])[0] for prompt in prompts()]
     assert batched == alone
     assert len(set(batched)) > 2 and any(len(text) > 8 for text in batched)
 
 
 def test_no_cache_grows_beyond_what_was_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter = letters("pythia")
-    model: Any = adapter.scorer.model
+    asker = letters("pythia")
+    model: Any = asker.scorer.model
     reserve, hidden = model.reserve, model.hidden
     reserved: list[int] = []
     seen: list[tuple[int, int]] = []
@@ -57,28 +57,28 @@ def test_no_cache_grows_beyond_what_was_reserved(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(model, "reserve", reserving)
     monkeypatch.setattr(model, "hidden", spy)
-    adapter.generate_until(_instances(prompts()))
+    asker.generate(prompts())
     assert len(seen) > 10 and all(capacity <= room for capacity, room in seen)
     assert {capacity for capacity, _ in seen} >= set(reserved)
 
 
 def test_text_ends_before_the_first_stop_string() -> None:
-    adapter = letters("rwkv4")
+    asker = letters("rwkv4")
     (text, options), *_ = prompts()[3:]
-    whole = adapter.generate_until(_instances([(text, {**options, "until": []})]))[0]
+    whole = asker.generate([(text, {**options, "until": []})])[0]
     assert len(whole) == options["max_gen_toks"]
-    cut = adapter.generate_until(_instances([(text, {**options, "until": [whole[5:7], whole[2:4]]})]))[0]
+    cut = asker.generate([(text, {**options, "until": [whole[5:7], whole[2:4]]})])[0]
     assert cut == whole[: whole.index(whole[2:4])]
 
 
 def test_a_long_prompt_is_cut_and_sampling_refused() -> None:
-    adapter = letters("rwkv4")
-    assert adapter.generate_until(_instances([("x" * 100, {"until": [], "max_gen_toks": 5})]))[0]
-    assert adapter.counts == {"requests": 1, "truncated": 1}
+    asker = letters("rwkv4")
+    assert asker.generate([("x" * 100, {"until": [], "max_gen_toks": 5})])[0]
+    assert asker.counts == {"requests": 1, "truncated": 1}
     with pytest.raises(BadInput, match="no room for a prompt"):
-        adapter.generate_until(_instances([("x", {"max_gen_toks": 60})]))
+        asker.generate([("x", {"max_gen_toks": 60})])
     with pytest.raises(BadInput, match="only greedy"):
-        adapter.generate_until(_instances([("x", {"do_sample": True, "max_gen_toks": 5})]))
+        asker.generate([("x", {"do_sample": True, "max_gen_toks": 5})])
 
 
 class _Instance:

@@ -139,13 +139,13 @@ def test_a_key_is_always_right_and_both_ways_keep_every_item(
         (label,) = [label for text, label in gold.items() if text in prompt]
         return task.labels[label]
 
-    from evals.zeroshot.adapter import Adapter
+    from evals.ask.asker import Asker
 
     def score(self: Any, requests: Any) -> list[tuple[float, bool]]:
         return [(float(word.strip() == right(prompt)) - 2, False) for prompt, word in requests]
 
-    monkeypatch.setattr(Adapter, "score", score)
-    monkeypatch.setattr(Adapter, "generate", lambda self, asked: [f"It is {right(prompt)}." for prompt, _ in asked])
+    monkeypatch.setattr(Asker, "score", score)
+    monkeypatch.setattr(Asker, "generate", lambda self, asked: [f"It is {right(prompt)}." for prompt, _ in asked])
     asked = {"device": "cpu", "task": "rte", "order": "question first", "data": folder(tmp_path, rows)}
     metrics, samples = run.run(model(), way=way, tokenizer=str(tokenizer), **asked)  # type: ignore[arg-type]
     assert metrics["docs"] == 12 and metrics["unparsed"] == 0
@@ -155,9 +155,9 @@ def test_a_key_is_always_right_and_both_ways_keep_every_item(
 def test_what_cannot_be_read_is_kept_and_counted(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from evals.zeroshot.adapter import Adapter
+    from evals.ask.asker import Asker
 
-    monkeypatch.setattr(Adapter, "generate", lambda self, rs: ["", "yes and no", "entailment"])
+    monkeypatch.setattr(Asker, "generate", lambda self, rs: ["", "yes and no", "entailment"])
     found = {"device": "cpu", "task": "rte", "order": "text first", "data": folder(tmp_path, [RTE] * 3)}
     metrics, samples = run.run(model(), way="generate", tokenizer=str(tokenizer), **found)  # type: ignore[arg-type]
     assert metrics["unparsed"] == 2 and [item["answer"] for item in samples["items"]] == [None, None, 0]

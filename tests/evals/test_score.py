@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from evals.zeroshot.score import Limits, Scorer
-from evals.zeroshot.sharing import Request, leaves
+from evals.ask.score import Limits, Scorer
+from evals.ask.sharing import Request, leaves
 from rwkv_core.load import load
 from rwkv_core.spec import LanguageModel, ModelSpec
 from tests.rwkv_core.test_hf import SMALL, small

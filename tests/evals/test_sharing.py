@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from evals.zeroshot.sharing import Request, batches, groups, leaves
+from evals.ask.sharing import Request, batches, groups, leaves
 
 
 def request(tokens: str, scored: int = 1) -> Request:

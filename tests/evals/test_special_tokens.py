@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from evals.ask.asker import Asker
 from evals.needles import run as needles
 from evals.pocket.make import END, TOKENIZER_FILE
-from evals.zeroshot.adapter import Adapter, adapter
 from evals.zeroshot.run import run
 from rwkv_core.errors import BadInput
 from rwkv_core.load import load
@@ -96,8 +96,8 @@ def test_a_tokenizer_of_its_own_goes_before_a_foreign_one_above(tmp_path: Path) 
     assert scores(model, "piqa", "acc") == [0.975]
 
 
-def asked(model: LanguageModel, protocol: Any = "v0.4") -> Adapter:
-    return adapter(model, "cpu", "own", protocol)
+def asked(model: LanguageModel, protocol: Any = "v0.4") -> Asker:
+    return Asker.of(model, "cpu", "own", protocol)
 
 
 @torch.inference_mode()

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from lm_eval.api.model import LM
 
+from evals.ask.asker import Asker
+from evals.ask.score import Scorer
 from evals.zeroshot import tasks
-from evals.zeroshot.adapter import Adapter
+from evals.zeroshot.lm_eval import AskedModel
 from evals.zeroshot.run import evaluate, run
-from evals.zeroshot.score import Scorer
 from rwkv_core.errors import BadInput
 from rwkv_core.load import load
 from rwkv_core.spec import LanguageModel, ModelSpec
@@ -29,8 +30,8 @@ def model(**changes: Any) -> LanguageModel:
     return load(ModelSpec("small", "rwkv4", SHAPE, weights="random:0", **changes))
 
 
-def adapter(tokenizer: Path, protocol: str, window: int = 1024) -> Adapter:
-    return Adapter(Scorer(model(context_length=window), "cpu"), Codec.of(read(tokenizer)), protocol)  # type: ignore[arg-type]
+def asker(tokenizer: Path, protocol: str, window: int = 1024) -> Asker:
+    return Asker(Scorer(model(context_length=window), "cpu"), Codec.of(read(tokenizer)), protocol)  # type: ignore[arg-type]
 
 
 class Scripted(LM):
@@ -100,12 +101,12 @@ def test_a_model_that_guesses_scores_chance(name: str, tmp_path: Path) -> None:
 
 
 def test_a_uniform_model_of_lambada_has_the_vocabulary_as_perplexity(data: str, tokenizer: Path) -> None:
-    lm = adapter(tokenizer, "v0.4")
+    lm = asker(tokenizer, "v0.4")
     for _, p in lm.scorer.model.named_parameters():
         p.requires_grad_(False)
         if p.dim() == 2:
             p.zero_()
-    metrics, items = evaluate(tasks.load("lambada_openai", data, "v0.4"), lm)
+    metrics, items = evaluate(tasks.load("lambada_openai", data, "v0.4"), AskedModel(lm))
     tokens = [-item["loglikelihoods"][0] / math.log(400) for item in items]
     assert tokens == pytest.approx([round(n) for n in tokens], abs=1e-3)
     assert metrics["perplexity"] == pytest.approx(400 ** (sum(tokens) / len(tokens)), rel=1e-4)
@@ -234,7 +235,7 @@ def test_the_exact_strings_and_tokens(name: str, protocol: Any, tmp_path: Path, 
     evaluate(task, Scripted(note))
     assert sent[0] == EXPECTED[name, protocol]
     found = read(tokenizer)
-    context, continuation = adapter(tokenizer, protocol).pair(*sent[0])
+    context, continuation = asker(tokenizer, protocol).pair(*sent[0])
     if protocol == "v0.3":  # apart, and RWKV's prompt begins with a newline
         assert context == found.encode("\n" + sent[0][0]).ids[:1] + found.encode(sent[0][0]).ids
         assert continuation == found.encode(sent[0][1]).ids
@@ -245,14 +246,14 @@ def test_the_exact_strings_and_tokens(name: str, protocol: Any, tmp_path: Path, 
 
 
 def test_only_rwkv_has_the_authors_newline(tokenizer: Path) -> None:
-    own = adapter(tokenizer, "v0.3")
-    assert own.prefix == read(tokenizer).encode("\n").ids and adapter(tokenizer, "v0.4").prefix == []
+    own = asker(tokenizer, "v0.3")
+    assert own.prefix == read(tokenizer).encode("\n").ids and asker(tokenizer, "v0.4").prefix == []
     own.scorer.model.spec = ModelSpec("other", "pythia", SHAPE)
-    assert Adapter(own.scorer, own.codec, "v0.3").prefix == []
+    assert Asker(own.scorer, own.codec, "v0.3").prefix == []
 
 
 def test_a_long_context_is_cut_from_the_left_and_counted(tokenizer: Path, data: str) -> None:
-    lm = adapter(tokenizer, "v0.4", window=12)
+    lm = asker(tokenizer, "v0.4", window=12)
     request = lm._request(list(range(30)), [7, 8])
     assert request.tokens.tolist() == [*range(19, 30), 7, 8] and len(request.fed) == 12
     assert lm.counts == {"requests": 1, "truncated": 1}
@@ -335,7 +336,7 @@ def test_the_hubs_data_set_is_lm_evals_at_the_revision_that_was_planned(
 
 
 def test_a_tokenizer_that_lacks_a_character_or_has_too_many_tokens(tokenizer: Path) -> None:
-    codec = adapter(tokenizer, "v0.4").codec
+    codec = asker(tokenizer, "v0.4").codec
     codec.check(["The river — été"])
     lacking = dataclasses.replace(codec, encode=lambda text: [] if text == "é" else codec.encode(text))
     with pytest.raises(BadInput, match=r"nothing for the character 'é' \(U\+00E9\)"):

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.speed import inference, peers
+from evals.ask.score import Scorer
+from evals.ask.sharing import Request
 from evals.language import context, pretrain
 from evals.lra import run as lra
 from evals.lra.data import Split
@@ -18,8 +20,6 @@ from evals.lra.encoder import Encoder, Problem, Size
 from evals.recall import run as recall
 from evals.recall.sequences import Sequences
 from evals.zeroshot import run as zeroshot
-from evals.zeroshot.score import Scorer
-from evals.zeroshot.sharing import Request
 from rwkv_core import finite, load, models
 from rwkv_core.errors import BadInput
 from rwkv_core.model import RWKV
@@ -76,10 +76,10 @@ def poisoned() -> RWKV:
 
 
 def _generate() -> None:
-    adapter = letters("rwkv4")
+    asker = letters("rwkv4")
     with torch.no_grad():
-        adapter.scorer.model.blocks[1].att.key.weight[0, 0] = torch.nan  # type: ignore[attr-defined]
-    adapter.generate([("abc", {"until": [], "max_gen_toks": 4})])
+        asker.scorer.model.blocks[1].att.key.weight[0, 0] = torch.nan  # type: ignore[attr-defined]
+    asker.generate([("abc", {"until": [], "max_gen_toks": 4})])
 
 
 def _classify() -> None:

@@ -1,4 +1,4 @@
-"""The model as lm-eval sees it: text in, log-likelihoods or text out. Entered by its smallest door, TemplateLM."""
+"""A model with its tokenizer: text in, log-likelihoods or text out, counted and cut to its window."""
 
 from __future__ import annotations
 
@@ -6,49 +6,28 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from lm_eval.api.model import TemplateLM
 
-from evals.zeroshot.generate import generate_until
-from evals.zeroshot.score import LIMITS, Scorer
-from evals.zeroshot.sharing import Request
-from evals.zeroshot.tasks import Protocol
+from evals.ask.generate import generate_until
+from evals.ask.score import LIMITS, Scorer
+from evals.ask.sharing import Request
 from rwkv_core.errors import BadInput
 from rwkv_core.spec import LanguageModel
 from rwkv_core.tokenizer import Codec, read
 
-ROLLING = "no task of configs/tasks.yaml is scored by rolling log-likelihood"
+Protocol = Literal["v0.4", "v0.3"]  # of lm-eval: how text becomes tokens
 
 
-def adapter(
-    model: LanguageModel,
-    device: str,
-    tokenizer: str,
-    protocol: Protocol,
-    *,
-    share: bool = True,
-    batch_tokens: int = 0,
-    label: str = "",
-) -> Adapter:
-    """A model for lm-eval. tokenizer: a tokenizer.json, as it is, or own; batch_tokens: 0 for the device's default."""
-    codec = model.codec if tokenizer == "own" else Codec.of(read(Path(tokenizer)))
-    limits = LIMITS[device]
-    if batch_tokens:
-        limits = limits._replace(tokens=batch_tokens)
-    return Adapter(Scorer(model, device, share=share, limits=limits, label=label), codec, protocol)
-
-
-class Adapter(TemplateLM):
-    """lm-eval's model over a Scorer. `counts` says what was sent: requests, truncated ones, tokens.
+class Asker:
+    """Asks a Scorer's model. `counts` says what was sent: requests, truncated ones, tokens.
 
     v0.4 leaves special tokens to the tokenizer, as lm-eval 0.4 does: what it puts around a text by default (OPT's and
     LLaMA's BOS) is there in scoring and in generation, and may be cut away with the beginning. v0.3 puts none.
     """
 
     def __init__(self, scorer: Scorer, codec: Codec, protocol: Protocol) -> None:
-        super().__init__()
         self.scorer = scorer
         self.spec = scorer.model.spec
         self.codec = codec = codec.within(self.spec.vocab_size)
@@ -60,6 +39,25 @@ class Adapter(TemplateLM):
         self.special_tokens = self.tok_encode("")
         self.counts: Counter[str] = Counter()
         self._context = functools.lru_cache(maxsize=4)(self.tok_encode)  # an item's choices follow each other
+
+    @classmethod
+    def of(
+        cls,
+        model: LanguageModel,
+        device: str,
+        tokenizer: str,
+        protocol: Protocol,
+        *,
+        share: bool = True,
+        batch_tokens: int = 0,
+        label: str = "",
+    ) -> Asker:
+        """tokenizer: a tokenizer.json, as it is, or own; batch_tokens: 0 for the device's default."""
+        codec = model.codec if tokenizer == "own" else Codec.of(read(Path(tokenizer)))
+        limits = LIMITS[device]
+        if batch_tokens:
+            limits = limits._replace(tokens=batch_tokens)
+        return cls(Scorer(model, device, share=share, limits=limits, label=label), codec, protocol)
 
     @property
     def eot_token_id(self) -> int:
@@ -82,7 +80,7 @@ class Adapter(TemplateLM):
         """A tokenizer's special token, if it names one that the model has."""
         return token if token is not None and token < self.spec.vocab_size else otherwise
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None) -> list[int]:
         """Tokens with the tokenizer's special ones, unless the text begins with one (as lm-eval has it), or in v0.3."""
         if add_special_tokens is None:
             add_special_tokens = not (self.mark and string.startswith(self.mark))
@@ -114,16 +112,14 @@ class Adapter(TemplateLM):
             raise BadInput(f"the continuation {continuation!r} has no tokens of its own")
         return [*self.prefix, *before], after
 
-    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        return self.score([instance.args for instance in requests])
-
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """(log-likelihood, greedy) of each context's continuation. Raises BadInput for text without tokens."""
         self.codec.check([text for pair in pairs for text in pair])
-        return self._answer([self._request(*self.pair(*pair)) for pair in pairs])
+        return self.score_tokens([self.pair(*pair) for pair in pairs])
 
-    def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
-        return self._answer([self._request(context, continuation) for _, context, continuation in requests])
+    def score_tokens(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        """The same of tokens."""
+        return self._answer([self._request(*pair) for pair in pairs])
 
     def _request(self, context: list[int], continuation: list[int]) -> Request:
         """At most one token more than the window, the last of which is not fed; cut from the left as lm-eval does."""
@@ -138,12 +134,6 @@ class Adapter(TemplateLM):
         answers, counts = self.scorer.score(requests)
         self.counts.update(counts)
         return [(answer.loglikelihood, answer.greedy) for answer in answers]
-
-    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        raise BadInput(ROLLING)
-
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        return self.generate([instance.args for instance in requests])
 
     def generate(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         """Greedy text after each context, by lm-eval's generation arguments. Raises BadInput as `score` does."""

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from evals.zeroshot.score import Scorer, halving
-from evals.zeroshot.sharing import batches
+from evals.ask.score import Scorer, halving
+from evals.ask.sharing import batches
 from rwkv_core import finite
 from rwkv_core.errors import BadInput
 from rwkv_core.tokenizer import Codec
@@ -22,8 +22,8 @@ MAX_NEW_TOKENS = 256  # lm-eval's own default
 NOT_FINITE = -1  # in a token's place, so that the logits' state comes with the token and costs no wait of its own
 
 
-class Asker(Protocol):
-    """Who has a text generated: a model with its tokenizer and its window, and what ends a text."""
+class Reader(Protocol):
+    """What generates: a model with its tokenizer and its window, and what ends a text."""
 
     scorer: Scorer
     codec: Codec
@@ -54,46 +54,46 @@ class Prompt:
     generated: list[int] = field(default_factory=list)
     text: str = ""
 
-    def accept(self, token: int, adapter: Asker) -> bool:
+    def accept(self, token: int, reader: Reader) -> bool:
         """Take the next token; False where the text has ended."""
-        if token in adapter.ends:
+        if token in reader.ends:
             return False
         self.generated.append(token)
-        self.text = adapter.codec.decode(self.generated)
+        self.text = reader.codec.decode(self.generated)
         found = [self.text.index(stop) for stop in self.stops if stop in self.text]
         if found:
             self.text = self.text[: min(found)]
         return not found and len(self.generated) < self.most
 
 
-def generate_until(adapter: Asker, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+def generate_until(reader: Reader, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """(context, lm-eval's generation arguments) -> the text after each. Raises BadInput where sampling is asked for."""
-    prompts = [_prompt(adapter, number, *request) for number, request in enumerate(requests)]
-    model, limits = adapter.scorer.model, adapter.scorer.limits
+    prompts = [_prompt(reader, number, *request) for number, request in enumerate(requests)]
+    model, limits = reader.scorer.model, reader.scorer.limits
     rows = sorted(prompts, key=lambda prompt: len(prompt.tokens), reverse=True)
     itemsize = next(p for _, p in model.named_parameters()).itemsize
-    with tqdm(total=len(rows), desc=adapter.scorer.label, unit="prompt", leave=False, dynamic_ncols=True) as bar:
+    with tqdm(total=len(rows), desc=reader.scorer.label, unit="prompt", leave=False, dynamic_ncols=True) as bar:
         for part in [rows] if model.ragged else _alike(rows):
             longest = len(part[0].tokens) + max(prompt.most for prompt in part)
             most_rows = max(1, limits.state_bytes // model.spec.state_bytes(longest, itemsize))
             for cut in batches([len(p.tokens) for p in part], limits.tokens, most_rows, limits.call_tokens):
-                halving(lambda batch: _run(adapter, batch), part[cut])
+                halving(lambda batch: _run(reader, batch), part[cut])
                 bar.update(cut.stop - cut.start)
     return [prompt.text for prompt in prompts]
 
 
-def _prompt(adapter: Asker, number: int, context: str, options: Mapping[str, Any]) -> Prompt:
+def _prompt(reader: Reader, number: int, context: str, options: Mapping[str, Any]) -> Prompt:
     if options.get("do_sample") or options.get("temperature", 0.0) > 0:
         raise BadInput(f"only greedy generation is measured, and the task asks for {dict(options)}")
     until = options.get("until", [])
     most = int(options.get("max_gen_toks", MAX_NEW_TOKENS))
-    tokens = [*adapter.prefix, *(adapter.tok_encode(context) or [adapter.prefix_token_id])]
-    window = adapter.max_length - most
+    tokens = [*reader.prefix, *(reader.tok_encode(context) or [reader.prefix_token_id])]
+    window = reader.max_length - most
     if window < 1:
-        raise BadInput(f"{most} new tokens leave no room for a prompt in a window of {adapter.max_length}")
-    adapter.counts["requests"] += 1
-    adapter.counts["truncated"] += len(tokens) > window
-    stops = [*([until] if isinstance(until, str) else until), adapter.codec.spelled(adapter.eot_token_id)]
+        raise BadInput(f"{most} new tokens leave no room for a prompt in a window of {reader.max_length}")
+    reader.counts["requests"] += 1
+    reader.counts["truncated"] += len(tokens) > window
+    stops = [*([until] if isinstance(until, str) else until), reader.codec.spelled(reader.eot_token_id)]
     return Prompt(tokens[-window:], [stop for stop in stops if stop], most, number)
 
 
@@ -106,9 +106,9 @@ def _alike(rows: Sequence[Prompt]) -> list[list[Prompt]]:
 
 
 @torch.inference_mode()
-def _run(adapter: Asker, batch: Sequence[Prompt]) -> None:
+def _run(reader: Reader, batch: Sequence[Prompt]) -> None:
     """All prompts of a batch to their end; rows that have ended are dropped from the state."""
-    model, device = adapter.scorer.model, adapter.scorer.device
+    model, device = reader.scorer.model, reader.scorer.device
     for prompt in batch:  # it may be a second try, after memory ran out
         prompt.generated, prompt.text = [], ""
     lengths = torch.tensor([len(prompt.tokens) for prompt in batch], device=device)
@@ -126,7 +126,7 @@ def _run(adapter: Asker, batch: Sequence[Prompt]) -> None:
         if NOT_FINITE in chosen:
             prompt = going[chosen.index(NOT_FINITE)]
             finite.refuse(model, [*prompt.tokens, *prompt.generated])
-        kept = [i for i, token in enumerate(chosen) if going[i].accept(token, adapter)]
+        kept = [i for i, token in enumerate(chosen) if going[i].accept(token, reader)]
         if not kept:
             return
         if len(kept) < len(going):

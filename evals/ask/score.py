@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evals.zeroshot.sharing import Group, Leaf, Request, Tokens, batches, groups, leaves
+from evals.ask.sharing import Group, Leaf, Request, Tokens, batches, groups, leaves
 from rwkv_core import finite
 from rwkv_core.errors import out_of_memory
 from rwkv_core.spec import LanguageModel

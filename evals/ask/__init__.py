@@ -1,0 +1,1 @@
+"""Likelihoods and text of any model, by whoever asks; without lm-eval."""
