@@ -140,7 +140,7 @@ def single_texts(model: LanguageModel) -> Line:
     on from.
     """
     ours, theirs = mine(model, None), peer(model, None, 1)
-    pairs = PAIRS + (WHITE if ours.special_tokens else [])
+    pairs = PAIRS + (WHITE if ours.asker.special_tokens else [])
     options = {"until": ["\n\n"], "max_gen_toks": 24}
     scored, written = (
         [Instance(kind, {}, arguments, i) for i, arguments in enumerate(asked)]
