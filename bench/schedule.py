@@ -40,7 +40,7 @@ class Chosen:
     def state(self, cell: Cell) -> str:
         """The status of the cell's record, if it has one of the task that configs/ define today."""
         record = self.records.get(cell.id)
-        if record is None or record.provenance.get("definition", run.definition(cell)) != run.definition(cell):
+        if record is None or record.provenance.get("definition") not in (None, run.definition(cell)):
             return "to measure"
         return record.status
 
@@ -56,14 +56,14 @@ class Outcome:
 def choose(path: Path, folder: Path | None, only: str, instead: Mapping[str, str] | None = None) -> Chosen:
     """The cells of a matrix file whose id contains `only`; the store is results/NAME unless given."""
     cells = matrix.read(path, instead)
-    kept = [cell for cell in cells if only in cell.id]
-    if not kept:
+    matching = [cell for cell in cells if only in cell.id]
+    if not matching:
         raise BadInput(f"--only {only!r} is in none of the {len(cells)} cells; `rwkv-bench plan {path}` lists them")
     store = Store(folder or Path("results") / path.stem)
     records, damaged = store.read()
     for warning in damaged.values():
         tqdm.write(warning, file=sys.stderr)
-    return Chosen(kept, store, records, damaged)
+    return Chosen(matching, store, records, damaged)
 
 
 def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:

@@ -32,21 +32,21 @@ def load(task: Task, data: str, docs: int = 0) -> list[Item]:
 
 def _gold(task: Task, row: dict[str, Any], where: str) -> tuple[int, ...]:
     given = row[task.gold]
-    found = []
+    numbers = []
     for one in given if isinstance(given, list) else [given]:
         number = task.labels.index(one) if one in task.labels else labels.whole(one)
         if number is None or not 0 <= number < len(task.labels):
             raise BadInput(f"{where}: {task.gold} is {one!r}, none of {', '.join(task.labels)}")
-        found.append(number)
-    if not found:
+        numbers.append(number)
+    if not numbers:
         raise BadInput(f"{where}: {task.gold} is empty; an item without a right label cannot be scored")
-    return tuple(found)
+    return tuple(numbers)
 
 
 def prompt(task: Task, wording: Order, item: Item) -> str:
     """What a model is given; where it is to reason first, it is not told to answer at once."""
-    asked = wording.template.format(**{**item.values, "labels": ", ".join(task.labels)})
-    return asked if wording.reasoning else asked + END
+    text = wording.template.format(**{**item.values, "labels": ", ".join(task.labels)})
+    return text if wording.reasoning else text + END
 
 
 def fingerprint(found: Sequence[Item]) -> str:

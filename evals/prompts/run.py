@@ -115,9 +115,9 @@ def _room(asker: Asker, task: tasks.Task, way: str) -> int:
 def _questions(data: str, task: tasks.Task, found: Sequence[prompt_items.Item]) -> list[int]:
     """A number for each item, the same where the data's folder says that they ask the same, or the items do."""
     folder = None if hub.revision(data) else readers.paths(task, _folder(data))[0].parent
-    told = zeroshot.questions(folder, len(found))
+    questions = zeroshot.questions(folder, len(found))
     seen: dict[str, int] = {}
-    return [seen.setdefault(key, len(seen)) for key in told or map(repr, found)]
+    return [seen.setdefault(key, len(seen)) for key in questions or map(repr, found)]
 
 
 def _folder(data: str) -> Path:
