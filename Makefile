@@ -45,7 +45,7 @@ gallery: $(STAMP)  ## the pages of reports/gallery in reports/out/gallery, and t
 clean:  ## forget the environment; records in results/ stay
 	rm -rf .venv
 
-$(STAMP): pyproject.toml constraints.txt rwkv_core/wkv/cpu.c
+$(STAMP): pyproject.toml constraints.txt rwkv_core/wkv/wkv4/wkv4.c
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -14,7 +14,8 @@ from huggingface_hub import constants
 from bench import run
 from bench.experiments import EXPERIMENTS
 from reports.records import provenance
-from rwkv_core import machine, models, wkv
+from rwkv_core import machine, models
+from rwkv_core.wkv import OPERATORS
 
 BANDWIDTH_BYTES = 512 << 20  # far beyond any cache
 HUB_TIMEOUT_S = 3
@@ -36,9 +37,10 @@ def examine() -> Iterator[tuple[str, str]]:
     yield "cuda in torch", f"{torch.version.cuda}" if torch.cuda.is_available() else "not available"
     yield "c compiler", shutil.which("cc") or shutil.which("gcc") or "none"
     yield "triton", facts["versions"].get("triton") or "not installed"
-    for name, kernel in wkv.IMPLEMENTATIONS.items():
-        yield f"wkv: {name}", kernel.lacks(device, torch.float32) or "ready"
-    yield "wkv: auto", wkv.choose("auto", device, torch.float32)
+    for operator in OPERATORS.values():
+        for name, implementation in operator.implementations.items():
+            yield f"{operator.name}: {name}", implementation.lacks(device, torch.float32) or "ready"
+        yield f"{operator.name}: auto", operator.choose("auto", device, torch.float32)
     yield "model hub", _hub()
     yield "experiments", ", ".join(EXPERIMENTS) + (" on cpu and cuda" if torch.cuda.is_available() else " on cpu")
     yield "largest float32", _largest(free)

@@ -17,9 +17,10 @@ import yaml
 
 from bench.experiments import EXPERIMENTS
 from evals.experiment import NEEDED, AtLeast, OneOf
-from rwkv_core import load, models, utf8
+from rwkv_core import architectures, load, models, utf8
+from rwkv_core.content import identified
 from rwkv_core.errors import BadInput, did_you_mean
-from rwkv_core.files import identified
+from rwkv_core.runtimes import RUNTIMES
 from rwkv_core.spec import ModelSpec
 
 LONGEST_NAME = 229  # bytes: with the hash and a store's longest ending, the 255 that file systems allow
@@ -29,6 +30,7 @@ AXES = {
     "weights": "pretrained",
     "attention": "default",
     "cache": "preallocated",
+    "runtime": "default",
     "device": "cpu",
     "dtype": "float32",
 }
@@ -94,6 +96,8 @@ class Cell:
         content = {key: value for key, value in dataclasses.asdict(self).items() if key != "paths"}
         if self.model.cache == AXES["cache"]:  # so that what was measured before there was a choice keeps its id
             del content["model"]["cache"]
+        if self.model.runtime == architectures.of(self.model.architecture).runtime:
+            del content["model"]["runtime"]
         return content
 
     @classmethod
@@ -163,6 +167,8 @@ def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> l
         one = dict(zip(lists, values, strict=True))
         try:
             kinds = {"attention": one["attention"], "cache": one["cache"]}
+            _choice(where, "runtime", one["runtime"], ("default", *RUNTIMES))
+            kinds["runtime"] = "" if one["runtime"] == "default" else one["runtime"]
             model = models.find(str(one["model"]), weights=_weights(one["weights"]), **kinds)
             _ = model.seed
         except BadInput as error:

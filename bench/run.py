@@ -24,7 +24,7 @@ from bench.instruments import disturbance
 from bench.matrix import Cell
 from reports.records import provenance
 from reports.records.record import Record, Status
-from rwkv_core import machine, weights
+from rwkv_core import machine
 from rwkv_core.errors import BadInput, Unsupported, out_of_memory
 from rwkv_core.files import together
 from rwkv_core.load import load
@@ -143,7 +143,7 @@ def _facts(model: LanguageModel) -> dict[str, Any]:
     return {
         "attention": model.attention,
         "cache": model.cache,
-        "weights_fingerprint": weights.fingerprint(model),
+        "weights_fingerprint": model.fingerprint(),
         "weights_revision": model.revision,
         **({"weights_layout": model.layout} if model.layout else {}),
     }

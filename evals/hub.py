@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rwkv_core.files import commit
+from rwkv_core.content import commit
 
 MAIN = "main"
 

@@ -18,7 +18,7 @@ from reports.draw.figure import Picture
 from reports.draw.table import Table
 from reports.published import paper
 from reports.records.record import Record
-from reports.records.store import Store, write_atomically
+from reports.records.store import Store
 from reports.views import (
     contexts,
     encoders,
@@ -35,6 +35,7 @@ from reports.views import (
 )
 from reports.views.view import View
 from rwkv_core.errors import BadInput
+from rwkv_core.files import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 

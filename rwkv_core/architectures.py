@@ -16,18 +16,19 @@ Shape = Mapping[str, Any]  # the arguments of the architecture's transformers co
 class Architecture:
     """layer_state_bytes: what one layer keeps of one row of so many tokens, in numbers of so many bytes. recurrent: its
     size does not depend on the tokens. learned_positions: no longer sequence than there are positions. layers: what
-    the configuration calls their number.
+    the configuration calls their number. runtime: who computes it where nothing else is said.
     """
 
     layer_state_bytes: Callable[[Shape, int, int], int]
     recurrent: bool = False
     learned_positions: bool = False
     layers: str = "num_hidden_layers"
+    runtime: str = "transformers"
 
 
 def of(shape: Shape) -> Architecture:
     """The architecture of a configuration; one without a row is taken for a Transformer that attends to all."""
-    return ARCHITECTURES.get(shape["model_type"], TRANSFORMER)
+    return ARCHITECTURES.get(shape.get("model_type", ""), TRANSFORMER)
 
 
 def _rwkv4(shape: Shape, tokens: int, itemsize: int) -> int:
@@ -52,7 +53,7 @@ def _attention(shape: Shape, tokens: int, itemsize: int) -> int:
 
 TRANSFORMER = Architecture(_attention)
 ARCHITECTURES = {
-    "rwkv": Architecture(_rwkv4, recurrent=True),
+    "rwkv": Architecture(_rwkv4, recurrent=True, runtime="native"),
     "mamba": Architecture(_mamba, recurrent=True),
     "opt": Architecture(_attention, learned_positions=True),
     "bloom": Architecture(_attention, layers="n_layer"),

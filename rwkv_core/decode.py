@@ -50,8 +50,8 @@ def generate(
     tokens, state = prompt, model.reserve(prompt.shape[1] + new_tokens - 1) if carry else None
     fed = prompt
     for _ in range(new_tokens):
-        hidden, state = model.hidden(fed, state, keep=carry)
-        token = pick(model.head(hidden[:, -1]))[:, None]
+        hidden, state = model.hidden(fed, state, keep=carry, last=True)
+        token = pick(model.logits(hidden[:, -1]))[:, None]
         mark()
         tokens = torch.cat([tokens, token], 1)
         if carry:

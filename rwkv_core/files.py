@@ -1,29 +1,56 @@
-"""What stands for what lies on disk or on the hub: its content, since what a name stands for can change."""
+"""Files and folders that appear whole or not at all, and what stands for the content of those that lie here.
+
+Standard library only, so that the reports can use it where there is no torch.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import hashlib
-import json
-import re
-from collections.abc import Iterable
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rwkv_core import tokenizer
 from rwkv_core.errors import BadInput
-from rwkv_core.models import local
-from rwkv_core.spec import ModelSpec
-from rwkv_core.weights import FOLDER_FILES
 
 SHORT = 12  # hexadecimal digits
-CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
-ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 BLOCK = 1 << 22  # bytes that are read at a time
-HUB_SECONDS = 5.0  # for an answer
 
 _digests: dict[tuple[tuple[str | int, ...], ...], str] = {}
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """The file appears whole or not at all. Raises BadInput where there is no room or no permission."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".writing-", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(PermissionError):  # of a file system that has no modes
+            temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise BadInput(
+            f"{path}: cannot be written ({error.strerror}); free some room or choose another folder"
+        ) from error
+
+
+@contextlib.contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `folder` when all of it is written."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
 
 
 def digest(*paths: Path) -> str:
@@ -58,76 +85,3 @@ def folder(path: Path) -> str:
     """Of every file below a folder, and where in it they lie."""
     files = sorted(p for p in path.rglob("*") if p.is_file())
     return together(f"{p.relative_to(path)} {digest(p)}" for p in files)
-
-
-def checkpoint(path: Path) -> str:
-    """Of what loading a checkpoint reads: weights, configuration, and the tokenizer that goes with them; wherever it
-    lies. Raises BadInput where there is no such file or folder.
-    """
-    if not path.exists():
-        raise BadInput(f"{path}: no such checkpoint file or folder")
-    parts = [("weights", path)] if path.is_file() else [(p.name, p) for p in _of_folder(path)]
-    beside = tokenizer.place(path)  # a tokenizer of the folder above is read in another way
-    parts += [(p.name if p.parent == beside else f"../{p.name}", p) for p in tokenizer.files(path)]
-    return together(f"{name} {digest(p)}" for name, p in parts)
-
-
-def _of_folder(path: Path) -> list[Path]:
-    first = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
-    names = {*CONFIGS, *ADAPTERS, *([first.name] if first else [])}
-    if first and first.name.endswith(".index.json"):
-        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):  # loading it says what is wrong
-            names |= set(json.loads(first.read_bytes())["weight_map"].values())
-    return sorted(path / name for name in names if isinstance(name, str) and (path / name).is_file())
-
-
-def identified(spec: ModelSpec) -> tuple[ModelSpec, str]:
-    """The spec with its content in place of what could change under its name, and where on this machine a path leads:
-    weights file:CONTENT for a path, revision content:CONTENT for a model of this package, a commit for a branch or tag
-    of the hub. Raises BadInput where a path leads nowhere.
-    """
-    if spec.seed is not None:
-        return spec, ""
-    if spec.weights != "pretrained":
-        path = Path(spec.weights).expanduser().absolute()
-        return dataclasses.replace(spec, weights=f"file:{checkpoint(path)}"), str(path)
-    place = local(spec)
-    if place is None:
-        return dataclasses.replace(spec, revision=commit(spec.repo, spec.revision)), ""
-    return dataclasses.replace(spec, revision=f"content:{checkpoint(place)}"), ""
-
-
-@functools.cache
-def commit(repo: str, revision: str, kind: str = "model") -> str:
-    """The commit that a branch or tag of a hub repository stands for, by the hub or else its cache; or the name itself,
-    where neither knows. kind: model or dataset.
-    """
-    if re.fullmatch("[0-9a-f]{40}", revision):
-        return revision
-    return _of_hub(repo, revision, kind) or _of_cache(repo, revision, kind) or revision
-
-
-def _of_hub(repo: str, revision: str, kind: str) -> str | None:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if _unreachable:
-        return None
-    try:
-        return HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=HUB_SECONDS).sha
-    except HfHubHTTPError:  # it has answered: of this repository it tells nothing
-        return None
-    except Exception as error:  # offline, by choice or not: the client has many errors
-        _unreachable.append(error)
-        return None
-
-
-_unreachable: list[Exception] = []  # the first failure to reach the hub, after which it is not asked again
-
-
-def _of_cache(repo: str, revision: str, kind: str) -> str | None:
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    path = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type=kind), "refs", revision)
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None

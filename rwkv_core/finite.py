@@ -29,15 +29,16 @@ def rows(logits: Tensor) -> Tensor:
 def check(model: LanguageModel, hidden: Tensor, tokens: Tensor) -> None:
     """The logits of hidden [B, T, C] are finite. tokens [B, S]: all that was fed so far. Raises BadInput."""
     for part in hidden.flatten(0, 1).split(PART):
-        if not bool(rows(model.head(part)).all()):
+        if not bool(rows(model.logits(part)).all()):
             refuse(model, tokens)
 
 
 def refuse(model: LanguageModel, tokens: Any) -> NoReturn:
     """Raise BadInput naming the layer whose values are the first that are not finite when `tokens`, [T] or [B, T],
-    are read again.
+    are read again; of a runtime that shows no layers, that its logits are not.
     """
-    assert isinstance(model, nn.Module)
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"{model.spec.name}: its logits in {model.spec.runtime} have values that are not finite")
     like = next(model.parameters())
     fed = torch.as_tensor(tokens, dtype=torch.long, device=like.device)
     mend = TRAINED if model.spec.fresh else ""
@@ -75,15 +76,15 @@ def first_layer(module: nn.Module, again: Callable[[], object]) -> str:
     return wrong[0] if wrong else ""
 
 
-def check_weights(model: LanguageModel) -> None:
-    """Raises BadInput naming the first of a checkpoint's weights that hold NaN or infinity."""
-    wrong = [(name, p) for name, p in model.named_parameters() if not _whole([p.detach()])]
+def check_weights(name: str, module: nn.Module) -> None:
+    """Raises BadInput naming the first of a checkpoint's weights that hold NaN or infinity. name: the model's."""
+    wrong = [(key, p) for key, p in module.named_parameters() if not _whole([p.detach()])]
     if wrong:
-        name, p = wrong[0]
+        key, p = wrong[0]
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         mend = MEND[torch.float32 if bool(p.isnan().any()) else p.dtype]
         raise BadInput(
-            f"{model.spec.name}: of its weights, {name.removeprefix('causal.')}{more} hold values that are not finite "
+            f"{name}: of its weights, {key.removeprefix('causal.')}{more} hold values that are not finite "
             f"in {_named(p.dtype)}; {mend}"
         )
 
@@ -102,7 +103,7 @@ def _read(model: LanguageModel, tokens: Tensor) -> None:
     state = None
     for part in tokens.split(PART if model.ragged else tokens.shape[1], 1):
         hidden, state = model.hidden(part, state)
-        model.head(hidden)
+        model.logits(hidden)
 
 
 def _named(dtype: torch.dtype) -> str:

@@ -6,7 +6,7 @@ Standard library only, so that the reports can read it where there is no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,8 +23,8 @@ class ModelSpec:
     (of `repo`, at `revision`), "random:SEED" for timing, "fresh:SEED" to be trained, or a path to a
     checkpoint file or folder. attention: "default" (the fastest kind that the family offers in
     transformers) or "eager". cache: "preallocated" (keys and values are written in place) or "dynamic"
-    (transformers' DynamicCache, which copies all of them at every token). parameters counts every tensor
-    once, tied ones too.
+    (transformers' DynamicCache, which copies all of them at every token). runtime: who computes it, one of
+    runtimes.RUNTIMES; without one the architecture's. parameters counts every tensor once, tied ones too.
     """
 
     name: str
@@ -38,6 +38,11 @@ class ModelSpec:
     weights: str = "pretrained"
     attention: str = "default"
     cache: str = "preallocated"
+    runtime: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.runtime:
+            object.__setattr__(self, "runtime", architectures.of(self.architecture).runtime)
 
     @property
     def seed(self) -> int | None:
@@ -113,20 +118,42 @@ class LanguageModel(Protocol):
 
     @property
     def codec(self) -> Any:
-        """The tokenizer that lies with the weights, a tokenizer.Codec. Raises BadInput where there is none."""
+        """The tokenizer that lies with the weights, a text.Codec. Raises BadInput where there is none."""
         ...
 
-    def hidden(self, tokens: Any, state: Any = None, lengths: Any = None, keep: bool = True) -> tuple[Any, Any]:
+    @property
+    def parameter_count(self) -> int:
+        """Numbers of all weights, tied ones once."""
+        ...
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of all weights as they lie in memory."""
+        ...
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the model's type."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Of the weights: the same ones, the same fingerprint."""
+        ...
+
+    def hidden(
+        self, tokens: Any, state: Any = None, lengths: Any = None, keep: bool = True, last: bool = False
+    ) -> tuple[Any, Any]:
         """tokens [B, T] -> the last hidden layer, normalised, [B, T, C], and the state to go on from.
 
         With lengths [B], a row's tokens beyond its length are padding and its state is that of its
         true end. A state is used once: a Transformer extends its cache in place. keep=False: no state
-        is wanted, and a Transformer builds no cache.
+        is wanted, and a Transformer builds no cache. last: only the last position will be read, and a runtime may give
+        it alone, [B, 1, C]. A runtime that computes logits at once gives them as hidden, and `logits` passes them on.
         """
         ...
 
     def take(self, state: Any, rows: Any) -> Any:
-        """A new state of the given rows [N] of `state`, in that order, repeated where asked; `state` stays usable."""
+        """A new state of the rows [N] of `state`, in that order, repeats among them; `state` stays usable."""
         ...
 
     def reserve(self, tokens: int) -> Any:
@@ -135,7 +162,7 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def head(self, hidden: Any) -> Any:
+    def logits(self, hidden: Any) -> Any:
         """hidden [..., C] -> logits [..., V]; separate, so that it is computed only where it is read."""
         ...
 
@@ -147,7 +174,14 @@ class LanguageModel(Protocol):
         """Bytes that are allocated for `state`, with the room for tokens to come."""
         ...
 
-    def named_parameters(self) -> Iterator[tuple[str, Any]]: ...
+
+class Trainable(LanguageModel, Protocol):
+    """A model whose weights can be trained and written."""
+
+    @property
+    def module(self) -> Any:
+        """A torch module with the weights as its parameters."""
+        ...
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint that `load` reads, matrices in bfloat16; whole or not at all."""

@@ -5,6 +5,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.speed import kernels
+from rwkv_core.wkv.wkv4 import WKV4
 
 SHAPES = [(1, 1024, 768), (8, 1024, 768), (1, 4096, 2048)]
 CONTENDERS = ["floor", "c", "torch", "loop", "transformers"]
@@ -14,8 +15,8 @@ CONTENDERS = ["floor", "c", "torch", "loop", "transformers"]
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_forward(benchmark: BenchmarkFixture, shape: tuple[int, int, int], name: str) -> None:
     torch.set_num_threads(1)
-    inputs = kernels.make_inputs(shape, "cpu", torch.float32)
-    calls = {"floor": kernels.floor("cpu", inputs)[0], **kernels.contenders("cpu", "forward", inputs)}
+    inputs, dy = WKV4.example(shape, "cpu", torch.float32)
+    calls = {"floor": kernels.floor("cpu", inputs)[0], **kernels.contenders(WKV4, "cpu", "forward", inputs, dy)}
     if name not in calls:
         pytest.skip(f"there is no {name} here")
     benchmark.group = f"forward {shape}, one thread"

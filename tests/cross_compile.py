@@ -19,7 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from rwkv_core.wkv import triton_v4, triton_v4_backward
+from rwkv_core.wkv.wkv4 import triton_backward, triton_forward
 
 CHANNELS = 768
 TARGETS = (80, 90)  # A100, and H100 or H200
@@ -28,18 +28,18 @@ TENSORS = {"k", "v", "y", "dy", "dk", "dv"}  # of the model's type
 FLOATS = {"w", "u", "a", "b", "p", "da", "db", "sums", "final", "carries", "initial", "partial"}
 CONSTANTS = {
     "WIDTH": CHANNELS,
-    "BLOCK": triton_v4.BLOCK,
-    "ROWS": triton_v4.ROWS,
-    "INTERVAL": triton_v4.INTERVAL,
+    "BLOCK": triton_forward.BLOCK,
+    "ROWS": triton_forward.ROWS,
+    "INTERVAL": triton_forward.INTERVAL,
 }
-BACKWARD = {**CONSTANTS, "ROWS": triton_v4.INTERVAL}
+BACKWARD = {**CONSTANTS, "ROWS": triton_forward.INTERVAL}
 
 # With all that they can be asked for: a single launch's are the same ones without chunks, lengths and carries.
 KERNELS: dict[str, tuple[Any, dict[str, int]]] = {
-    "walk_chunks": (triton_v4.walk_chunks, CONSTANTS),
-    "walk_back": (triton_v4_backward.walk_back, BACKWARD),
-    "sum_chunk_gradients": (triton_v4_backward.sum_chunk_gradients, BACKWARD),
-    "sum_chunks": (triton_v4.sum_chunks, CONSTANTS),
+    "walk_chunks": (triton_forward.walk_chunks, CONSTANTS),
+    "walk_back": (triton_backward.walk_back, BACKWARD),
+    "sum_chunk_gradients": (triton_backward.sum_chunk_gradients, BACKWARD),
+    "sum_chunks": (triton_forward.sum_chunks, CONSTANTS),
 }
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.speed.peers import pip_rwkv, transformers_rwkv
-from rwkv_core.init import random_fill
-from rwkv_core.model import RWKV
+from rwkv_core.fill import random_fill
+from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
+from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 
 BOUND = 1e-5
@@ -40,7 +40,7 @@ def make(size: str, seed: int = 0) -> RWKV:
 
 def save_transformers(model: RWKV, folder: Path, safe: bool = True) -> None:
     """The checkpoint as transformers' save_pretrained writes it, through transformers' own class."""
-    peer = transformers_rwkv(model)
+    peer = transformers_rwkv.converted(model)
     if safe:
         peer.save_pretrained(folder)
     else:
@@ -61,8 +61,8 @@ def transformers_logits(model: RWKV, tokens: Tensor) -> Tensor:
 
 def pip_rwkv_logits(model: RWKV, tokens: Tensor) -> Tensor:
     """Logits [B, T, V] of pip `rwkv`, the author's inference package, row by row."""
-    peer = pip_rwkv(model)
-    assert peer is not None, "pip rwkv is not installed"
+    assert pip_rwkv.installed(), "pip rwkv is not installed"
+    peer = pip_rwkv.converted(model).forward
     return torch.stack([peer(row.tolist(), None, full_output=True)[0] for row in tokens])
 
 
@@ -73,7 +73,7 @@ def chunked(size: int) -> Callable[[RWKV, Tensor], Tensor]:
         state, parts = None, []
         for part in tokens.split(size, 1):
             hidden, state = model.hidden(part, state)
-            parts.append(model.head(hidden))
+            parts.append(model.logits(hidden))
         return torch.cat(parts, 1)
 
     return run

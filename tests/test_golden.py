@@ -12,7 +12,7 @@ import pytest
 from bench import matrix
 from reports import page, rows
 from reports.views import inference
-from rwkv_core import files
+from rwkv_core import content
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -22,13 +22,15 @@ GALLERY = sorted(ROOT.glob("reports/gallery/*/records"))
 
 def ids() -> Iterator[str]:
     """A line for each cell, below its matrix."""
-    with mock.patch.multiple(files, _of_hub=_unknown, _of_cache=_unknown):  # where branches are now is no fact of ours
-        files.commit.cache_clear()
+    with mock.patch.multiple(
+        content, _of_hub=_unknown, _of_cache=_unknown
+    ):  # where branches are now is no fact of ours
+        content.commit.cache_clear()
         for path in sorted(ROOT.glob("configs/**/*.yaml")):
             if "\nruns:" in path.read_text(encoding="utf-8"):
                 yield f"{path.relative_to(ROOT)}"
                 yield from (f"  {cell.id}" for cell in matrix.read(path))
-    files.commit.cache_clear()
+    content.commit.cache_clear()
 
 
 def _unknown(*_: str) -> None:

@@ -20,6 +20,7 @@ ALLOWED = {
         "reports",
         "rwkv_core.architectures",
         "rwkv_core.errors",
+        "rwkv_core.files",
         "rwkv_core.spec",
         "rwkv_core.machine",
         "configs",

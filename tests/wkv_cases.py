@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rwkv_core.wkv import wkv4
-from rwkv_core.wkv.reference import State
+from rwkv_core.wkv.wkv4 import wkv4
+from rwkv_core.wkv.wkv4.reference import State
 
 NORMAL_Y = 1e-6  # of the largest |y|
 NORMAL_GRADIENT = 3e-6  # of the gradient's largest entry

@@ -27,13 +27,13 @@ from lm_eval.evaluator import evaluate as lm_eval_evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerFast
 
-from bench.speed.peers import transformers_rwkv
 from evals.ask.asker import Asker
 from evals.zeroshot import tasks
 from evals.zeroshot.lm_eval import AskedModel
 from evals.zeroshot.run import evaluate
 from rwkv_core.load import load
 from rwkv_core.models import find
+from rwkv_core.runtimes import transformers_rwkv
 from rwkv_core.spec import LanguageModel, ModelSpec
 from tests import families
 
@@ -124,7 +124,7 @@ def peer(model: LanguageModel, tokenizer: Path | None, batch: int) -> Any:
     more = {"batch_size": batch, "max_length": model.spec.context_length, "device": "cpu", **exact}
     if tokenizer is None:
         return HFLM(model.spec.weights, dtype="float32", **more)
-    causal = transformers_rwkv(model) if model.spec.family == "rwkv4" else model.causal  # type: ignore[attr-defined]
+    causal = transformers_rwkv.converted(model) if model.spec.family == "rwkv4" else model.causal  # type: ignore[attr-defined]
     fast = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer), eos_token="<|endoftext|>")
     fast.pad_token = fast.eos_token
     return HFLM(causal, tokenizer=fast, **more)

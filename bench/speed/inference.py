@@ -76,10 +76,9 @@ def run(
     repeated, disturbed = disturbance.watched(repeat, repeats, disturbance.Watch(device))
     tokens = repeated[-1][0]
     metrics, curve = _untimed(model, device, tokens[:, :-1], prompt_tokens, carry)
-    parameters = [p for _, p in model.named_parameters()]
     metrics |= {
-        "parameters": sum(p.numel() for p in parameters),
-        "parameter_bytes": sum(p.nbytes for p in parameters),
+        "parameters": model.parameter_count,
+        "parameter_bytes": model.parameter_bytes,
         "context_tokens": tokens.shape[1] - 1,
         "carries_state": carry,
     }
@@ -133,7 +132,7 @@ def _checkpoints(prompt_tokens: int, total: int) -> list[int]:
 def _feed(model: LanguageModel, part: Tensor, state: Any, keep: bool) -> tuple[Tensor, Tensor, Any]:
     """One step of the decoding loop: hidden [B, T, C], the last logits [B, V] and the state."""
     hidden, state = model.hidden(part, state, keep=keep)
-    logits = model.head(hidden[:, -1])
+    logits = model.logits(hidden[:, -1])
     greedy(logits)
     return hidden, logits, state
 
@@ -144,7 +143,7 @@ def _disagreement(model: LanguageModel, tokens: Tensor, logits: Tensor) -> float
     None where the whole sequence does not fit in memory, though one token at a time did.
     """
     try:
-        whole = model.head(model.hidden(tokens, keep=False)[0][:, -1])
+        whole = model.logits(model.hidden(tokens, keep=False)[0][:, -1])
     except Exception as error:
         if out_of_memory(error):
             return None

@@ -5,13 +5,8 @@ The peers are transformers' RwkvForCausalLM and, where it is installed, pip `rwk
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.util
-import io
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -22,7 +17,8 @@ from bench.instruments.race import race
 from evals.experiment import AtLeast, Experiment
 from rwkv_core import finite
 from rwkv_core.errors import Unsupported
-from rwkv_core.model import RWKV
+from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
+from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel
 
 VERSION = 1
@@ -80,19 +76,20 @@ def run(
 
 
 def _prompt(model: RWKV, ids: Tensor) -> dict[str, Step]:
-    peer = transformers_rwkv(model)
+    peer = transformers_rwkv.converted(model)
     calls: dict[str, Step] = {
-        "ours": lambda: model.head(model.hidden(ids)[0][:, -1]),
+        "ours": lambda: model.logits(model.hidden(ids)[0][:, -1]),
         "transformers": lambda: peer.head(peer.rwkv(ids, use_cache=False).last_hidden_state[:, -1]),
     }
-    if (author := pip_rwkv(model)) is not None and len(ids) == 1:
+    if pip_rwkv.installed() and len(ids) == 1:
+        author = pip_rwkv.converted(model).forward  # (tokens, state) -> the last logits [V] and the state
         calls["pip rwkv"] = lambda: author(ids[0].tolist(), None)[0][None]
     return calls
 
 
 def _train(model: RWKV, ids: Tensor) -> dict[str, Step]:
     """Every call gives the gradient of the embedding, which comes last and through everything."""
-    peer = transformers_rwkv(model).train()
+    peer = transformers_rwkv.converted(model).train()
     embeddings = {"ours": model.emb.weight, "transformers": peer.rwkv.embeddings.weight}
     logits: dict[str, Callable[[Tensor], Tensor]] = {
         "ours": model,
@@ -115,15 +112,16 @@ def _token(model: RWKV, ids: Tensor) -> dict[str, Step]:
     """The first call gives the logits of the last token; the peers change their state in place, so that later calls go
     on from it, which costs the same.
     """
-    peer = transformers_rwkv(model)
+    peer = transformers_rwkv.converted(model)
     last, before = ids[:, -1:], ids[:, :-1]
     _, state = model.hidden(before)
     kept = peer(before, use_cache=True).state
     calls: dict[str, Step] = {
-        "ours": lambda: model.head(model.hidden(last, state)[0][:, -1]),
+        "ours": lambda: model.logits(model.hidden(last, state)[0][:, -1]),
         "transformers": lambda: peer(last, state=kept, use_cache=True).logits[:, -1],
     }
-    if (author := pip_rwkv(model)) is not None and len(ids) == 1:
+    if pip_rwkv.installed() and len(ids) == 1:
+        author = pip_rwkv.converted(model).forward
         _, author_state = author(before[0].tolist(), None)
         token = last[0].tolist()
         calls["pip rwkv"] = lambda: author(token, author_state)[0][None]
@@ -140,63 +138,6 @@ def _gemv(model: RWKV, batch: int) -> Step:
         return product
 
     return multiply
-
-
-# transformers' names of the weights: the first part of ours, and what may stand within
-OUTER = {"unembed": "head", "emb": "rwkv.embeddings", "blocks": "rwkv.blocks", "ln_out": "rwkv.ln_out"}
-INNER = {
-    ".ln0.": ".pre_ln.",
-    ".att.": ".attention.",
-    ".ffn.": ".feed_forward.",
-    "mix_k": "mix_key",
-    "mix_v": "mix_value",
-    "mix_r": "mix_receptance",
-}
-
-
-def transformers_rwkv(model: RWKV) -> Any:
-    """transformers' RwkvForCausalLM with copies of the weights of `model`, on its device."""
-    from transformers import RwkvConfig, RwkvForCausalLM
-
-    spec = model.spec
-    config = RwkvConfig(
-        vocab_size=spec.vocab_size,
-        hidden_size=spec.width,
-        num_hidden_layers=spec.layers,
-        rescale_every=0,
-        context_length=1024,
-    )
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        first, rest = name.split(".", 1)
-        name = f"{OUTER[first]}.{rest}"
-        for ours, theirs in INNER.items():
-            name = name.replace(ours, theirs)
-        tensors[name] = tensor.clone()
-    with torch.device("meta"):
-        peer = RwkvForCausalLM(config)
-    peer.load_state_dict(tensors, assign=True)
-    return peer.eval()
-
-
-def save_blinkdl(model: RWKV, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """The checkpoint as BlinkDL's trainer writes it."""
-    tensors = {k.replace("unembed.", "head."): v.to(dtype) for k, v in model.state_dict().items()}
-    torch.save(tensors, path)
-
-
-def pip_rwkv(model: RWKV) -> Callable[..., tuple[Tensor, list[Tensor]]] | None:
-    """The forward of pip `rwkv` with the weights of `model`: (tokens, state) -> last logits [V] and state, or None."""
-    if importlib.util.find_spec("rwkv") is None:
-        return None
-    weight = model.emb.weight
-    kind = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[weight.dtype]
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        from rwkv.model import RWKV as Author
-
-        path = Path(folder) / "model.pth"
-        save_blinkdl(model, path)
-        return Author(model=str(path), strategy=f"{weight.device.type} {kind}").forward
 
 
 EXPERIMENT = Experiment(run, version=VERSION, timed=True, grows=("batch", "tokens"))

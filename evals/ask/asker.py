@@ -15,7 +15,7 @@ from evals.ask.score import LIMITS, Scorer
 from evals.ask.sharing import Request
 from rwkv_core.errors import BadInput
 from rwkv_core.spec import LanguageModel
-from rwkv_core.tokenizer import Codec, read
+from rwkv_core.text import Codec, read
 
 Protocol = Literal["v0.4", "v0.3"]  # of lm-eval: how text becomes tokens
 

@@ -16,7 +16,7 @@ from evals.ask.score import Scorer, halving
 from evals.ask.sharing import batches
 from rwkv_core import finite
 from rwkv_core.errors import BadInput
-from rwkv_core.tokenizer import Codec
+from rwkv_core.text import Codec
 
 MAX_NEW_TOKENS = 256  # lm-eval's own default
 NOT_FINITE = -1  # in a token's place, so that the logits' state comes with the token and costs no wait of its own
@@ -71,7 +71,7 @@ def generate_until(reader: Reader, requests: Sequence[tuple[str, Mapping[str, An
     prompts = [_prompt(reader, number, *request) for number, request in enumerate(requests)]
     model, limits = reader.scorer.model, reader.scorer.limits
     rows = sorted(prompts, key=lambda prompt: len(prompt.tokens), reverse=True)
-    itemsize = next(p for _, p in model.named_parameters()).itemsize
+    itemsize = model.itemsize
     with tqdm(total=len(rows), desc=reader.scorer.label, unit="prompt", leave=False, dynamic_ncols=True) as bar:
         for part in [rows] if model.ragged else _alike(rows):
             longest = len(part[0].tokens) + max(prompt.most for prompt in part)
@@ -120,7 +120,7 @@ def _run(reader: Reader, batch: Sequence[Prompt]) -> None:
     last = hidden[torch.arange(len(batch), device=device), lengths - 1]
     going = list(batch)
     while True:
-        logits = model.head(last)
+        logits = model.logits(last)
         tokens = logits.argmax(-1).where(finite.rows(logits), NOT_FINITE)
         chosen = tokens.tolist()
         if NOT_FINITE in chosen:

@@ -125,7 +125,7 @@ class Scorer:
         rows = sorted(rows, key=len, reverse=True)
         most = len(rows)
         if kept and rows:
-            itemsize = next(p for _, p in self.model.named_parameters()).itemsize
+            itemsize = self.model.itemsize
             one = self.model.spec.state_bytes(before + len(rows[0]), itemsize)
             most = max(1, self.limits.state_bytes // one)
         cuts = batches([len(row) for row in rows], self.limits.tokens, most, self.limits.call_tokens)
@@ -183,7 +183,7 @@ class Scorer:
         order = np.argsort(which, kind="stable")
         for start in range(0, len(positions), HEAD_ROWS):
             index = torch.from_numpy(positions[start : start + HEAD_ROWS]).to(self.device)
-            logits = self.model.head(flat[index]).float()
+            logits = self.model.logits(flat[index]).float()
             low, high = np.searchsorted(which[order], [start, start + len(index)])
             these = order[low:high]
             row = torch.from_numpy(which[these] - start).to(self.device)

@@ -106,7 +106,7 @@ def streamed(model: LanguageModel, tokens: Tensor) -> Iterator[tuple[int, np.nda
     state = model.reserve(inputs.shape[1])
     for start in range(0, inputs.shape[1], CHUNK):
         hidden, state = model.hidden(inputs[:, start : start + CHUNK], state)
-        logits = model.head(hidden).float()
+        logits = model.logits(hidden).float()
         if not bool(finite.rows(logits).all()):
             finite.refuse(model, inputs[:, : start + CHUNK])
         losses = F.cross_entropy(logits.transpose(1, 2), targets[:, start : start + CHUNK], reduction="none")

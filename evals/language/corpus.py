@@ -14,7 +14,7 @@ from torch import Tensor
 
 from evals.pocket import text as pocket
 from rwkv_core import machine, utf8
-from rwkv_core import tokenizer as tokenizers
+from rwkv_core import text as tokenizers
 from rwkv_core.errors import BadInput
 from rwkv_core.spec import LanguageModel
 

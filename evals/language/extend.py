@@ -17,7 +17,7 @@ from evals.language.context import against_context, identified, levels
 from evals.language.pretrain import NextToken, check_trainable, work_folder
 from evals.training import Recipe, train
 from rwkv_core.errors import BadInput, Unsupported
-from rwkv_core.spec import LanguageModel
+from rwkv_core.spec import Trainable
 
 VERSION = 2
 
@@ -28,7 +28,7 @@ def schedules() -> dict[str, list[dict[str, Any]]]:
 
 
 def run(
-    model: LanguageModel,
+    model: Trainable,
     *,
     device: str,
     text: str,

@@ -21,9 +21,9 @@ from evals import identity
 from evals.experiment import AtLeast, Experiment
 from evals.language import corpus
 from evals.training import Recipe, train
-from rwkv_core import finite, weights
-from rwkv_core.errors import BadInput
-from rwkv_core.spec import LanguageModel
+from rwkv_core import finite
+from rwkv_core.errors import BadInput, Unsupported
+from rwkv_core.spec import Trainable
 
 VERSION = 2
 
@@ -34,17 +34,17 @@ WORK = Path(__file__).resolve().parents[2] / "results" / "work"
 class NextToken(nn.Module):
     """The mean cross-entropy of a language model's next tokens, nats; [B, T + 1] tokens."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: Trainable) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden, _ = self.model.hidden(tokens[:, :-1], keep=False)
-        return F.cross_entropy(self.model.head(hidden).flatten(0, 1).float(), tokens[:, 1:].flatten())
+        return F.cross_entropy(self.model.logits(hidden).flatten(0, 1).float(), tokens[:, 1:].flatten())
 
 
 def run(
-    model: LanguageModel,
+    model: Trainable,
     *,
     device: str,
     text: str,
@@ -95,7 +95,7 @@ def run(
     if out and PartialState().is_main_process:
         model.save(Path(out) / model.spec.name)
     metrics = {
-        "parameters": sum(p.numel() for p in model.parameters()),  # type: ignore[attr-defined]
+        "parameters": model.parameter_count,
         "tokens": steps * batch * window,
         "passes": steps * batch * window / (len(tokens) - 1),
         "loss": statistics.fmean(losses[-max(1, steps // 20) :]),
@@ -106,16 +106,20 @@ def run(
     return metrics, {"loss": [round(loss, 6) for loss in losses]}
 
 
-def check_fresh(model: LanguageModel) -> None:
+def check_fresh(model: Trainable) -> None:
     """Raises BadInput for weights that are not as training begins, or not trainable."""
     check_trainable(model)
     if not model.spec.fresh:
         raise BadInput(f"{model.spec.name}: training starts from fresh weights; write `weights: fresh:SEED`")
 
 
-def check_trainable(model: LanguageModel) -> None:
-    """Raises BadInput for half-precision weights, in which small steps are lost."""
-    if any(p.dtype != torch.float32 for _, p in model.named_parameters()):
+def check_trainable(model: Trainable) -> None:
+    """Raises BadInput for half-precision weights, in which small steps are lost, Unsupported for a runtime that cannot
+    train.
+    """
+    if not isinstance(getattr(model, "module", None), nn.Module):
+        raise Unsupported(f"{model.spec.name}: `runtime: {model.spec.runtime}` cannot train; leave it out")
+    if any(p.dtype != torch.float32 for p in model.module.parameters()):
         raise BadInput(f"{model.spec.name}: training wants `dtype: float32`; `autocast: true` computes in bfloat16")
 
 
@@ -132,11 +136,11 @@ def held_out_loss(objective: nn.Module, batches: Callable[[int], Sequence[Tensor
     return statistics.fmean(losses)
 
 
-def work_folder(work: str, model: LanguageModel, *params: Any) -> Path:
+def work_folder(work: str, model: Trainable, *params: Any) -> Path:
     """Where a run keeps what it goes on from: a folder of its own for each beginning and each set of parameters, an
     array of tokens among them standing for its content.
     """
-    digest = hashlib.sha256(weights.fingerprint(model).encode())
+    digest = hashlib.sha256(model.fingerprint().encode())
     for param in params:
         digest.update(param.tobytes() if isinstance(param, np.ndarray) else f"{param} ".encode())
     return Path(work or WORK) / f"{model.spec.name}-{digest.hexdigest()[:10]}"

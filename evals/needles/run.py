@@ -52,7 +52,7 @@ def run(
     if model.spec.max_tokens and asker.max_length > model.spec.max_tokens:
         raise Unsupported(f"{model.spec.name} has {model.spec.max_tokens} positions, and {asker.max_length} are needed")
     items = _scored(asker, needles) if needles[0].choices else _generated(asker, needles)
-    itemsize = next(p for _, p in model.named_parameters()).itemsize
+    itemsize = model.itemsize
     metrics = {
         "docs": len(needles),
         "accuracy": statistics.fmean(item["share"] for item in items),
@@ -63,7 +63,7 @@ def run(
         "trained_tokens": model.spec.context_length,
         "state_bytes": model.spec.state_bytes(tokens, itemsize),
         **dict(asker.counts),
-        "parameters": sum(p.numel() for _, p in model.named_parameters()),
+        "parameters": model.parameter_count,
     }
     return metrics, {"items": items}
 

@@ -72,7 +72,7 @@ def run(
         "score_s": time.perf_counter() - started,
         "data_fingerprint": prompt_items.fingerprint(found),
         "special_tokens": asker.special_tokens,
-        "parameters": sum(p.numel() for _, p in model.named_parameters()),
+        "parameters": model.parameter_count,
     }
     return metrics, {"items": items}
 

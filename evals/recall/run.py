@@ -20,8 +20,8 @@ from evals.recall.sequences import MARKS, NEEDS, TASKS, Sequences
 from evals.training import Recipe, train
 from rwkv_core import finite
 from rwkv_core.errors import BadInput
-from rwkv_core.spec import LanguageModel, ModelSpec
-from rwkv_core.v4 import shift
+from rwkv_core.rwkv.mixing import shift
+from rwkv_core.spec import ModelSpec, Trainable
 
 VERSION = 1
 
@@ -32,14 +32,14 @@ TEST_BATCH = 256
 class Answer(nn.Module):
     """The mean cross-entropy over the asked-for tokens, nats; tokens, targets [B, T]."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: Trainable) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         hidden, _ = self.model.hidden(tokens, keep=False)
         asked = targets >= 0
-        return F.cross_entropy(self.model.head(hidden[asked]).float(), targets[asked])
+        return F.cross_entropy(self.model.logits(hidden[asked]).float(), targets[asked])
 
 
 class TokenShift(nn.Module):
@@ -56,7 +56,7 @@ class TokenShift(nn.Module):
 
 
 def run(
-    model: LanguageModel,
+    model: Trainable,
     *,
     device: str,
     task: Annotated[str, OneOf(lambda: TASKS)],
@@ -118,7 +118,7 @@ def run(
         "rule": unseen.rule,
         "docs": test,
         "tokens": tokens,
-        "parameters": sum(p.numel() for p in model.parameters()),  # type: ignore[attr-defined]
+        "parameters": model.parameter_count,
         "state_bytes": model.spec.state_bytes(tokens) + shifted,
         "train_s": sum(entry["seconds"] for entry in log),
     }
@@ -126,7 +126,7 @@ def run(
     return metrics, {"loss": [round(entry["loss"], 6) for entry in log], "right": shares.round(5).tolist()}
 
 
-def widen_embedding(model: LanguageModel) -> None:
+def widen_embedding(model: Trainable) -> None:
     """Give fresh embeddings the standard deviation `embedding_range` of the architecture, if it has one, in place."""
     architecture = model.spec.architecture
     if "embedding_range" in architecture:
@@ -135,7 +135,7 @@ def widen_embedding(model: LanguageModel) -> None:
             embedding.weight.mul_(architecture["embedding_range"] / architecture["initializer_range"])
 
 
-def add_token_shift(model: LanguageModel) -> None:
+def add_token_shift(model: Trainable) -> None:
     """Mix each token with the one before it at the input of every sublayer of a GPT-NeoX model, in place."""
     if model.spec.architecture["model_type"] != "gpt_neox":
         raise BadInput(f"{model.spec.name}: token_shift is for models of Pythia's architecture; RWKV-4 has its own")
@@ -145,13 +145,13 @@ def add_token_shift(model: LanguageModel) -> None:
 
 
 @torch.inference_mode()
-def answered(model: LanguageModel, asked: Sequences, device: str) -> np.ndarray:
+def answered(model: Trainable, asked: Sequences, device: str) -> np.ndarray:
     """Which asked-for tokens the model finds likeliest, [N, T]."""
     found = []
     for start in range(0, len(asked.tokens), TEST_BATCH):
         tokens = torch.from_numpy(asked.tokens[start : start + TEST_BATCH]).to(device)
         hidden, _ = model.hidden(tokens, keep=False)
-        logits = model.head(hidden)
+        logits = model.logits(hidden)
         if not bool(finite.rows(logits).all()):
             finite.refuse(model, tokens)
         found.append(logits.argmax(-1).cpu().numpy())

@@ -67,7 +67,7 @@ def run(
         "window": asker.max_length,
         "prompt_prefix": asker.prefix,
         "special_tokens": asker.special_tokens,
-        "parameters": sum(p.numel() for _, p in model.named_parameters()),
+        "parameters": model.parameter_count,
     }
     return metrics, {"items": items}
 

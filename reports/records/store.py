@@ -14,8 +14,6 @@ import fcntl
 import gzip
 import hashlib
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,29 +21,9 @@ from typing import Any
 
 from reports.records.record import SCHEMA, Record, SchemaTooNew
 from rwkv_core.errors import BadInput
+from rwkv_core.files import write_atomically
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without locks answer
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """The file appears whole or not at all. Raises BadInput where there is no room or no permission."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".writing-", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(PermissionError):  # of a file system that has no modes
-            temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise BadInput(
-            f"{path}: cannot be written ({error.strerror}); free some room or choose another folder"
-        ) from error
 
 
 def _pack(items: list[dict[str, Any]]) -> bytes:

@@ -20,7 +20,7 @@ from evals.prompts import tasks as prompts
 from evals.prompts.run import identify_data as identify_prompts
 from evals.zeroshot import tasks
 from reports.records.record import Record
-from rwkv_core import files, models
+from rwkv_core import content, files, models
 from rwkv_core.errors import BadInput
 from rwkv_core.spec import ModelSpec
 from tests.evals import world
@@ -216,15 +216,15 @@ def test_a_branch_that_moved_is_another_cell(tmp_path: Path, monkeypatch: pytest
     found = []
     for commit in ("a" * 40, "b" * 40):
         (refs / "main").write_text(commit)
-        files.commit.cache_clear()
+        content.commit.cache_clear()
         spec = ModelSpec("small", "pythia", {}, repo="EleutherAI/pythia-14m")
-        assert files.identified(spec)[0].revision == commit
+        assert content.identified(spec)[0].revision == commit
         found.append(one(tmp_path, model="pythia-14m", data="hub"))
     (refs / "main").unlink()
-    files.commit.cache_clear()
-    assert files.identified(spec)[0].revision == "main"  # neither the hub nor the cache knows
-    assert files.commit("a/b", "c" * 40) == "c" * 40
-    files.commit.cache_clear()
+    content.commit.cache_clear()
+    assert content.identified(spec)[0].revision == "main"  # neither the hub nor the cache knows
+    assert content.commit("a/b", "c" * 40) == "c" * 40
+    content.commit.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -240,20 +240,20 @@ def test_a_data_set_of_the_hub_that_moved_is_another_cell(
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(files, "_unreachable", [OSError()])
+    monkeypatch.setattr(content, "_unreachable", [OSError()])
     refs = tmp_path / f"datasets--{repository}" / "refs"
     refs.mkdir(parents=True)
     found = []
     for commit in ("a" * 40, "b" * 40):
         (refs / "main").write_text(commit)
-        files.commit.cache_clear()
+        content.commit.cache_clear()
         found.append(one(tmp_path, **asked, data="hub"))
         pinned = one(tmp_path, **asked, data=f"hub:{commit}")
         assert found[-1].params["data"] == found[-1].arguments["data"] == f"hub:{commit}" and pinned == found[-1]
         found[-1].check_files()  # nothing of the hub lies here
     assert found[0].id != found[1].id
     (refs / "main").unlink()
-    files.commit.cache_clear()
+    content.commit.cache_clear()
     assert one(tmp_path, **asked, data="hub").params["data"] == "hub"
 
 
@@ -273,9 +273,9 @@ def test_the_hub_goes_before_its_cache(tmp_path: Path, monkeypatch: pytest.Monke
             return _Info()
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    monkeypatch.setattr(files, "_unreachable", [])
+    monkeypatch.setattr(content, "_unreachable", [])
     names = ["a/there", "a/absent", "a/there2", "a/unreachable", "a/there3"]
-    found = [files.commit.__wrapped__(name, "main") for name in names]
+    found = [content.commit.__wrapped__(name, "main") for name in names]
     assert found == ["d" * 40, "main", "d" * 40, "main", "main"]
     assert asked == names[:-1]  # not asked again once it could not be reached
 

@@ -13,12 +13,13 @@ from bench.instruments import disturbance
 from bench.instruments.race import FEWEST, race
 from bench.matrix import Cell
 from bench.run import measure
-from bench.speed import kernels, peers
+from bench.speed import kernel_peers, kernels, peers
 from reports import rows
 from reports.records.record import Record
 from reports.views import races
 from rwkv_core import machine, models
 from rwkv_core.errors import Unsupported
+from rwkv_core.runtimes import transformers_rwkv
 from rwkv_core.spec import ModelSpec
 from tests.parity import make
 from tests.rwkv_core.test_hf import small
@@ -83,7 +84,7 @@ def test_a_gradient_that_is_no_number_is_not_timed(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_peer_that_computes_something_else_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_transformers", lambda: lambda w, u, k, v: k * torch.nan)
+    monkeypatch.setattr(kernel_peers, "_transformers", lambda: lambda w, u, k, v: k * torch.nan)
     metrics, samples = kernels.run(SPEC, device="cpu", dtype="float32", tokens=9, rounds=3)
     assert metrics["refused"] == {"transformers": "nan"}
     assert "transformers" not in metrics["errors"] and "transformers" not in samples["seconds"]
@@ -119,7 +120,7 @@ def test_peers_agree_and_are_timed(task: Any) -> None:
 
 
 def test_a_peer_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = peers.transformers_rwkv
+    right = transformers_rwkv.converted
 
     def wrong(model: Any) -> Any:
         peer = right(model)
@@ -127,7 +128,7 @@ def test_a_peer_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> 
             peer.head.weight.mul_(1.01)
         return peer
 
-    monkeypatch.setattr(peers, "transformers_rwkv", wrong)
+    monkeypatch.setattr(transformers_rwkv, "converted", wrong)
     with pytest.raises(RuntimeError, match="transformers and our results"):
         peers.run(make("tiny"), device="cpu", task="prompt", tokens=5)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from bench.instruments.memory import Peak
 from evals.language import context, corpus
 from evals.pocket.make import TOKENIZER_FILE
-from rwkv_core import tokenizer as tokenizers
+from rwkv_core import text as tokenizers
 from rwkv_core.errors import BadInput
 from rwkv_core.load import load
 from rwkv_core.models import find
@@ -28,7 +28,7 @@ def test_the_streamed_loss_is_that_of_a_fresh_forward(name: str) -> None:
     for n in (1, 2, 255, 256, 257, 512, 600):
         with torch.inference_mode():
             hidden, _ = model.hidden(tokens[:, :n])
-            expected = F.cross_entropy(model.head(hidden[:, -1]), tokens[:, n], reduction="none")
+            expected = F.cross_entropy(model.logits(hidden[:, -1]), tokens[:, n], reduction="none")
         assert streamed[:, n - 1] == pytest.approx(expected.numpy(), abs=1e-4)
 
 
@@ -44,7 +44,7 @@ class Counting:
         before = (state or 0) + torch.arange(1, tokens.shape[1] + 1)
         return before.expand(len(tokens), -1)[..., None].double(), (state or 0) + tokens.shape[1]
 
-    def head(self, hidden: Any) -> Any:
+    def logits(self, hidden: Any) -> Any:
         return torch.cat([torch.zeros_like(hidden), (hidden.exp() - 1).log()], -1)  # of token 0: -log softmax = n
 
 

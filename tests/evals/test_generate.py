@@ -8,7 +8,7 @@ import pytest
 from evals.ask.asker import Asker
 from evals.ask.score import Scorer
 from rwkv_core.errors import BadInput
-from rwkv_core.tokenizer import Codec
+from rwkv_core.text import Codec
 from tests.evals.test_score import FAMILIES, TIGHT, WIDE, model_of
 
 

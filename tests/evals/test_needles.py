@@ -11,7 +11,7 @@ import pytest
 from evals.needles import haystacks
 from evals.needles import run as needles
 from evals.needles.haystacks import DEPTHS, Needle
-from rwkv_core import tokenizer as tokenizers
+from rwkv_core import text as tokenizers
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.load import load
 from rwkv_core.models import find

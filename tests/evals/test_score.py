@@ -52,7 +52,7 @@ def plain(model: Any, requests: list[Request]) -> list[tuple[float, bool]]:
     found = []
     for request in requests:
         fed = torch.tensor(request.tokens[None, :-1], dtype=torch.long)
-        logits = model.head(model.hidden(fed)[0])[0].double().log_softmax(-1)[-request.scored :]
+        logits = model.logits(model.hidden(fed)[0])[0].double().log_softmax(-1)[-request.scored :]
         targets = torch.tensor(request.tokens[-request.scored :], dtype=torch.long)
         picked = logits.gather(1, targets[:, None]).sum()
         found.append((float(picked), bool((logits.argmax(-1) == targets).all())))
@@ -86,7 +86,7 @@ def test_the_likeliest_continuation_is_greedy(family: str) -> None:
         for request in requests:
             context = request.tokens[: -request.scored].tolist()
             for _ in range(3):
-                logits = model.head(model.hidden(torch.tensor([context]))[0])[0, -1]
+                logits = model.logits(model.hidden(torch.tensor([context]))[0])[0, -1]
                 context.append(int(logits.argmax()))
             likeliest.append(Request(np.array(context, dtype=np.int32), 3))
     found, _ = Scorer(model, "cpu", limits=TIGHT).score([*likeliest, *requests])

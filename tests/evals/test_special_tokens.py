@@ -104,7 +104,7 @@ def asked(model: LanguageModel, protocol: Any = "v0.4") -> Asker:
 def likelihood(model: LanguageModel, tokens: list[int]) -> float:
     """Of all tokens but the first, each given all before it."""
     hidden, _ = model.hidden(torch.tensor([tokens[:-1]]))
-    logits = model.head(hidden[0]).float().log_softmax(-1)
+    logits = model.logits(hidden[0]).float().log_softmax(-1)
     return float(logits[range(len(tokens) - 1), tokens[1:]].sum())
 
 

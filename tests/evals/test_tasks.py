@@ -19,7 +19,7 @@ from evals.zeroshot.run import evaluate, run
 from rwkv_core.errors import BadInput
 from rwkv_core.load import load
 from rwkv_core.spec import LanguageModel, ModelSpec
-from rwkv_core.tokenizer import Codec, read
+from rwkv_core.text import Codec, read
 from tests.evals import world
 
 SHAPE = {"model_type": "rwkv", "vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 1}

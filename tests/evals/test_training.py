@@ -20,8 +20,8 @@ from evals.pocket.make import TOKENIZER_FILE
 from evals.training import Recipe, Undecayed, train
 from rwkv_core.errors import BadInput
 from rwkv_core.load import load
-from rwkv_core.model import RWKV
 from rwkv_core.models import find
+from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 
 SHAPE = {"model_type": "rwkv", "vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2}

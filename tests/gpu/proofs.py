@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import torch
 
-from rwkv_core.wkv import wkv4
+from rwkv_core.wkv.wkv4 import wkv4
 from tests.wkv_cases import Case, cases, check, make
 
 WIDTHS = (768, 1024, 2048, 4096, 5120)  # of the models that are measured

@@ -25,8 +25,9 @@ from bench.experiments import EXPERIMENTS
 from bench.launch import Process
 from bench.matrix import Cell
 from reports import rows
-from reports.records.store import Store, write_atomically
+from reports.records.store import Store
 from reports.views import races
+from rwkv_core.files import write_atomically
 from tests.gpu.rehearsal import tiny
 from tests.gpu.steps import Step
 

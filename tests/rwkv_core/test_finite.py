@@ -22,7 +22,8 @@ from evals.recall.sequences import Sequences
 from evals.zeroshot import run as zeroshot
 from rwkv_core import finite, load, models
 from rwkv_core.errors import BadInput
-from rwkv_core.model import RWKV
+from rwkv_core.rwkv import checkpoint
+from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel, ModelSpec
 from tests import parity
 from tests.evals.test_generate import letters
@@ -52,7 +53,7 @@ def overflowing(family: str, dtype: str, largest: float) -> LanguageModel:
             if p.dim() == 2 and ".1." in name:
                 p.mul_(30)
         weight.copy_(weight.sign() * 0.9 * largest)
-    finite.check_weights(model)
+    finite.check_weights(model.spec.name, model)
     return model
 
 
@@ -118,15 +119,15 @@ def test_every_reader_of_logits_refuses_them(reader: str) -> None:
 def test_inference_without_a_cache_looks_at_every_position() -> None:
     """One position alone is infinite, and only in the logits: no later one sees it."""
     model = load.load(ModelSpec("pythia", "pythia", SMALL["pythia"], weights="random:1"))
-    head = model.head
+    right = model.logits
 
     def spoiled(hidden: torch.Tensor) -> torch.Tensor:
-        logits = head(hidden)
+        logits = right(hidden)
         if logits.dim() == 2 and len(logits) > 9:  # not the timed loop's
             logits[7, 5] = -torch.inf
         return logits
 
-    model.head = spoiled  # type: ignore[method-assign]
+    model.logits = spoiled  # type: ignore[method-assign]
     with pytest.raises(BadInput, match="pythia: its logits have values that are not finite in float32"):
         inference.run(model, device="cpu", protocol="paper", prompt_tokens=3, new_tokens=9)
 
@@ -181,7 +182,7 @@ def test_a_checkpoints_weights_are_looked_at(tmp_path: Path, value: float, dtype
         model.blocks[1].ffn.key.weight[2, 1] = value
         model.ln_out.bias[0] = value
     path = tmp_path / "m.pth"
-    peers.save_blinkdl(model, path)
+    checkpoint.save_pth(model.state_dict(), path)
     spec = ModelSpec("tiny", "rwkv4", model.spec.architecture, weights=str(path))
     with pytest.raises(BadInput, match=rf"blocks\.1\.ffn\.key\.weight and 1 more .* in {dtype}; {mend}"):
         load.load(spec, dtype=dtype)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rwkv_core.errors import Unsupported
-from rwkv_core.hf import HFModel
 from rwkv_core.load import load
+from rwkv_core.runtimes.hf import HFModel
 from rwkv_core.spec import ModelSpec
 
 SMALL = {
@@ -89,12 +89,12 @@ def small(family: str, dtype: str = "float32") -> HFModel:
 def test_chunks_agree_with_the_whole_and_with_transformers_own_forward(family: str) -> None:
     model = small(family)
     tokens = torch.randint(128, (2, 30))
-    whole = model.head(model.hidden(tokens)[0])
+    whole = model.logits(model.hidden(tokens)[0])
     torch.testing.assert_close(whole, model.causal(input_ids=tokens).logits, rtol=1e-5, atol=1e-5)
     state, parts = None, []
     for part in tokens.split([1, 9, 1, 1, 18] if family != "mamba" else [18, *[1] * 12], 1):
         hidden, state = model.hidden(part, state)
-        parts.append(model.head(hidden))
+        parts.append(model.logits(hidden))
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-4)
     assert model.state_bytes(state) == model.spec.state_bytes(30, batch=2)
 

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rwkv_core import load, machine, models, weights
+from rwkv_core import load, machine, models
 from rwkv_core.errors import BadInput, Unsupported, out_of_memory
-from rwkv_core.model import RWKV
 from rwkv_core.models import find
+from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 from tests import parity
 
@@ -45,7 +45,7 @@ def test_random_weights_follow_the_seed_and_are_not_zero(name: str) -> None:
     prints = []
     for seed in (0, 0, 1):
         model = load.load(find(name, weights=f"random:{seed}"))
-        prints.append(weights.fingerprint(model))
+        prints.append(model.fingerprint())
         assert all(p.any() for _, p in model.named_parameters() if p.dim() >= 2)
         assert all(p.isfinite().all() for _, p in model.named_parameters())
     assert prints[0] == prints[1] != prints[2]
@@ -98,14 +98,14 @@ def test_a_cached_hub_repository_is_enough(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     loaded = load.load(ModelSpec("tiny", "rwkv4", built.spec.architecture, repo="RWKV/tiny"))
-    assert weights.fingerprint(loaded) == weights.fingerprint(built) and loaded.revision == commit
+    assert loaded.fingerprint() == built.fingerprint() and loaded.revision == commit
 
 
 def test_local_weights(tmp_path: Path) -> None:
     built = load.load(find("pythia-14m", weights="random:7"))
     built.causal.save_pretrained(tmp_path)  # type: ignore[attr-defined]
     loaded = load.load(find("pythia-14m", weights=str(tmp_path)))
-    assert weights.fingerprint(loaded) == weights.fingerprint(built)
+    assert loaded.fingerprint() == built.fingerprint()
     with pytest.raises(BadInput, match="is it that model"):
         load.load(find("pythia-31m", weights=str(tmp_path)))
     with pytest.raises(BadInput, match="no such model folder"):

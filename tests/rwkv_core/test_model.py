@@ -6,8 +6,8 @@ import torch
 from reports.published import paper
 from rwkv_core import models
 from rwkv_core.architectures import rwkv4_flops, rwkv4_parameters
-from rwkv_core.init import paper_init, time_vectors
-from rwkv_core.model import RWKV
+from rwkv_core.rwkv import init, v4
+from rwkv_core.rwkv.model import RWKV
 from tests import parity
 
 
@@ -31,9 +31,9 @@ def test_a_row_without_tokens_keeps_its_state() -> None:
     _, before = model.hidden(torch.tensor([[1, 2], [3, 4]]))
     _, after = model.hidden(torch.tensor([[5, 6], [7, 8]]), before, torch.tensor([0, 2]))
     for old, new in zip(before, after, strict=True):
-        for a, b in zip((old.att_x, *old.wkv, old.ffn_x), (new.att_x, *new.wkv, new.ffn_x), strict=True):
+        for a, b in zip(old, new, strict=True):
             assert torch.equal(a[0], b[0])
-        assert not torch.equal(old.att_x[1], new.att_x[1]) and not torch.equal(old.wkv[0][1], new.wkv[0][1])
+        assert not torch.equal(old.att_x[1], new.att_x[1]) and not torch.equal(old.a[1], new.a[1])
 
 
 @torch.inference_mode()
@@ -79,7 +79,7 @@ def test_parameters_and_flops_are_those_of_table_2(row: dict[str, str]) -> None:
 
 def test_the_papers_initialisation() -> None:
     model = parity.make("small")
-    paper_init(model, seed=3)
+    init.fresh(model, seed=3)
     layers = len(model.blocks)
     for i, block in enumerate(model.blocks):
         width = block.att.time_decay.shape[0]
@@ -92,16 +92,16 @@ def test_the_papers_initialisation() -> None:
         assert torch.allclose(block.att.value.weight @ block.att.value.weight.T, torch.eye(width), atol=1e-4)
     assert model.emb.weight.abs().max() <= 1e-4
     before = model.blocks[1].att.time_mix_k.clone()
-    time_vectors(model, 1)
+    v4.set_vectors(model.blocks[1], 1, layers)
     assert torch.equal(before, model.blocks[1].att.time_mix_k)
     again = parity.make("small")
-    paper_init(again, seed=3)
+    init.fresh(again, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
 def test_it_learns() -> None:
     model = parity.make("tiny")
-    paper_init(model, seed=0)
+    init.fresh(model, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     tokens = torch.arange(24).repeat(4, 3)
     losses = []

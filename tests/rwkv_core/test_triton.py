@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rwkv_core.wkv.reference import State, initial_state, step
+from rwkv_core.wkv.wkv4.reference import State, initial_state, step
 
 pytest.importorskip("triton")
-from rwkv_core.wkv import triton_v4, triton_v4_backward
+from rwkv_core.wkv.wkv4 import triton_backward, triton_forward
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOKENS = 23  # no multiple of a block of either pass
@@ -28,9 +28,9 @@ NORMAL, EXTREME = 1e-6, 1e-4  # of the largest entry
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_v4, "BLOCK", 4)
-    monkeypatch.setattr(triton_v4, "ROWS", 4)
-    monkeypatch.setattr(triton_v4, "INTERVAL", INTERVAL)
+    monkeypatch.setattr(triton_forward, "BLOCK", 4)
+    monkeypatch.setattr(triton_forward, "ROWS", 4)
+    monkeypatch.setattr(triton_forward, "INTERVAL", INTERVAL)
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +43,8 @@ def poisoned_memory() -> Iterator[None]:
 
 
 def plan(monkeypatch: pytest.MonkeyPatch, forward: int, backward: int) -> None:
-    monkeypatch.setattr(triton_v4, "chunk_length", lambda *_: forward)
-    monkeypatch.setattr(triton_v4_backward, "chunk_length", lambda *_: backward)
+    monkeypatch.setattr(triton_forward, "chunk_length", lambda *_: forward)
+    monkeypatch.setattr(triton_backward, "chunk_length", lambda *_: backward)
 
 
 def inputs(batch: int, tokens: int, channels: int, seed: int = 0) -> list[Tensor]:
@@ -85,7 +85,7 @@ def errors(
 ) -> dict[str, float]:
     """Of y, the final sums and each gradient, against the oracle and of the largest entry."""
     y = torch.full_like(v, math.nan)
-    end, saved = triton_v4.forward(w, u, k, v, state, lengths, y, save=True)
+    end, saved = triton_forward.forward(w, u, k, v, state, lengths, y, save=True)
     leaves = [x.double().requires_grad_() for x in (w, u, k, v, *state[:2])]
     exact, found = states(*leaves[:4], (leaves[4], leaves[5], state[2].double()), lengths)
     a, b, p = found[-1]
@@ -101,7 +101,7 @@ def errors(
     loss = (exact * dy.double()).sum() + (slopes[0] * a * scale + slopes[1] * b * scale).sum()
     true_gradients = torch.autograd.grad(loss, leaves)
     da, db = (slopes * torch.exp(exponent - p.detach())).float().unbind()
-    gradients = triton_v4_backward.backward(w, u, k, v, lengths, saved, dy, (da, db))
+    gradients = triton_backward.backward(w, u, k, v, lengths, saved, dy, (da, db))
     for name, gradient, true in zip(["dw", "du", "dk", "dv", "da", "db"], gradients, true_gradients, strict=True):
         results[name], expected[name] = gradient, true
     for name, result in results.items():
@@ -168,7 +168,7 @@ def test_saved_states(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     state = start(2, 5)
     lengths = torch.tensor([TOKENS, 10], device=DEVICE)
     y = torch.empty_like(v)
-    _, saved = triton_v4.forward(w, u, k, v, state, lengths, y, save=True)
+    _, saved = triton_forward.forward(w, u, k, v, state, lengths, y, save=True)
     assert saved.carries is not None and saved.interval == INTERVAL
     assert saved.carries.shape == (3, 2, math.ceil(TOKENS / INTERVAL), 5) and saved.carries.dtype == torch.float32
 
@@ -180,16 +180,16 @@ def test_saved_states(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         assert (a * scale - true_a / true_b).abs().max() <= 2e-6 and (b * scale - 1).abs().max() <= 2e-6
 
     without = torch.empty_like(v)
-    _, saved = triton_v4.forward(w, u, k, v, state, lengths, without, save=False)
+    _, saved = triton_forward.forward(w, u, k, v, state, lengths, without, save=False)
     assert saved.carries is None and torch.equal(y, without)
 
 
 @pytest.mark.gpu
 def test_saved_bytes() -> None:
     """At the real interval, at most 3 float32 of every `interval` tokens of a channel."""
-    assert triton_v4.Saved._fields == ("carries", "interval")
+    assert triton_forward.Saved._fields == ("carries", "interval")
     k = torch.zeros(1, 16, 4, device=DEVICE)
-    _, saved = triton_v4.forward(k[0, 0], k[0, 0], k, k, start(1, 4), None, torch.empty_like(k), save=True)
+    _, saved = triton_forward.forward(k[0, 0], k[0, 0], k, k, start(1, 4), None, torch.empty_like(k), save=True)
     assert saved.carries is not None and saved.carries.nbytes == 3 * k.nbytes // saved.interval
 
 
@@ -201,9 +201,9 @@ def test_slopes_beyond_the_end_are_ignored(monkeypatch: pytest.MonkeyPatch) -> N
     beyond = torch.arange(TOKENS, device=DEVICE) >= lengths[:, None]
     k, v, dy = (torch.where(beyond[..., None], math.nan, x) for x in (k, v, dy))
     y = torch.full_like(v, math.nan)
-    end, saved = triton_v4.forward(w, u, k, v, start(2, 4), lengths, y, save=True)
+    end, saved = triton_forward.forward(w, u, k, v, start(2, 4), lengths, y, save=True)
     dstate = torch.randn_like(end[0]), torch.randn_like(end[1])
-    gradients = triton_v4_backward.backward(w, u, k, v, lengths, saved, dy, dstate)
+    gradients = triton_backward.backward(w, u, k, v, lengths, saved, dy, dstate)
     assert all(x.isfinite().all() for x in (*end, *gradients))
     assert not y[beyond].any() and not gradients[2][beyond].any() and not gradients[3][beyond].any()
     for part, slope, initial, final in zip(start(2, 4), dstate, gradients[4:], end, strict=False):
@@ -211,22 +211,22 @@ def test_slopes_beyond_the_end_are_ignored(monkeypatch: pytest.MonkeyPatch) -> N
         torch.testing.assert_close(initial[1], slope[1])
 
 
-@pytest.mark.parametrize("fill", [triton_v4.FORWARD_FILL, triton_v4_backward.BACKWARD_FILL])
+@pytest.mark.parametrize("fill", [triton_forward.FORWARD_FILL, triton_backward.BACKWARD_FILL])
 def test_chunk_length(monkeypatch: pytest.MonkeyPatch, fill: tuple[int, int]) -> None:
-    monkeypatch.setattr(triton_v4, "BLOCK", 32)
-    monkeypatch.setattr(triton_v4, "ROWS", 16)
-    monkeypatch.setattr(triton_v4, "processors", lambda _: 132)
+    monkeypatch.setattr(triton_forward, "BLOCK", 32)
+    monkeypatch.setattr(triton_forward, "ROWS", 16)
+    monkeypatch.setattr(triton_forward, "processors", lambda _: 132)
     device = torch.device(DEVICE)
-    assert triton_v4.chunk_length(fill[0] * 132, 4096, 20, device, fill) == 4096
-    assert triton_v4.chunk_length(fill[0] * 132 - 1, 4096, 20, device, fill) < 4096
+    assert triton_forward.chunk_length(fill[0] * 132, 4096, 20, device, fill) == 4096
+    assert triton_forward.chunk_length(fill[0] * 132 - 1, 4096, 20, device, fill) < 4096
     for batch, tokens, channels in [(8, 4096, 4096), (64, 1024, 1024), (1, 100000, 32768), (1, 1, 32), (1, 256, 768)]:
-        assert triton_v4.chunk_length(batch, tokens, channels, device, fill) == tokens
+        assert triton_forward.chunk_length(batch, tokens, channels, device, fill) == tokens
     for batch, tokens, channels in [(1, 8192, 768), (8, 1024, 768), (1, 257, 32), (1, 1000003, 17), (3, 4096, 100)]:
-        size = triton_v4.chunk_length(batch, tokens, channels, device, fill)
+        size = triton_forward.chunk_length(batch, tokens, channels, device, fill)
         chunks = math.ceil(tokens / size)
         walks = batch * math.ceil(channels / 32) * chunks
-        assert size % 32 == 0 and 1 < chunks <= triton_v4.MOST_CHUNKS
-        assert size == 32 or chunks > triton_v4.MOST_CHUNKS - 4 or walks >= 0.5 * fill[1] * 132
+        assert size % 32 == 0 and 1 < chunks <= triton_forward.MOST_CHUNKS
+        assert size == 32 or chunks > triton_forward.MOST_CHUNKS - 4 or walks >= 0.5 * fill[1] * 132
 
 
 @pytest.mark.gpu
@@ -237,8 +237,8 @@ def test_graph_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     state, lengths, y = start(2, 5), torch.tensor([TOKENS, 9], device=DEVICE), torch.empty_like(v)
 
     def both() -> tuple[Tensor, ...]:
-        end, saved = triton_v4.forward(w, u, k, v, state, lengths, y, save=True)
-        return *end, *triton_v4_backward.backward(w, u, k, v, lengths, saved, dy, (state[0], state[1]))
+        end, saved = triton_forward.forward(w, u, k, v, state, lengths, y, save=True)
+        return *end, *triton_backward.backward(w, u, k, v, lengths, saved, dy, (state[0], state[1]))
 
     torch.use_deterministic_algorithms(False)
     expected = [x.clone() for x in (*both(), y)]

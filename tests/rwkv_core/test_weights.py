@@ -8,10 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.speed.peers import save_blinkdl
 from rwkv_core.errors import BadInput
-from rwkv_core.model import RWKV
-from rwkv_core.weights import fingerprint
+from rwkv_core.rwkv.checkpoint import save_pth
+from rwkv_core.rwkv.model import RWKV
 from tests import parity
 
 TOKENS = torch.tensor([[5, 1, 7, 7, 2]])
@@ -25,7 +24,7 @@ def model() -> RWKV:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_blinkdl_checkpoints_of_every_type(model: RWKV, tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "RWKV-4-tiny.pth"
-    save_blinkdl(model, path, getattr(torch, dtype))
+    save_pth(model.state_dict(), path, getattr(torch, dtype))
     loaded = RWKV.from_checkpoint(path)
     assert (loaded.spec.layers, loaded.spec.width, loaded.spec.vocab_size) == parity.SIZES["tiny"]
     tolerance = 1e-6 if dtype == "float32" else 0.05
@@ -35,7 +34,7 @@ def test_blinkdl_checkpoints_of_every_type(model: RWKV, tmp_path: Path, dtype: s
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_keeps_decay_and_logits(model: RWKV, tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "m.pth"
-    save_blinkdl(model, path)
+    save_pth(model.state_dict(), path)
     loaded = RWKV.from_checkpoint(path, dtype=dtype)
     assert loaded.blocks[0].att.time_decay.dtype == torch.float32
     assert loaded.emb.weight.dtype == getattr(torch, dtype)
@@ -47,7 +46,7 @@ def test_transformers_folders(model: RWKV, tmp_path: Path, safe: bool) -> None:
     parity.save_transformers(model, tmp_path, safe)
     loaded = RWKV.from_checkpoint(tmp_path)
     torch.testing.assert_close(loaded(TOKENS), model(TOKENS))
-    assert fingerprint(loaded) == fingerprint(model)
+    assert loaded.fingerprint() == model.fingerprint()
 
 
 def test_sharded_folder(model: RWKV, tmp_path: Path) -> None:
@@ -70,7 +69,7 @@ def test_sharded_folder(model: RWKV, tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_one_line(model: RWKV, tmp_path: Path) -> None:
     path = tmp_path / "m.pth"
-    save_blinkdl(model, path)
+    save_pth(model.state_dict(), path)
     whole = path.read_bytes()
     safe = tmp_path / "m.safetensors"
     save_file(dict(model.state_dict()), safe)

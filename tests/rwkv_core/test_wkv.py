@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from rwkv_core.errors import BadInput
-from rwkv_core.wkv import IMPLEMENTATIONS, choose, cpu, wkv4
-from rwkv_core.wkv.reference import State, initial_state
+from rwkv_core.wkv.operator import Operator
+from rwkv_core.wkv.wkv4 import WKV4, c, wkv4
+from rwkv_core.wkv.wkv4.reference import State, initial_state
 from tests.wkv_cases import Case, cases, check, make, random_state
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-needs_c = pytest.mark.skipif(cpu.lacks(torch.device("cpu"), torch.float32) is not None, reason="no C kernel here")
+needs_c = pytest.mark.skipif(c.lacks(torch.device("cpu"), torch.float32) is not None, reason="no C kernel here")
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(params=WKV4.implementations)
 def impl(request: pytest.FixtureRequest) -> str:
     """Each implementation that this machine has."""
-    if reason := IMPLEMENTATIONS[request.param].lacks(device_of(request.param), torch.float32):
+    if reason := WKV4.implementations[request.param].lacks(device_of(request.param), torch.float32):
         pytest.skip(reason)
     return request.param
 
@@ -50,7 +51,7 @@ def written_out(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in cases(small=True) if not c.state and not c.ragged and c.tokens < 1000], ids=str
+    "case", [case for case in cases(small=True) if not case.state and not case.ragged and case.tokens < 1000], ids=str
 )
 def test_the_oracle_is_the_equation(case: Case) -> None:
     w, u, k, v = (x.double() for x in make(case))
@@ -60,7 +61,7 @@ def test_the_oracle_is_the_equation(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
-@pytest.mark.parametrize("impl", [name for name in IMPLEMENTATIONS if name != "triton"], indirect=True)
+@pytest.mark.parametrize("impl", [name for name in WKV4.implementations if name != "triton"], indirect=True)
 def test_forward_and_gradients(impl: str, case: Case) -> None:
     check(impl, case)
 
@@ -78,8 +79,8 @@ def test_many_threads_and_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -
     one, (a, b, p) = wkv4(w, u, k, v, impl="c")
     alone = gradients(w, u, k, v)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    for parallel in (cpu._parallel(), 0):  # torch's OpenMP; threads of our own
-        monkeypatch.setattr(cpu, "_parallel", lambda parallel=parallel: parallel)
+    for parallel in (c._parallel(), 0):  # torch's OpenMP; threads of our own
+        monkeypatch.setattr(c, "_parallel", lambda parallel=parallel: parallel)
         five, state = wkv4(w, u, k, v, impl="c")
         assert torch.equal(one, five)
         assert all(torch.equal(x, y) for x, y in zip((a, b, p), state, strict=True))
@@ -138,7 +139,7 @@ def test_gradcheck(impl: str) -> None:
 
 @needs_c
 def test_a_large_output_is_written_past_the_cache_all_the_same() -> None:
-    w, u, k, v = inputs(1, 4112, 1024)  # above STREAM_ELEMENTS of cpu.c
+    w, u, k, v = inputs(1, 4112, 1024)  # above STREAM_ELEMENTS of wkv4.c
     whole = torch.full_like(v, torch.nan)
     wkv4(w, u, k, v, out=whole, impl="c")
     first, state = wkv4(w, u, k[:, :2000], v[:, :2000], impl="c")
@@ -149,11 +150,11 @@ def test_a_large_output_is_written_past_the_cache_all_the_same() -> None:
 @needs_c
 @pytest.mark.skipif(platform.machine() != "x86_64" or shutil.which("cc") is None, reason="for x86-64 with a compiler")
 def test_c_as_it_is_compiled_for_processors_without_avx512(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, built = Path(cpu.__file__).with_name("cpu.c"), tmp_path / "_cpu.so"
+    source, built = Path(c.__file__).with_name("wkv4.c"), tmp_path / "_c.so"
     subprocess.run(["cc", "-O2", "-march=x86-64", "-w", "-shared", "-fPIC", source, "-o", built, "-lm"], check=True)
     library = ctypes.CDLL(str(built))
     library.wkv4_span.restype = ctypes.c_int64
-    monkeypatch.setattr(cpu, "_library", lambda: library)
+    monkeypatch.setattr(c, "_library", lambda: library)
     for case in cases():
         if case.tokens < 1000:
             check("c", case)
@@ -164,7 +165,7 @@ def test_what_c_keeps_for_backward_is_small() -> None:
     w, u, k, v = inputs(2, 640, 48)
     y = torch.empty_like(v)
     start = initial_state(2, 48, k.device, k.dtype)
-    _, (carries, end_p) = cpu.forward(w, u, k, v, start, None, y, save=True)
+    _, (carries, end_p) = c.forward(w, u, k, v, start, None, y, save=True)
     assert carries is not None and end_p is not None
     assert carries.nbytes == 3 * k.nbytes / 32 and end_p.nbytes == 2 * 48 * 4
 
@@ -188,23 +189,23 @@ def test_out_takes_the_result(impl: str) -> None:
 
 def test_auto_takes_the_kernel_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
-    assert choose("auto", device, torch.float64) == "torch"
-    if cpu.lacks(device, torch.float32) is None:
-        assert choose("auto", device, torch.float32) == "c"
+    assert WKV4.choose("auto", device, torch.float64) == "torch"
+    if c.lacks(device, torch.float32) is None:
+        assert WKV4.choose("auto", device, torch.float32) == "c"
     monkeypatch.setattr(importlib.machinery, "EXTENSION_SUFFIXES", [])
     forget()
     try:
-        assert choose("auto", device, torch.float32) == "torch"
-        with pytest.raises(BadInput, match="'c' cannot be used here: it is not compiled"):
-            choose("c", device, torch.float32)
+        assert WKV4.choose("auto", device, torch.float32) == "torch"
+        with pytest.raises(BadInput, match="'c' of wkv4 cannot be used here: it is not compiled"):
+            WKV4.choose("c", device, torch.float32)
     finally:
         forget()
 
 
 def forget() -> None:
     """What was found out about this machine, which the test changes."""
-    cpu._library.cache_clear()
-    choose.cache_clear()
+    c._library.cache_clear()
+    Operator.choose.cache_clear()
 
 
 def test_an_empty_state_at_any_exponent_has_a_gradient(impl: str) -> None:
@@ -241,7 +242,7 @@ def test_bad_calls_are_refused() -> None:
         wkv4(w, u.to("meta"), k, v)
     with pytest.raises(ValueError, match="state of three"):
         wkv4(w, u, k, v, random_state(1, 4))
-    with pytest.raises(BadInput, match="no WKV implementation 'cuda'"):
+    with pytest.raises(BadInput, match="no implementation 'cuda' of wkv4"):
         wkv4(w, u, k, v, impl="cuda")
     with pytest.raises(ValueError, match="`out` must be contiguous"):
         wkv4(w, u, k, v, out=torch.empty(2, 4, 5).transpose(1, 2))

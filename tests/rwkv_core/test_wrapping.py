@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench import run
-from bench.speed.peers import save_blinkdl, transformers_rwkv
 from rwkv_core import wrapping
 from rwkv_core.errors import BadInput
 from rwkv_core.load import load
-from rwkv_core.model import RWKV
+from rwkv_core.runtimes import transformers_rwkv
+from rwkv_core.rwkv.checkpoint import save_pth
+from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
-from rwkv_core.weights import fingerprint
 from tests import parity
 from tests.rwkv_core.test_hf import SMALL, small
 
@@ -33,7 +33,7 @@ def model() -> RWKV:
 
 def named(model: RWKV) -> Tensors:
     """By BlinkDL's names."""
-    return {k.replace("unembed.", "head."): v for k, v in model.state_dict().items()}
+    return dict(model.state_dict())
 
 
 def prefixed(tensors: Tensors, before: str) -> Tensors:
@@ -46,14 +46,14 @@ PREFIXES = [*wrapping.PREFIXES, "module._orig_mod.", "_forward_module.module.mod
 @pytest.mark.parametrize("kind", ["pth", "bin", "safetensors", "transformers' names", "folder"])
 @pytest.mark.parametrize("before", PREFIXES)
 def test_prefixes(model: RWKV, tmp_path: Path, before: str, kind: str) -> None:
-    tensors = named(model) if kind != "transformers' names" else dict(transformers_rwkv(model).state_dict())
+    tensors = named(model) if kind != "transformers' names" else dict(transformers_rwkv.converted(model).state_dict())
     tensors = {name: tensor.contiguous() for name, tensor in prefixed(tensors, before).items()}
     path = tmp_path / (
         "m.safetensors" if kind == "safetensors" else "pytorch_model.bin" if kind == "folder" else "m.pth"
     )
     save_file(tensors, path) if kind == "safetensors" else torch.save(tensors, path)
     loaded = RWKV.from_checkpoint(tmp_path if kind == "folder" else path)
-    assert fingerprint(loaded) == fingerprint(model) and loaded.layout == f"names begin with {before}"
+    assert loaded.fingerprint() == model.fingerprint() and loaded.layout == f"names begin with {before}"
 
 
 NESTED: dict[str, Callable[[Tensors], Any]] = {
@@ -70,7 +70,7 @@ def test_nested_weights_are_found_and_the_record_says_where(model: RWKV, tmp_pat
     path = tmp_path / "m.pth"
     torch.save(NESTED[nest](prefixed(named(model), "module.")), path)
     loaded = RWKV.from_checkpoint(path)
-    assert fingerprint(loaded) == fingerprint(model)
+    assert loaded.fingerprint() == model.fingerprint()
     assert loaded.layout == f"nested under {nest}, names begin with module."
     assert run._facts(loaded)["weights_layout"] == loaded.layout
     assert "weights_layout" not in run._facts(model)
@@ -179,7 +179,7 @@ def test_whatever_a_damaged_pickle_raises_is_one_line(
     ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon is nan"),
 ])  # fmt: skip
 def test_a_config_of_wrong_types_is_one_line(model: RWKV, tmp_path: Path, config: Any, message: str) -> None:
-    save_blinkdl(model, tmp_path / "pytorch_model.bin")
+    save_pth(model.state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadInput, match=f"config.json: {message}"):
         RWKV.from_checkpoint(tmp_path)
@@ -231,7 +231,7 @@ def test_the_hubs_older_files_load_to_the_bit(form: str, tmp_path: Path) -> None
     loaded = load(ModelSpec(family, family, SMALL[family], weights=str(tmp_path)))
     tokens = torch.randint(128, (1, 20))
     with torch.inference_mode():
-        assert torch.equal(loaded.head(loaded.hidden(tokens)[0]), built.head(built.hidden(tokens)[0]))
+        assert torch.equal(loaded.logits(loaded.hidden(tokens)[0]), built.logits(built.hidden(tokens)[0]))
     assert loaded.layout == ("names begin with module._orig_mod." if "wrapped" in form else "")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evals.lra.mixers import attention
 from evals.lra.mixers.shape import Shape
-from rwkv_core.v4 import shift
+from rwkv_core.rwkv.mixing import shift
 
 
 class Mixer(nn.Module):

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, each_way
-from rwkv_core.init import time_mix_vectors
-from rwkv_core.v4 import TimeMix
-from rwkv_core.wkv import initial_state
+from rwkv_core.rwkv.v4 import TimeMix, set_time_mix_vectors
+from rwkv_core.wkv.wkv4 import initial_state
 
 
 class Mixer(nn.Module):
@@ -32,5 +31,5 @@ def _run(way: TimeMix, x: Tensor) -> Tensor:
 def _fresh(shape: Shape, inner: int) -> TimeMix:
     """Vectors as the paper's initialisation has them; matrices as torch's layers, where its zeros would learn later."""
     way = TimeMix(shape.width, inner)
-    time_mix_vectors(way, shape.layer, shape.layers)
+    set_time_mix_vectors(way, shape.layer, shape.layers)
     return way

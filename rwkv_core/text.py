@@ -131,10 +131,12 @@ def _above(folder: Path) -> list[Path]:
     return [folder.parent / name for name in FILES if (folder.parent / name).is_file()][:1]
 
 
-def find(checkpoint: Path, spec: ModelSpec) -> Codec:
+def find(checkpoint: Path | None, spec: ModelSpec) -> Codec:
     """The codec that goes with a checkpoint. Raises BadInput where there is none, or only a part of one, or where the
-    one in the folder above does not fit the model's vocabulary.
+    one in the folder above does not fit the model's vocabulary. checkpoint: None for weights that came from none.
     """
+    if checkpoint is None:
+        raise BadInput(f"{spec.name} has random weights and so no tokenizer; use pretrained or local weights")
     paths, folder = files(checkpoint), place(checkpoint)
     names = {path.name for path in paths}
     if not paths:

@@ -1,4 +1,4 @@
-"""WKV on the CPU in C (cpu.c), compiled when the package is installed; absent where it could not be."""
+"""WKV on the CPU in C (wkv4.c), compiled when the package is installed; absent where it could not be."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rwkv_core.wkv.reference import State
+from rwkv_core.wkv.wkv4.reference import State
 
 Saved = tuple[Tensor | None, Tensor | None]  # the state entering each span [3, B, N, C]; p at the end [B, C]
 
 
-POINTERS = 17  # to tensors, in `Call` of cpu.c; all its fields have eight bytes
+POINTERS = 17  # to tensors, in `Call` of wkv4.c; all its fields have eight bytes
 _CALL = struct.Struct(f"@5q{POINTERS}q")
 
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_cpu{suffix}")
+        path = Path(__file__).with_name(f"_c{suffix}")
         if path.is_file():
             library = ctypes.CDLL(str(path))
             library.wkv4_span.restype = ctypes.c_int64
@@ -96,7 +96,7 @@ def _loaded() -> ctypes.CDLL:
 
 
 def _run(like: Tensor, *tensors: Tensor | None) -> None:
-    """Call the library with `tensors` in the order of cpu.c's `Call`, from `w` on; None and the rest are NULL."""
+    """Call the library with `tensors` in the order of wkv4.c's `Call`, from `w` on; None and the rest are NULL."""
     pointers = [0 if t is None else t.data_ptr() for t in tensors]
     call = _CALL.pack(*like.shape, torch.get_num_threads(), _parallel(), *pointers, *[0] * (POINTERS - len(pointers)))
     if _loaded().wkv4(call):

@@ -1,4 +1,4 @@
-"""WKV on a GPU: Triton kernels for the backward pass, laid out as the forward pass is (see `triton_v4`).
+"""WKV on a GPU: Triton kernels for the backward pass, laid out as the forward pass is (see `triton_forward`).
 
 With G = dL/dA and H = dL/dB of the sums before token t, G' and H' of those after it, the denominator of eq. 16
 d = B + e^(u + k), and g = dy / d, all at token t:
@@ -29,8 +29,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rwkv_core.wkv import triton_v4
-from rwkv_core.wkv.triton_shared import (
+from rwkv_core.wkv.wkv4 import triton_forward
+from rwkv_core.wkv.wkv4.triton_forward import Saved, chunk_length, known_width
+from rwkv_core.wkv.wkv4.triton_shared import (
     add_terms,
     advance,
     exp,
@@ -41,7 +42,6 @@ from rwkv_core.wkv.triton_shared import (
     shares,
     store_state,
 )
-from rwkv_core.wkv.triton_v4 import Saved, chunk_length, known_width
 
 BACKWARD_FILL = (3, 12)  # as FORWARD_FILL: five passes over tensors, not eight, but more arithmetic in a walk
 
@@ -261,7 +261,7 @@ def backward(
     batch, tokens, channels = k.shape
     size = chunk_length(batch, tokens, channels, k.device, BACKWARD_FILL)
     chunks = math.ceil(tokens / size)
-    walks = batch * math.ceil(channels / triton_v4.BLOCK)
+    walks = batch * math.ceil(channels / triton_forward.BLOCK)
     width = known_width(channels)
     dk, dv = torch.empty_like(k), torch.empty_like(v)
     initial = w.new_empty(2, batch, channels)
@@ -271,12 +271,12 @@ def backward(
         if sums is not None:
             sum_chunk_gradients[(walks * (chunks - 1),)](
                 w, u, k, v, dy, *dstate, lengths, saved.carries, sums, batch, tokens, channels, chunks - 1, size,
-                width, triton_v4.BLOCK, saved.interval, num_warps=1, num_stages=1,
+                width, triton_forward.BLOCK, saved.interval, num_warps=1, num_stages=1,
             )  # fmt: skip
         walk_back[(walks * chunks,)](
             w, u, k, v, dy, *dstate, lengths, saved.carries, sums, dk, dv, initial, partial,
             batch, tokens, channels, chunks, size,
-            width, triton_v4.BLOCK, saved.interval, num_warps=1, num_stages=1,
+            width, triton_forward.BLOCK, saved.interval, num_warps=1, num_stages=1,
         )  # fmt: skip
     dw, du = partial.sum(0).unbind()
     da, db = initial.unbind()

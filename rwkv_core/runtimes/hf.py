@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
-from rwkv_core import cache, tokenizer, weights, wrapping
-from rwkv_core.cache import CacheState
+from rwkv_core import fingerprint, finite, text, weights, wrapping
 from rwkv_core.errors import BadInput, Unsupported, out_of_memory
-from rwkv_core.init import random_fill
+from rwkv_core.files import replaced
+from rwkv_core.fill import random_fill
 from rwkv_core.models import check_size, local, offline
+from rwkv_core.runtimes import hf_cache
+from rwkv_core.runtimes.hf_cache import CacheState
 from rwkv_core.spec import ModelSpec
 
 BUFFERS = {  # what the hub's older files hold beside the parameters, all of it computed from the configuration
@@ -44,11 +46,40 @@ class HFModel(nn.Module):
         self.revision = getattr(causal.config, "_commit_hash", None)
         self.layout = ""
         self.attention = "ssm" if spec.recurrent else str(causal.config._attn_implementation)
-        self.ragged = not spec.recurrent and cache.only_attends_to_all(causal.config)
+        self.ragged = not spec.recurrent and hf_cache.only_attends_to_all(causal.config)
         self.cache = "state" if spec.recurrent else spec.cache if self.ragged else "dynamic"
 
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+        return self
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers of all weights, tied ones once."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of all weights as they lie in memory."""
+        return sum(p.nbytes for p in self.parameters())
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the model's type."""
+        return next(self.parameters()).itemsize
+
+    def fingerprint(self) -> str:
+        """Of the weights: the same ones, the same fingerprint."""
+        return fingerprint.of(self)
+
     def hidden(
-        self, tokens: Tensor, state: CacheState | None = None, lengths: Tensor | None = None, keep: bool = True
+        self,
+        tokens: Tensor,
+        state: CacheState | None = None,
+        lengths: Tensor | None = None,
+        keep: bool = True,
+        last: bool = False,
     ) -> tuple[Tensor, CacheState | None]:
         """tokens [B, T] -> hidden [B, T, C] and the extended cache; see LanguageModel.
 
@@ -67,28 +98,28 @@ class HFModel(nn.Module):
             raise Unsupported(f"{self.spec.name}: its state is not kept at a padded row's true end")
         if self.spec.recurrent:
             return self._recurrent(tokens, state)
-        key_values = state.cache if state else cache.empty(self.causal.config, self.cache, 0)
+        key_values = state.cache if state else hf_cache.empty(self.causal.config, self.cache, 0)
         options: dict[str, Any] = {}
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(batch, new)], 1)
             options["attention_mask"] = mask
             if self.spec.architecture["model_type"] != "bloom":  # ALiBi counts the mask itself
-                last = None if limit is None else limit - 1  # of padding that reaches beyond
-                options["position_ids"] = (mask.cumsum(1) - 1).clamp(0, last)[:, past:]
+                end = None if limit is None else limit - 1  # of padding that reaches beyond
+                options["position_ids"] = (mask.cumsum(1) - 1).clamp(0, end)[:, past:]
         out = self.causal.base_model(input_ids=tokens, past_key_values=key_values, use_cache=True, **options)
         after = CacheState(key_values, mask, past + new)
         if lengths is not None and keep and self.ragged:
-            after.mask = cache.align_right(key_values, mask, lengths, past, new)
+            after.mask = hf_cache.align_right(key_values, mask, lengths, past, new)
         return out.last_hidden_state, after
 
     def take(self, state: CacheState, rows: Tensor) -> CacheState:
-        """The cache of the given rows [N], repeated where asked, less the slots that none of them uses."""
+        """The cache of the given rows [N], repeated where `rows` repeats, less the slots that none of them uses."""
         first, mask = 0, None
         if state.mask is not None:
             mask = state.mask[rows]
             first = int(mask.any(0).int().argmax())
             mask = None if bool(mask[:, first:].all()) else mask[:, first:]
-        return CacheState(cache.take(state.cache, rows, first), mask, state.tokens - first)
+        return CacheState(hf_cache.take(state.cache, rows, first), mask, state.tokens - first)
 
     def _recurrent(self, tokens: Tensor, state: CacheState | None) -> tuple[Tensor, CacheState]:
         before = state.cache if state else None
@@ -97,7 +128,7 @@ class HFModel(nn.Module):
             out.cache_params, None, (state.tokens if state else 0) + tokens.shape[1]
         )
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., C] -> logits [..., V]."""
         return self.causal.get_output_embeddings()(hidden)
 
@@ -105,33 +136,39 @@ class HFModel(nn.Module):
         """A cache before the first token with room for `tokens`; None for Mamba, whose state needs none."""
         if self.spec.recurrent:
             return None
-        return CacheState(cache.empty(self.causal.config, self.cache, tokens), None, 0)
+        return CacheState(hf_cache.empty(self.causal.config, self.cache, tokens), None, 0)
 
     def state_bytes(self, state: CacheState) -> int:
         """Exact bytes of what the cache keeps of its tokens."""
-        return cache.used_bytes(state.cache)
+        return hf_cache.used_bytes(state.cache)
 
     def held_bytes(self, state: CacheState) -> int:
         """Bytes that the cache has allocated."""
-        return cache.held_bytes(state.cache)
+        return hf_cache.held_bytes(state.cache)
 
     def save(self, folder: Path) -> None:
-        """A folder as `pretrained` reads it, in bfloat16; see LanguageModel."""
-        with weights.replaced(folder) as part:
+        """A folder as `load` reads it, in bfloat16; see Trainable."""
+        with replaced(folder) as part:
             copy.deepcopy(self.causal).bfloat16().save_pretrained(part)
 
     @functools.cached_property  # a task encodes thousands of texts
-    def codec(self) -> tokenizer.Codec:
+    def codec(self) -> text.Codec:
         """The tokenizer that lies with the weights, or in their repository. Raises BadInput where there is none."""
-        if self.source is None:
-            raise BadInput(f"{self.spec.name} has random weights and so no tokenizer; use pretrained or local weights")
-        folder = Path(self.source)
-        if folder.is_dir():
-            return tokenizer.find(folder, self.spec)
-        return tokenizer.published(self.source, self.spec.revision)
+        if self.source is None or Path(self.source).is_dir():
+            return text.find(None if self.source is None else Path(self.source), self.spec)
+        return text.published(self.source, self.spec.revision)
 
 
-def build(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
+def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
+    """The model in transformers. Raises BadInput for unusable weights, NaN and infinity among them."""
+    if spec.seed is not None:
+        return _built(spec, device, dtype)
+    model = _pretrained(spec, device, dtype)
+    finite.check_weights(spec.name, model)
+    return model
+
+
+def _built(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     """A model of the exact architecture with random weights of the spec's seed, or transformers' fresh ones."""
     arguments = dict(spec.architecture)
     config = AutoConfig.for_model(arguments.pop("model_type"), **arguments)
@@ -147,7 +184,7 @@ def build(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     return HFModel(spec, causal)
 
 
-def pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
+def _pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     """Weights of the hub repository at the spec's revision, or of a local folder. Raises BadInput."""
     folder = local(spec)
     source = str(folder) if folder else spec.repo

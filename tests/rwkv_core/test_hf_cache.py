@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rwkv_core import cache
 from rwkv_core.decode import generate
 from rwkv_core.errors import Unsupported
-from rwkv_core.hf import CacheState, HFModel
 from rwkv_core.load import load
+from rwkv_core.runtimes import hf_cache
+from rwkv_core.runtimes.hf import CacheState, HFModel
 from rwkv_core.spec import ModelSpec
 from tests import parity
 from tests.rwkv_core.test_hf import ATTENTION, SMALL, small
@@ -29,7 +29,7 @@ def fed(model: HFModel, tokens: Tensor, sizes: list[int], state: CacheState | No
     parts = []
     for part in tokens.split(sizes, 1):
         hidden, state = model.hidden(part, state)
-        parts.append(model.head(hidden))
+        parts.append(model.logits(hidden))
     return torch.cat(parts, 1), state
 
 
@@ -58,7 +58,7 @@ def test_every_cache_gives_the_same_logits(family: str, sizes: list[int], dtype:
     reserved, room = fed(model, tokens, sizes, model.reserve(40))
     assert torch.equal(doubled, wanted) and torch.equal(reserved, wanted)
     if dtype == "float32":
-        torch.testing.assert_close(wanted, model.head(model.hidden(tokens, keep=False)[0]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(wanted, model.logits(model.hidden(tokens, keep=False)[0]), rtol=1e-4, atol=1e-4)
     itemsize = 4 if dtype == "float32" else 2
     for state in (copied, grown, room):
         assert model.state_bytes(state) == model.spec.state_bytes(30, itemsize, batch=2)
@@ -120,13 +120,13 @@ def test_what_is_taken_keeps_the_room_that_is_left() -> None:
 
 def test_a_generation_of_known_length_makes_its_buffers_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    with_room = cache._with_room
+    with_room = hf_cache._with_room
 
     def spy(used: Tensor, capacity: int) -> Tensor:
         made.append(capacity)
         return with_room(used, capacity)
 
-    monkeypatch.setattr(cache, "_with_room", spy)
+    monkeypatch.setattr(hf_cache, "_with_room", spy)
     model = small("pythia")
     _, state = generate(model, torch.randint(128, (2, 5)), 30)
     assert made == [34] * 4  # two layers' keys and values
@@ -159,7 +159,7 @@ def test_a_sliding_window_falls_back_in_sight_and_has_no_ragged_rows() -> None:
     for _, p in model.named_parameters():
         p.mul_(8 if p.dim() >= 2 else 1)
     tokens = torch.randint(128, (2, 24))
-    whole = model.head(model.hidden(tokens, keep=False)[0])
+    whole = model.logits(model.hidden(tokens, keep=False)[0])
     logits, state = fed(model, tokens[:, :20], [6, 6, *[1] * 8], model.reserve(24))
     torch.testing.assert_close(logits, whole[:, :20], rtol=1e-4, atol=1e-4)
     rows = torch.tensor([1, 1, 0])

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from bench.speed.peers import save_blinkdl
 from evals.language import corpus
-from rwkv_core import tokenizer
+from rwkv_core import text
 from rwkv_core.errors import BadInput
-from rwkv_core.model import RWKV
+from rwkv_core.rwkv.checkpoint import save_pth
+from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 from tests import parity
 
@@ -54,14 +54,14 @@ def foreign(made: Tokenizer, size: int | None = None) -> str:
 
 
 def test_a_tokenizer_beside_the_weights_is_used(tmp_path: Path, made: Tokenizer) -> None:
-    save_blinkdl(parity.make("tiny"), tmp_path / "m.pth")
+    save_pth(parity.make("tiny").state_dict(), tmp_path / "m.pth")
     with pytest.raises(BadInput, match="no tokenizer"):
         RWKV.from_checkpoint(tmp_path / "m.pth").codec  # noqa: B018
     made.save(str(tmp_path / "20B_tokenizer.json"))
     assert RWKV.from_checkpoint(tmp_path / "m.pth").codec.encode(TEXT) == made.encode(TEXT).ids
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(BadInput, match="not a tokenizer file"):
-        tokenizer.find(tmp_path, SPEC)
+        text.find(tmp_path, SPEC)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "20B_tokenizer.json"])
@@ -69,37 +69,37 @@ def test_a_folders_own_tokenizer_goes_before_one_above_it(tmp_path: Path, made: 
     own = tmp_path / "own"
     parts(made, own)
     (tmp_path / name).write_text(foreign(made))
-    assert tokenizer.find(own, SPEC).encode(TEXT) == made.encode(TEXT).ids
+    assert text.find(own, SPEC).encode(TEXT) == made.encode(TEXT).ids
     (own / "merges.txt").unlink()
     with pytest.raises(BadInput, match=r"only a part of a tokenizer \(vocab.json\)"):
-        tokenizer.find(own, SPEC)
+        text.find(own, SPEC)
     (own / "vocab.json").unlink()
     (own / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
     with pytest.raises(BadInput, match=r"only a part of a tokenizer \(tokenizer_config.json\)"):
-        tokenizer.find(own, SPEC)
+        text.find(own, SPEC)
     (own / "tokenizer_config.json").unlink()
     above = Tokenizer.from_str(foreign(made)).encode(TEXT).ids
-    assert tokenizer.find(own, SPEC).encode(TEXT) == above != made.encode(TEXT).ids
+    assert text.find(own, SPEC).encode(TEXT) == above != made.encode(TEXT).ids
     (tmp_path / name).write_text(foreign(made, 81))
     with pytest.raises(BadInput, match=rf"{name}: 81 tokens, and small has 80; put its own tokenizer beside"):
-        tokenizer.find(own, SPEC)
+        text.find(own, SPEC)
 
 
 def test_a_file_is_utf8_with_or_without_a_mark(tmp_path: Path, made: Tokenizer) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(codecs.BOM_UTF8 + made.to_str().encode())
-    assert tokenizer.read(path).encode(TEXT).ids == made.encode(TEXT).ids
+    assert text.read(path).encode(TEXT).ids == made.encode(TEXT).ids
     path.write_bytes(made.to_str().replace("a", "\u00e9").encode("latin-1", errors="replace"))
     with pytest.raises(BadInput, match=r"tokenizer.json: not UTF-8 text \(.* at byte \d+\)"):
-        tokenizer.read(path)
+        text.read(path)
     with pytest.raises(BadInput, match=r"absent.json: not a tokenizer file \(.*No such file"):
-        tokenizer.read(tmp_path / "absent.json")
+        text.read(tmp_path / "absent.json")
 
 
 def test_what_transformers_cannot_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(BadInput, match=r"no tokenizer that transformers can read \(.*\); give its tokenizer") as raised:
-        tokenizer.find(tmp_path, SPEC)
+        text.find(tmp_path, SPEC)
     assert "\n" not in str(raised.value)
 
 
@@ -109,7 +109,7 @@ def test_a_tokenizer_may_not_bring_code(tmp_path: Path, made: Tokenizer) -> None
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(remote))
     (tmp_path / "mine.py").write_text("import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n")
     with pytest.raises(BadInput, match="no tokenizer that transformers can read"):
-        tokenizer.find(tmp_path, SPEC)
+        text.find(tmp_path, SPEC)
     assert not (tmp_path / "ran").exists()
 
 
@@ -144,7 +144,7 @@ def test_what_a_file_remembers_of_a_training_is_forgotten(
     if "folder of transformers" in where or "OPT" in where:
         kind = "opt" if "OPT" in where else "bloom"
         (folder / "config.json").write_text(json.dumps({"model_type": kind}))
-    codec = tokenizer.Codec.of(tokenizer.read(path)) if where == "file" else tokenizer.find(folder, SPEC)
+    codec = text.Codec.of(text.read(path)) if where == "file" else text.find(folder, SPEC)
     for encode in (codec.encode, codec.with_special):
         assert [encode(TEXT) for _ in range(5)] == [made.encode(TEXT).ids] * 5
 
@@ -160,7 +160,7 @@ def test_padding_does_not_reach_a_corpus(tmp_path: Path, made: Tokenizer) -> Non
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the GPT-NeoX tokenizer is not at hand")
 def test_the_real_gpt_neox_tokenizer() -> None:
-    real = tokenizer.read(REAL)
-    text = "In a shocking finding, 2 scientists\n\n  discovered naïve dragons 龙."
-    ids = real.encode(text, add_special_tokens=False).ids
-    assert real.decode(ids) == text and max(ids) < 50277
+    real = text.read(REAL)
+    passage = "In a shocking finding, 2 scientists\n\n  discovered naïve dragons 龙."
+    ids = real.encode(passage, add_special_tokens=False).ids
+    assert real.decode(ids) == passage and max(ids) < 50277

@@ -26,8 +26,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rwkv_core.wkv.reference import State
-from rwkv_core.wkv.triton_shared import add_terms, advance, exp, gather, load_rows, place, reciprocal, store_state
+from rwkv_core.wkv.wkv4.reference import State
+from rwkv_core.wkv.wkv4.triton_shared import add_terms, advance, exp, gather, load_rows, place, reciprocal, store_state
 
 BLOCK = 32  # channels of a program: one warp
 ROWS = 16  # tokens that the forward pass reads ahead: a multiple of INTERVAL

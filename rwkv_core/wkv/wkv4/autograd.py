@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rwkv_core.wkv.reference import State
+from rwkv_core.wkv.wkv4.reference import State
 
 
 def wkv4(

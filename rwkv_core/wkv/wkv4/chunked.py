@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rwkv_core.wkv.reference import State, initial_state, step
+from rwkv_core.wkv.wkv4.reference import State, initial_state, step
 
 PIECE = 1 << 19  # elements of k scanned at once on a CPU: what is held meanwhile should stay in its caches
 

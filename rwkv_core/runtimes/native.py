@@ -1,0 +1,50 @@
+"""This project's own code: RWKV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from rwkv_core import finite
+from rwkv_core.errors import BadInput, Unsupported
+from rwkv_core.models import check_size, local, offline
+from rwkv_core.rwkv import checkpoint, init, version
+from rwkv_core.rwkv.model import HALF_RESCALE_EVERY, RWKV
+from rwkv_core.spec import ModelSpec
+
+
+def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> RWKV:
+    """The model on the device. Raises BadInput for unusable weights, NaN and infinity among them, Unsupported for one
+    that is no RWKV.
+    """
+    if spec.architecture["model_type"] not in {known.MODEL_TYPE for known in version.VERSIONS}:
+        raise Unsupported(f"{spec.name} is no RWKV, which is all that `runtime: {spec.runtime}` runs; leave it out")
+    name = str(dtype).removeprefix("torch.")
+    if spec.seed is None:
+        path = local(spec) or _downloaded(spec)
+        model = RWKV.from_checkpoint(path, device=device, dtype=name)
+        check_size(spec, path, model.spec.parameters)
+        model.spec = spec
+        model.revision = None if local(spec) else path.name  # the hub's cache names folders so
+        finite.check_weights(spec.name, model)
+        return model
+    model = RWKV.of(spec)
+    model.load_state_dict(checkpoint.cast(model.state_dict(), model.version, dtype), assign=True)
+    model = model.to_empty(device=device)
+    (init.fresh if spec.fresh else init.random)(model, spec.seed)
+    if dtype == torch.float16:
+        model.rescale(HALF_RESCALE_EVERY)
+    return model.eval()
+
+
+def _downloaded(spec: ModelSpec) -> Path:
+    """The folder of the hub's cache that holds the spec's repository at its revision."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        wanted = ["*.json", "*.safetensors", "*.bin"]
+        return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=wanted))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise BadInput(offline(spec, error)) from error

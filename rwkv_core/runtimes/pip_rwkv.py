@@ -1,0 +1,131 @@
+"""RWKV in the author's inference package, pip `rwkv`, with the weights that the native runtime reads."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rwkv_core import text
+from rwkv_core.errors import Unsupported
+from rwkv_core.runtimes import native
+from rwkv_core.rwkv import checkpoint
+from rwkv_core.rwkv.model import RWKV
+from rwkv_core.spec import ModelSpec
+
+STRATEGIES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+State = list[list[Tensor] | None]  # of each row what the package carries, and changes in place; None before any token
+
+
+def installed() -> bool:
+    return importlib.util.find_spec("rwkv") is not None
+
+
+def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> PipRWKV:
+    """The model in pip `rwkv`, on the device. Raises as the native runtime does, and Unsupported where the package is
+    not installed.
+    """
+    if not installed():
+        raise Unsupported("pip `rwkv`, the runtime pip_rwkv, is not installed; `pip install rwkv`")
+    model = native.load(spec, "cpu", torch.float32)
+    return PipRWKV(model, converted(model, device, dtype))
+
+
+def converted(model: RWKV, device: str = "", dtype: torch.dtype | None = None) -> Any:
+    """The package's model with the weights of `model`, on its device and in its type unless others are given."""
+    weight = model.emb.weight
+    strategy = f"{device or weight.device.type} {STRATEGIES[dtype or weight.dtype]}"
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        from rwkv.model import RWKV as Author
+
+        path = Path(folder) / "model.pth"
+        checkpoint.save_pth(model.tensors(), path)
+        return Author(model=str(path), strategy=strategy)
+
+
+class PipRWKV:
+    """A LanguageModel over the package, which has no batches: rows are read one after the other. It computes logits at
+    once, so that `hidden` holds them and `logits` passes them on.
+    """
+
+    ragged = True
+    attention = "pip rwkv"
+    cache = "state"
+
+    def __init__(self, model: RWKV, author: Any) -> None:
+        self.spec, self.source = model.spec, model.source
+        self.revision, self.layout = model.revision, model.layout
+        self.parameter_count = model.parameter_count
+        self._fingerprint = model.fingerprint()
+        self._author = author
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of all weights as the package holds them."""
+        weights = (value for value in self._author.w.values() if isinstance(value, Tensor))
+        return sum({weight.data_ptr(): weight.nbytes for weight in weights}.values())
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the model's type."""
+        return int(self._author.w["head.weight"].itemsize)
+
+    def fingerprint(self) -> str:
+        """Of the weights as the native runtime reads them in float32."""
+        return self._fingerprint
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+        keep: bool = True,
+        last: bool = False,
+    ) -> tuple[Tensor, State]:
+        """tokens [B, T] -> logits [B, T, V], those of the last position alone with `last`; see LanguageModel."""
+        before: State = state or [None] * len(tokens)
+        ends = [tokens.shape[1]] * len(tokens) if lengths is None else lengths.tolist()
+        parts: list[Tensor] = []
+        after: State = []
+        for row, carried, end in zip(tokens.tolist(), before, ends, strict=True):
+            if end:
+                logits, carried = self._author.forward(row[:end], carried, full_output=not last)
+                logits = logits.view(-1, logits.shape[-1])
+                parts.append(logits if last else F.pad(logits, (0, 0, 0, len(row) - end)))
+            else:
+                parts.append(torch.zeros(1 if last else len(row), self.spec.vocab_size, device=tokens.device))
+            after.append(carried)
+        return torch.stack(parts), after
+
+    def take(self, state: State, rows: Tensor) -> State:
+        """Copies of the states of the given rows [N], repeated where `rows` repeats."""
+        return [None if (row := state[i]) is None else [part.clone() for part in row] for i in rows.tolist()]
+
+    def reserve(self, tokens: int) -> None:
+        """Nothing: the state has one size for any number of tokens."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The logits that `hidden` has computed."""
+        return hidden
+
+    def state_bytes(self, state: State) -> int:
+        """Exact bytes of the states' tensors."""
+        return sum(part.nbytes for row in state for part in row or ())
+
+    def held_bytes(self, state: State) -> int:
+        """The same: there is no room for more."""
+        return self.state_bytes(state)
+
+    @functools.cached_property
+    def codec(self) -> text.Codec:
+        """The tokenizer that lies with the weights. Raises BadInput where there is none."""
+        return text.find(self.source, self.spec)

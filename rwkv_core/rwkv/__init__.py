@@ -1,0 +1,1 @@
+"""RWKV: one model, a module a version."""

@@ -1,0 +1,194 @@
+"""RWKV as a language model: embedding, blocks, head; one forward for a sequence, a chunk or a token.
+
+What its versions differ in is in their modules (see version.py).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rwkv_core import fingerprint, text
+from rwkv_core.rwkv import checkpoint, version
+from rwkv_core.rwkv.version import Version
+from rwkv_core.spec import ModelSpec
+
+HALF_RESCALE_EVERY = 6  # layers; float16 overflows without it (as in BlinkDL's and transformers' inference)
+
+State = list[Any]  # what each layer carries: a flat NamedTuple of tensors [B, ...], its version's
+
+
+class RWKV(nn.Module):
+    """A model of any version. Parameters are uninitialised: fill them from a checkpoint or by init.py."""
+
+    blocks: Sequence[Any]  # a ModuleList of the version's blocks
+    ragged = True
+
+    def __init__(self, spec: ModelSpec, *, impl: str = "auto") -> None:
+        super().__init__()
+        self.spec = spec
+        self.impl = self.version.OPERATOR.known(impl)
+        self.source: Path | None = None
+        self.revision: str | None = None
+        self.layout = ""
+        self.rescale_every = 0
+        width, eps = spec.width, spec.architecture.get("layer_norm_epsilon", 1e-5)
+        self.emb = nn.Embedding(spec.vocab_size, width)
+        self.blocks = nn.ModuleList(  # type: ignore[assignment]
+            self.version.Block(spec.architecture, layer) for layer in range(spec.layers)
+        )
+        self.ln_out = nn.LayerNorm(width, eps)
+        self.head = nn.Linear(width, spec.vocab_size, bias=False)
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, *, device: str = "cpu", dtype: str = "float32", impl: str = "auto"
+    ) -> RWKV:
+        """A BlinkDL .pth, a .safetensors/.bin file, or a folder as transformers' save_pretrained writes it.
+
+        Sizes and version are read from what is there. Raises BadInput where the file is damaged, of
+        another version, or has missing or surplus weights.
+        """
+        loaded = checkpoint.read(Path(path), _shapes)
+        model = cls.of(loaded.spec, impl=impl)
+        model.layout = loaded.layout
+        model.load_state_dict(checkpoint.cast(loaded.tensors, model.version, getattr(torch, dtype)), assign=True)
+        model.source = Path(path)
+        if dtype == "float16":
+            model.rescale(HALF_RESCALE_EVERY)
+        return model.to(device).eval()
+
+    @classmethod
+    def of(cls, spec: ModelSpec, *, impl: str = "auto") -> RWKV:
+        """The model of `spec` on the meta device: shapes without memory."""
+        with torch.device("meta"):
+            return cls(spec, impl=impl)
+
+    @property
+    def version(self) -> Version:
+        """The module of what is particular to its version; not an attribute, since modules cannot be copied."""
+        return version.of(self.spec.architecture)
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+        return self
+
+    @property
+    def attention(self) -> str:
+        """Which implementation of the recurrence runs where the weights lie."""
+        like, operator = self.emb.weight, self.version.OPERATOR
+        exact = torch.promote_types(like.dtype, torch.float32)
+        return f"{operator.name}:{operator.choose(self.impl, like.device, exact)}"
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers of all weights, tied ones once."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of all weights as they lie in memory."""
+        return sum(p.nbytes for p in self.parameters())
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the model's type."""
+        return self.emb.weight.itemsize
+
+    def fingerprint(self) -> str:
+        """Of the weights: the same ones, the same fingerprint."""
+        return fingerprint.of(self)
+
+    @torch.no_grad()
+    def rescale(self, every: int) -> None:
+        """Halve the residual stream after each `every` layers; the final LayerNorm undoes it."""
+        self.rescale_every = every
+        for i, block in enumerate(self.blocks):
+            block.att.output.weight.div_(2 ** (i // every))
+            block.ffn.value.weight.div_(2 ** (i // every))
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by BlinkDL's names as a checkpoint has them, what `rescale` has done undone."""
+        tensors = dict(self.state_dict())
+        for i in range(len(self.blocks) if self.rescale_every else 0):
+            for name in (f"blocks.{i}.att.output.weight", f"blocks.{i}.ffn.value.weight"):
+                tensors[name] = tensors[name] * 2 ** (i // self.rescale_every)
+        return tensors
+
+    @property
+    def cache(self) -> str:
+        """What is carried is a state of one size."""
+        return "state"
+
+    def empty_state(self, batch: int) -> State:
+        """The state before the first token, for `batch` rows."""
+        return [self.version.empty(self.spec.architecture, batch, self.emb.weight)] * len(self.blocks)
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+        keep: bool = True,
+        last: bool = False,
+    ) -> tuple[Tensor, State]:
+        """tokens [B, T] -> hidden [B, T, C] after the last LayerNorm, and the state; see LanguageModel.
+
+        `keep` and `last` change nothing here: the state costs nothing to make, nor do the other positions.
+        """
+        before = self.empty_state(len(tokens)) if state is None else state
+        single = tokens.shape[1] == 1 and lengths is None  # [B, C] all the way: less to do in Python
+        x = self.blocks[0].ln0(self.emb(tokens[:, 0] if single else tokens))
+        after = []
+        shared = self.version.begin(self.blocks)
+        for i, block in enumerate(self.blocks):
+            x, layer, shared = block(x, before[i], shared, lengths, self.impl)
+            after.append(layer)
+            if self.rescale_every and (i + 1) % self.rescale_every == 0:
+                x = x / 2
+        x = self.ln_out(x)
+        return x[:, None] if single else x, after
+
+    def take(self, state: State, rows: Tensor) -> State:
+        """The state of the given rows [N], repeated where `rows` repeats; see LanguageModel."""
+        return [type(layer)(*(part[rows] for part in layer)) for layer in state]
+
+    def reserve(self, tokens: int) -> None:
+        """Nothing: the state has one size for any number of tokens."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [..., C] -> logits [..., V]."""
+        return self.head(hidden)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens [B, T] -> logits [B, T, V]."""
+        return self.logits(self.hidden(tokens)[0])
+
+    def state_bytes(self, state: State) -> int:
+        """Exact bytes of the state's tensors."""
+        return sum(part.nbytes for layer in state for part in layer)
+
+    def held_bytes(self, state: State) -> int:
+        """The same: there is no room for more."""
+        return self.state_bytes(state)
+
+    def save(self, folder: Path) -> None:
+        """A folder as `from_checkpoint` reads it, in bfloat16; see Trainable."""
+        checkpoint.save(self.tensors(), self.spec, self.version, folder)
+
+    @functools.cached_property  # a task encodes thousands of texts
+    def codec(self) -> text.Codec:
+        """The tokenizer that lies with the weights. Raises BadInput where there is none."""
+        return text.find(self.source, self.spec)
+
+
+def _shapes(spec: ModelSpec) -> dict[str, torch.Size]:
+    """Of every weight of such a model."""
+    return {name: tensor.shape for name, tensor in RWKV.of(spec).state_dict().items()}
