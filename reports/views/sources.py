@@ -7,18 +7,20 @@ import pandas as pd
 from reports.draw.table import Table, mebibytes
 from reports.published import paper
 from reports.views.view import View
-from rwkv_core.architectures import rwkv4_flops, rwkv4_parameters
+from rwkv_core.architectures import ARCHITECTURES
 
 PAPER_VOCABULARY = 50277
 
 
 def architectures() -> View:
     """Paper Table 2, computed beside published."""
+    rwkv4 = ARCHITECTURES["rwkv"]
+    assert rwkv4.parameters and rwkv4.flops
     lines = []
     for row in paper.table("architectures").to_dict("records"):
         layers, width = int(row["layers"]), int(row["d_model"])
-        parameters = rwkv4_parameters(PAPER_VOCABULARY, width, layers)
-        flops = rwkv4_flops(PAPER_VOCABULARY, width, layers)
+        shape = {"vocab_size": PAPER_VOCABULARY, "hidden_size": width, "num_hidden_layers": layers}
+        parameters, flops = rwkv4.parameters(shape), rwkv4.flops(shape)
         lines.append(
             {
                 "model": row["name"],

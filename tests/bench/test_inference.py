@@ -71,8 +71,6 @@ def test_a_wrong_state_is_not_timed(dtype: str) -> None:
     right = model.hidden
 
     def forgetful(tokens: torch.Tensor, state: Any = None, lengths: Any = None, **_: Any) -> Any:
-        tokens: torch.Tensor, state: Any = None, lengths: Any = None, keep: bool = True, last: bool = False
-    ) -> Any:
         return right(tokens, None, lengths)
 
     model.hidden = forgetful  # type: ignore[method-assign]

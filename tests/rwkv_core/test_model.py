@@ -5,7 +5,7 @@ import torch
 
 from reports.published import paper
 from rwkv_core import models
-from rwkv_core.architectures import rwkv4_flops, rwkv4_parameters
+from rwkv_core.architectures import ARCHITECTURES
 from rwkv_core.rwkv import init, v4
 from rwkv_core.rwkv.model import RWKV
 from tests import parity
@@ -60,20 +60,24 @@ def test_rescaling_changes_nothing_but_the_range() -> None:
     before = model(tokens)
     model.rescale(2)
     torch.testing.assert_close(model(tokens), before, rtol=1e-3, atol=1e-3)
+    plain = parity.make("medium").state_dict()
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in model.tensors().items())
 
 
 @pytest.mark.parametrize("row", paper.table("architectures").to_dict("records"), ids=lambda row: row["name"])
 def test_parameters_and_flops_are_those_of_table_2(row: dict[str, str]) -> None:
-    layers, width, vocab = int(row["layers"]), int(row["d_model"]), 50277
+    layers, width = int(row["layers"]), int(row["d_model"])
+    formulas = ARCHITECTURES["rwkv"]
+    assert formulas.parameters and formulas.flops
     spec = next(
         s for s in models.catalogue().values() if s.family == "rwkv4" and (s.layers, s.width) == (layers, width)
     )
     model = RWKV.of(spec)
     counted = sum(p.numel() for p in model.parameters())
-    assert counted == spec.parameters == rwkv4_parameters(vocab, width, layers)
+    assert counted == spec.parameters == formulas.parameters(spec.architecture)
     assert f"{counted:.3e}" == f"{float(row['params']):.3e}"
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and name != "emb.weight")
-    assert 2 * matrices == rwkv4_flops(vocab, width, layers)
+    assert 2 * matrices == formulas.flops(spec.architecture)
     assert abs(2 * matrices / float(row["flops_per_token"]) - 1) < 5e-4  # printed with four digits
 
 
