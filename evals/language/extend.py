@@ -14,8 +14,10 @@ from evals import identity
 from evals.experiment import AtLeast, Experiment, OneOf
 from evals.language import corpus
 from evals.language.context import against_context, identified, levels
-from evals.language.pretrain import NextToken, check_trainable, work_folder
-from evals.training import Recipe, train
+from evals.language.pretrain import NextToken, check_trainable
+from evals.train.loop import train
+from evals.train.recipe import Recipe
+from evals.train.work import folder_of_model
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.spec import Trainable
 
@@ -67,10 +69,10 @@ def run(
     check_trainable(model)
     model = copy.deepcopy(model)
     encode, end = corpus.codec(model, tokenizer)
-    asked = sum(stage["tokens"] for stage in stages) + 1
-    tokens = corpus.stream(text, encode, end, asked, held_out=False, long=reach + 1)
-    if len(tokens) < asked:
-        raise BadInput(f"text {text!r}: {len(tokens):,} tokens to train on, and {schedule} takes {asked:,}")
+    needed = sum(stage["tokens"] for stage in stages) + 1
+    tokens = corpus.stream(text, encode, end, needed, held_out=False, long=reach + 1)
+    if len(tokens) < needed:
+        raise BadInput(f"text {text!r}: {len(tokens):,} tokens to train on, and {schedule} takes {needed:,}")
     rows = corpus.segments(text, encode, reach + 1, documents)
     measure = functools.partial(against_context, model, rows, max(1, batch_tokens // reach), device)
     curves: list[dict[str, Any]] = [{"window": model.spec.context_length, "tokens": 0, "seconds": 0.0, **measure()}]
@@ -81,7 +83,7 @@ def run(
         recipe = Recipe(stage["tokens"] // (batch * window), rate, rate, seed=number, autocast=autocast)
         part = tokens[begin : begin + stage["tokens"] + 1]
         begin += stage["tokens"]
-        folder = work_folder(work, model, device, VERSION, part, recipe, window, batch)
+        folder = folder_of_model(work, model, device, VERSION, part, recipe, window, batch)
         batches = corpus.windows(part, window, batch, number)
         log = train(NextToken(model), batches, recipe, folder, device=device, label=f"{model.spec.label} at {window}")
         seconds = sum(entry["seconds"] for entry in log)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
@@ -20,7 +18,9 @@ from torch import Tensor, nn
 from evals import identity
 from evals.experiment import AtLeast, Experiment
 from evals.language import corpus
-from evals.training import Recipe, train
+from evals.train.loop import train
+from evals.train.recipe import Recipe
+from evals.train.work import folder_of_model
 from rwkv_core import finite
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.spec import Trainable
@@ -28,7 +28,6 @@ from rwkv_core.spec import Trainable
 VERSION = 2
 
 HELD_OUT_TOKENS = (1 << 16) + 1
-WORK = Path(__file__).resolve().parents[2] / "results" / "work"
 
 
 class NextToken(nn.Module):
@@ -64,7 +63,7 @@ def run(
     text: pocket, or a folder of text files, of which a part is held out.
     tokenizer: pocket (that world's), or a tokenizer.json.
     steps: of training.
-    learning_rate: the highest of the schedule; see training.Recipe.
+    learning_rate: the highest of the schedule; see evals/train/recipe.py.
     end_rate: the last one.
     window: tokens of a sequence.
     batch: sequences a step.
@@ -89,7 +88,7 @@ def run(
     recipe = Recipe(steps, learning_rate, end_rate, seed=seed, autocast=autocast)
     objective = NextToken(model)
     batches = corpus.windows(tokens, window, batch, seed)
-    folder = work_folder(work, model, device, VERSION, tokens, recipe, window, batch, processes)
+    folder = folder_of_model(work, model, device, VERSION, tokens, recipe, window, batch, processes)
     log = train(objective, batches, recipe, folder, device=device, label=f"train {model.spec.label}")
     losses, seconds = [entry["loss"] for entry in log], [entry["seconds"] for entry in log]
     if out and PartialState().is_main_process:
@@ -134,16 +133,6 @@ def held_out_loss(objective: nn.Module, batches: Callable[[int], Sequence[Tensor
         if not math.isfinite(losses[-1]):
             raise finite.fault("the trained model", objective, functools.partial(objective, *batch), finite.TRAINED)
     return statistics.fmean(losses)
-
-
-def work_folder(work: str, model: Trainable, *params: Any) -> Path:
-    """Where a run keeps what it goes on from: a folder of its own for each beginning and each set of parameters, an
-    array of tokens among them standing for its content.
-    """
-    digest = hashlib.sha256(model.fingerprint().encode())
-    for param in params:
-        digest.update(param.tobytes() if isinstance(param, np.ndarray) else f"{param} ".encode())
-    return Path(work or WORK) / f"{model.spec.name}-{digest.hexdigest()[:10]}"
 
 
 EXPERIMENT = Experiment(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,13 @@ from torch import Tensor, nn
 import configs
 from evals import identity
 from evals.experiment import AtLeast, Experiment, OneOf
-from evals.language.pretrain import WORK
 from evals.lra import data as tasks
 from evals.lra.data import GENERATED, Parts, Split
 from evals.lra.encoder import Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, label
-from evals.training import Recipe, train
+from evals.train import work as works
+from evals.train.loop import train
+from evals.train.recipe import Recipe
 from rwkv_core import finite
 from rwkv_core.errors import BadInput
 from rwkv_core.files import folder as content
@@ -105,16 +105,16 @@ def run(
         raise BadInput("training wants `dtype: float32`")
     if spec.seed is None or not spec.fresh:
         raise BadInput(f"{spec.name}: training starts from fresh weights; write `weights: fresh:SEED`")
-    known = tasks.TASKS[task]
-    problem = Problem(known.values, known.classes, length, known.pairs, pixels)
+    arena = tasks.TASKS[task]
+    problem = Problem(arena.values, arena.classes, length, arena.pairs, pixels)
     size = Size(layers, width, heads, inner, dropout)
     both = direction == "both"
-    own = matched(mixer, size, problem, bidirectional=both)
-    kept = Path(work or WORK)
-    parts = tasks.load(task, data, length, (train_count, validation_count, test_count), 0, kept)
+    budgeted = matched(mixer, size, problem, bidirectional=both)
+    counts = (train_count, validation_count, test_count)
+    parts = tasks.load(task, data, length, counts, 0, works.place(work))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        encoder = Encoder(mixer, own, problem, bidirectional=both)
+        encoder = Encoder(mixer, budgeted, problem, bidirectional=both)
     recipe = Recipe(
         steps,
         learning_rate,
@@ -126,19 +126,18 @@ def run(
         seed=spec.seed,
         cosine=True,
     )
-    found = tasks.fingerprint(parts)
-    key = f"{VERSION} {task} {mixer} {asdict(own)} {asdict(problem)} {both} {batch} {every} {asdict(recipe)} {found}"
-    folder = kept / f"lra-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    what = f"{known.title} {label(mixer)}"
+    fingerprint = tasks.fingerprint(parts)
+    settings = (VERSION, task, mixer, asdict(budgeted), asdict(problem), both, batch, every, asdict(recipe))
+    folder = works.folder(work, "lra", [" ".join(map(str, (*settings, fingerprint)))], digits=12)
     log = train(
         Classified(encoder),
         _batches(parts.train, batch, spec.seed),
         recipe,
         folder,
         device=device,
-        label=what,
-        judge=lambda: float(_right(encoder, parts.validation, device).mean()),
-        every=every,
+        label=f"{arena.title} {label(mixer)}",
+        evaluate=lambda: float(_right(encoder, parts.validation, device).mean()),
+        eval_every=every,
     )
     right = _right(encoder, parts.test, device)
     best = max((entry for entry in log if "score" in entry), key=lambda entry: entry["score"])
@@ -151,12 +150,12 @@ def run(
         "trained": len(parts.train.labels),
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "budget": encoder.budget,
-        "inner": own.inner,
+        "inner": budgeted.inner,
         "title": label(mixer),
         "published": configs.read("mixers")[mixer].get("published", ""),
         "train_s": sum(entry["seconds"] for entry in log),
         "data_source": parts.source,
-        "data_fingerprint": found,
+        "data_fingerprint": fingerprint,
     }
     scores = [[entry["step"] + 1, entry["score"]] for entry in log if "score" in entry]
     losses = [round(entry["loss"], 6) for entry in log]
@@ -180,44 +179,44 @@ def _batches(split: Split, batch: int, seed: int) -> Callable[[int], Sequence[Te
 
 def _floors(parts: Parts, task: str) -> dict[str, float]:
     """What needs no learning, in the test and in the validation part."""
-    found = {}
+    floors = {}
     for prefix, part in (("", parts.test), ("validation_", parts.validation)):
-        found[f"{prefix}majority"] = part.majority
+        floors[f"{prefix}majority"] = part.majority
         if task == "listops":
-            found[f"{prefix}root"] = tasks.root_rule(parts.train, part)
-    return found
+            floors[f"{prefix}root"] = tasks.root_rule(parts.train, part)
+    return floors
 
 
 def _inputs(split: Split, rows: Any) -> list[Tensor]:
-    found = [torch.from_numpy(split.tokens[rows].astype(np.int64)), torch.from_numpy(split.lengths[rows])]
+    inputs = [torch.from_numpy(split.tokens[rows].astype(np.int64)), torch.from_numpy(split.lengths[rows])]
     if split.second is not None and split.second_lengths is not None:
-        found.append(torch.from_numpy(split.second[rows].astype(np.int64)))
-        found.append(torch.from_numpy(split.second_lengths[rows]))
-    return found
+        inputs.append(torch.from_numpy(split.second[rows].astype(np.int64)))
+        inputs.append(torch.from_numpy(split.second_lengths[rows]))
+    return inputs
 
 
 @torch.inference_mode()
 def _right(encoder: Encoder, split: Split, device: str) -> np.ndarray:
     """Which samples are classified right, [N]."""
-    found = []
+    right = []
     for start in range(0, len(split.labels), SCORED):
         rows = slice(start, start + SCORED)
         inputs = [tensor.to(device) for tensor in _inputs(split, rows)]
         logits = encoder(*inputs)
         if not bool(finite.rows(logits).all()):
             raise finite.fault("the encoder", encoder, functools.partial(encoder, *inputs), finite.TRAINED)
-        found.append(logits.argmax(-1).cpu().numpy() == split.labels[rows])
-    return np.concatenate(found)
+        right.append(logits.argmax(-1).cpu().numpy() == split.labels[rows])
+    return np.concatenate(right)
 
 
-def _identify(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
+def _identify(data: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """Generated, or a task's files by their content; a task that the folder lacks is generated."""
-    if given == GENERATED:
+    if data == GENERATED:
         return GENERATED, GENERATED
-    if not Path(given).is_dir():
-        raise BadInput(f"data {given!r}: no such folder; give one with LRA's files, or write generated")
-    folder = tasks.folder(params["task"], given)
-    return (f"local:{content(folder)}", str(Path(given).resolve())) if folder else (GENERATED, GENERATED)
+    if not Path(data).is_dir():
+        raise BadInput(f"data {data!r}: no such folder; give one with LRA's files, or write generated")
+    folder = tasks.folder(params["task"], data)
+    return (f"local:{content(folder)}", str(Path(data).resolve())) if folder else (GENERATED, GENERATED)
 
 
 EXPERIMENT = Experiment(run, version=VERSION, subject="spec", reads={"data": _identify, "work": identity.place})

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from evals import identity
 from evals.experiment import AtLeast, Experiment, OneOf
-from evals.language.pretrain import check_fresh, work_folder
+from evals.language.pretrain import check_fresh
 from evals.recall.sequences import MARKS, NEEDS, TASKS, Sequences
-from evals.training import Recipe, train
+from evals.train.loop import train
+from evals.train.recipe import Recipe
+from evals.train.work import folder_of_model
 from rwkv_core import finite
 from rwkv_core.errors import BadInput
 from rwkv_core.rwkv.mixing import shift
@@ -38,8 +40,8 @@ class Answer(nn.Module):
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         hidden, _ = self.model.hidden(tokens, keep=False)
-        asked = targets >= 0
-        return F.cross_entropy(self.model.logits(hidden[asked]).float(), targets[asked])
+        queried = targets >= 0
+        return F.cross_entropy(self.model.logits(hidden[queried]).float(), targets[queried])
 
 
 class TokenShift(nn.Module):
@@ -103,8 +105,8 @@ def run(
     make = functools.partial(TASKS[task], size=size, length=length, vocabulary=vocabulary, alphabet=alphabet)
     # constant for long: what is learned here comes suddenly, after a plateau that a falling rate would not leave
     recipe = Recipe(steps, learning_rate, learning_rate / 10, constant=0.8, seed=seed)
-    own = (VERSION, task, size, length, alphabet, token_shift, batch, shuffled, recipe)
-    folder = work_folder(work, model, device, *own)
+    settings = (device, VERSION, task, size, length, alphabet, token_shift, batch, shuffled, recipe)
+    folder = folder_of_model(work, model, *settings)
     label = f"{task} {size} {model.spec.label}{' + shift' if token_shift else ''}"
     log = train(Answer(model), _batches(make, seed, batch, shuffled), recipe, folder, device=device, label=label)
     unseen = make(np.random.default_rng([seed, TEST_SEED]), test)
@@ -145,17 +147,17 @@ def add_token_shift(model: Trainable) -> None:
 
 
 @torch.inference_mode()
-def answered(model: Trainable, asked: Sequences, device: str) -> np.ndarray:
+def answered(model: Trainable, sequences: Sequences, device: str) -> np.ndarray:
     """Which asked-for tokens the model finds likeliest, [N, T]."""
-    found = []
-    for start in range(0, len(asked.tokens), TEST_BATCH):
-        tokens = torch.from_numpy(asked.tokens[start : start + TEST_BATCH]).to(device)
+    answers = []
+    for start in range(0, len(sequences.tokens), TEST_BATCH):
+        tokens = torch.from_numpy(sequences.tokens[start : start + TEST_BATCH]).to(device)
         hidden, _ = model.hidden(tokens, keep=False)
         logits = model.logits(hidden)
         if not bool(finite.rows(logits).all()):
             finite.refuse(model, tokens)
-        found.append(logits.argmax(-1).cpu().numpy())
-    return (np.concatenate(found) == asked.targets) & (asked.targets >= 0)
+        answers.append(logits.argmax(-1).cpu().numpy())
+    return (np.concatenate(answers) == sequences.targets) & (sequences.targets >= 0)
 
 
 def check(spec: ModelSpec, task: str, size: int, length: int, alphabet: int) -> None:

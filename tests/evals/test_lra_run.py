@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from evals import training
 from evals.lra import data, run
-from evals.training import Recipe, train
+from evals.train import loop
+from evals.train.loop import train
+from evals.train.recipe import Recipe
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.models import find
 from rwkv_core.spec import ModelSpec
@@ -99,14 +100,17 @@ def test_the_best_weights_are_kept_over_a_kill(tmp_path: Path, monkeypatch: pyte
                 raise KeyboardInterrupt
             return [torch.ones(1, 2)]
 
-        log = train(model, batch, recipe, folder, judge=lambda: -float((model.at.detach() - 0.5).abs().sum()), every=5)
+        def nearness() -> float:
+            return -float((model.at.detach() - 0.5).abs().sum())
+
+        log = train(model, batch, recipe, folder, evaluate=nearness, eval_every=5)
         return log, model.at.detach()
 
     log, best = judged(tmp_path / "whole")
     scores = [entry["score"] for entry in log if "score" in entry]
     assert len(scores) == 8 and scores.index(max(scores)) not in (0, 7)
     assert -float((best - 0.5).abs().sum()) == pytest.approx(max(scores))
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         judged(tmp_path / "cut", kill=23)
     again, resumed = judged(tmp_path / "cut")

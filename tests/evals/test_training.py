@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from bench import launch, matrix
-from evals import training
 from evals.language import corpus, pretrain
 from evals.language.pretrain import NextToken
 from evals.pocket.make import TOKENIZER_FILE
-from evals.training import Recipe, Undecayed, train
+from evals.train import loop, resume
+from evals.train.loop import train
+from evals.train.recipe import Recipe, Undecayed
 from rwkv_core.errors import BadInput
 from rwkv_core.load import load
 from rwkv_core.models import find
@@ -50,7 +51,7 @@ def test_the_same_seed_gives_the_same_curve_and_it_falls(tmp_path: Path) -> None
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = losses(tmp_path / "whole")
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)  # saved after every step
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)  # saved after every step
     at = corpus.windows(TOKENS, 32, 4, 0)
 
     class Killed(Exception):
@@ -72,10 +73,10 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch:
 
 def test_a_process_killed_by_the_system_goes_on(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from evals import training;"
+        "import sys; from pathlib import Path; from evals.train import loop;"
         "from tests.evals.test_training import losses;"
-        "training.SAVE_SECONDS = 0.0; import time; wait = lambda: time.sleep(0.2);"
-        "own = training.Recipe.rate; training.Recipe.rate = lambda self, step: (wait(), own(self, step))[1];"
+        "loop.SAVE_SECONDS = 0.0; import time; wait = lambda: time.sleep(0.2);"
+        "rate = loop.Recipe.rate; loop.Recipe.rate = lambda self, step: (wait(), rate(self, step))[1];"
         "losses(Path(sys.argv[1]))"
     )
     work = tmp_path / "work"
@@ -86,6 +87,33 @@ def test_a_process_killed_by_the_system_goes_on(tmp_path: Path) -> None:
     assert child.wait() == -signal.SIGKILL
     assert 0 < torch.load(work / "state.pt", weights_only=True)["done"] < 12
     assert losses(work) == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
+
+
+def test_a_save_that_is_cut_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(trained.parameters())
+    resume.save_state(tmp_path, trained, optimizer, RECIPE, 5)
+    resume.save_best(tmp_path, trained)
+    before = trained.weight.tolist()
+
+    def cut_off(state: Any, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", cut_off)
+    with torch.no_grad():
+        trained.weight.fill_(0)
+    for save in (
+        lambda: resume.save_state(tmp_path, trained, optimizer, RECIPE, 6),
+        lambda: resume.save_best(tmp_path, trained),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            save()
+    assert resume.load_state(tmp_path, trained, optimizer, RECIPE) == 5 and trained.weight.tolist() == before
+    with torch.no_grad():
+        trained.weight.fill_(0)
+    resume.load_best(tmp_path, trained)
+    assert trained.weight.tolist() == before
 
 
 def test_another_recipe_does_not_go_on_from_this_one(tmp_path: Path) -> None:

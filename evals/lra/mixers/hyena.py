@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, convolved
-from evals.training import Undecayed
+from evals.train.recipe import Undecayed
 
 ORDER = 2
 HIDDEN = 32

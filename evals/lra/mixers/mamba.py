@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, scan
-from evals.training import Undecayed
+from evals.train.recipe import Undecayed
 
 STATES = 16
 EXPAND = 2

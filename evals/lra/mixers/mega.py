@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, convolved_each_way, rotated
-from evals.training import Undecayed
+from evals.train.recipe import Undecayed
 
 AVERAGES = 16  # for each channel
 SHARED = 2  # times narrower: the representation that queries and keys are made of

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, convolved_each_way
-from evals.training import Undecayed
+from evals.train.recipe import Undecayed
 
 STATES = 64  # real; half as many pairs of complex ones
 STEP = (0.001, 0.1)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evals.training import Undecayed
+from evals.train.recipe import Undecayed
 
 
 @dataclass(frozen=True)

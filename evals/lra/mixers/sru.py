@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, each_way
-from evals.training import Undecayed
+from evals.train.recipe import Undecayed
 
 
 class Mixer(nn.Module):
