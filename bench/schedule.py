@@ -99,28 +99,30 @@ def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
 
 
 def _measured(cells: Sequence[Cell], jobs: int, unfit: Sequence[Record], bar: tqdm[NoReturn]) -> Iterator[Record]:
-    concurrent: list[Cell] = []
-    others: list[Cell] = []
-    for cell in cells:
-        beside = jobs > 1 and not EXPERIMENTS[cell.experiment].timed and not _divided(cell)
-        (concurrent if beside else others).append(cell)
-    if concurrent:
-        bar.set_description(f"{jobs} side by side")
-        yield from launch.beside(concurrent, jobs)
-    for (_, experiment), group in itertools.groupby(others, key=lambda cell: (cell.group, cell.experiment)):
-        ordered = sorted(group, key=_size)
-        bar.set_description(f"{experiment} {ordered[0].model.label}")
-        yield from _records(ordered, unfit)
+    for name, batch in _batches(cells, jobs):
+        launcher, experiment = launch.LAUNCHERS[name], batch[0].experiment
+        bar.set_description(f"{jobs} side by side" if launcher.concurrent else f"{experiment} {batch[0].model.label}")
+        if not EXPERIMENTS[experiment].timed:
+            yield from launcher.measure(batch, jobs)
+            continue
+        for cell in batch:
+            skipped = unfit_too(cell, unfit)
+            yield from [skipped] if skipped else launcher.measure([cell], jobs)
 
 
-def _records(cells: Sequence[Cell], unfit: Sequence[Record]) -> Iterator[Record]:
-    if not EXPERIMENTS[cells[0].experiment].timed:
-        for several, group in itertools.groupby(cells, key=_divided):
-            yield from (launch.together if several else launch.here)(list(group))
-        return
+def _batches(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[str, list[Cell]]]:
+    """What each launcher is given at once, in turn: first what is concurrent, then the cells of one model and
+    experiment after those of another, smaller ones first.
+    """
+    concurrent: dict[str, list[Cell]] = {}
+    sequential: list[Cell] = []
     for cell in cells:
-        skipped = unfit_too(cell, unfit)
-        yield from [skipped] if skipped else launch.alone([cell])
+        name = launch.launcher_of(cell, jobs)
+        (concurrent.setdefault(name, []) if launch.LAUNCHERS[name].concurrent else sequential).append(cell)
+    yield from concurrent.items()
+    for _, group in itertools.groupby(sequential, key=lambda cell: (cell.group, cell.experiment)):
+        for name, batch in itertools.groupby(sorted(group, key=_size), key=lambda cell: launch.launcher_of(cell, jobs)):
+            yield name, list(batch)
 
 
 def unfit_too(cell: Cell, unfit: Sequence[Record]) -> Record | None:
@@ -135,12 +137,6 @@ def _read_from(cell: Cell) -> str:
     """Where the cell's files lie, for the user alone: records do not tell."""
     paths = [path for path in cell.paths.values() if Path(path).is_absolute()]
     return f" (reads {', '.join(paths)})" if paths else ""
-
-
-def _divided(cell: Cell) -> bool:
-    """Whether several processes share the work of this cell."""
-    key = EXPERIMENTS[cell.experiment].processes
-    return bool(key) and int(cell.params[key]) > 1
 
 
 def _size(cell: Cell) -> int:

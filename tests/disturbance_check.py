@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import launch
+from bench.launch.process import environment
 
 FOLDER = Path("results/disturbance-check")
 MODELS, THREADS = ("rwkv4-169m", "pythia-160m"), (1, 2)
@@ -63,7 +63,7 @@ def main() -> int:
     for model, threads in itertools.product(MODELS, THREADS):
         subprocess.run(
             [sys.executable, "-m", "tests.disturbance_check", "--child", model, str(threads), str(each)],
-            env=launch.environment(),
+            env=environment(),
             check=True,
         )
     return report(list(cells()))

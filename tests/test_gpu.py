@@ -74,7 +74,7 @@ def test_the_rehearsal_runs_every_step_and_its_store_makes_a_page(tmp_path: Path
 def test_it_starts_without_what_a_bare_machine_lacks() -> None:
     code = (
         "import sys; sys.modules |= dict.fromkeys(['lm_eval', 'datasets', 'fla', 'pytest', 'typer', 'rwkv']);"
-        "import tests.gpu.proofs, tests.gpu.__main__, bench.launch, rwkv_core.runtimes.hf, reports.page;"
+        "import tests.gpu.proofs, tests.gpu.__main__, bench.launch.__main__, rwkv_core.runtimes.hf, reports.page;"
         "sys.exit(tests.gpu.__main__.main())"
     )
     environment = {**os.environ, "REHEARSE": "1", "LIST": "1"}
@@ -86,7 +86,7 @@ def test_it_starts_without_what_a_bare_machine_lacks() -> None:
 
 
 class Pretended:
-    """In place of bench.launch.Process: what was measured, and how it ends."""
+    """In place of bench.launch.process.Process: what was measured, and how it ends."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_core import weights
 from rwkv_core.spec import LanguageModel
 
 WORK = Path(__file__).resolve().parents[2] / "results" / "work"
@@ -34,4 +33,4 @@ def folder_of_model(work: str, model: LanguageModel, *settings: object) -> Path:
     them stands for its content.
     """
     key = (setting if isinstance(setting, np.ndarray) else f"{setting} " for setting in settings)
-    return folder(work, model.spec.name, [weights.fingerprint(model), *key], digits=10)
+    return folder(work, model.spec.name, [model.fingerprint(), *key], digits=10)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench import launch
 from bench.instruments import clock, memory, race
+from bench.launch import __main__ as child
 from reports.records import provenance
 
 MILLISECONDS = [0.0]  # of the pretended device
@@ -136,5 +136,5 @@ def test_memory_is_what_comes_beyond_what_was_there(calls: list[str], monkeypatc
 
 
 def test_between_cells_the_memory_is_given_back(calls: list[str]) -> None:
-    launch._free()
+    child._free()
     assert calls == ["is_initialized", "empty_cache", "reset_peak_memory_stats"]

@@ -1,12 +1,16 @@
 """A process that measures several cells: one start for all, a new one after a death, an end to what hangs."""
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
-from bench import launch, matrix
+from bench import matrix
+from bench.experiments import EXPERIMENTS
+from bench.launch import LAUNCHERS, launcher_of, process
+from bench.matrix import Cell
 
 MATRIX = """
 runs:
@@ -19,30 +23,68 @@ def test_cells_share_a_process_until_it_dies_or_a_cell_takes_too_long(tmp_path: 
     path = tmp_path / "matrix.yaml"
     path.write_text(MATRIX)
     first, second, without = matrix.read(path)
-    with launch.Process() as process:
-        records = [process.measure(cell, 120) for cell in (first, second, without)]
+    with process.Process() as fresh:
+        records = [fresh.measure(cell, 120) for cell in (first, second, without)]
         assert [record.measured for record in records] == [True, True, False] and records[2].status == "unsupported"
         assert [record.id for record in records] == [first.id, second.id, without.id]
-        child = process._child
+        child = fresh._child
         assert child is not None and child.poll() is None, "one process for all of them, other models and findings too"
 
         child.kill()
-        record = process.measure(first)
+        record = fresh.measure(first)
         assert record.status == "failed" and "was killed by SIGKILL" in record.error
-        assert process.measure(second, 120).measured and process._child is not child
+        assert fresh.measure(second, 120).measured and fresh._child is not child
 
-        child = process._child
-        record = process.measure(first, 0.001)
+        child = fresh._child
+        record = fresh.measure(first, 0.001)
         assert record.status == "failed" and "ended after" in record.error
-        assert process._child is None and child is not None and child.poll() == -signal.SIGKILL
-        process.measure(first, 120)
-        child = process._child
+        assert fresh._child is None and child is not None and child.poll() == -signal.SIGKILL
+        fresh.measure(first, 120)
+        child = fresh._child
     assert child is not None and child.poll() is not None, "none goes on afterwards"
     assert {record.provenance["waits"] for record in records if record.measured} == {"passive"}
 
 
+EACH_ONCE = """
+runs:
+  - {experiment: inference, model: pythia-14m, weights: random:0}
+  - {experiment: recall, model: recall-rwkv4, weights: "fresh:0", task: mqar, size: 4, learning_rate: 1.0e-2}
+  - {experiment: pretrain, model: pocket-rwkv4, weights: "fresh:0", text: pocket, tokenizer: pocket, steps: 1,
+     learning_rate: 1.0e-3, end_rate: 1.0e-4, processes: [1, 2]}
+"""
+
+
+def each_once(tmp_path: Path) -> dict[str, Cell]:
+    """A timed cell, two that one process measures, and one that two processes share."""
+    path = tmp_path / "matrix.yaml"
+    path.write_text(EACH_ONCE)
+    return dict(zip(("timed", "plain", "whole", "shared"), matrix.read(path), strict=True))
+
+
+def test_one_launcher_runs_a_cell(tmp_path: Path) -> None:
+    cells = each_once(tmp_path)
+    assert {name: launcher_of(cell, 1) for name, cell in cells.items()} == {
+        "timed": "alone",
+        "plain": "here",
+        "whole": "here",
+        "shared": "together",
+    }
+    assert {name: launcher_of(cell, 2) for name, cell in cells.items()} == {
+        "timed": "alone",
+        "plain": "beside",
+        "whole": "beside",
+        "shared": "together",
+    }
+    assert {"alone", "here", "beside", "together"} == set(LAUNCHERS)
+
+
+def test_what_is_timed_is_alone_whatever_else_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPERIMENTS, "pretrain", dataclasses.replace(EXPERIMENTS["pretrain"], timed=True))
+    assert launcher_of(each_once(tmp_path)["shared"], 2) == "alone"
+
+
 def test_threads_wait_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert launch.environment()["OMP_WAIT_POLICY"] == "passive"
+    assert process.environment()["OMP_WAIT_POLICY"] == "passive"
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert launch.environment() == dict(os.environ)
+    assert process.environment() == dict(os.environ)

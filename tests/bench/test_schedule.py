@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import psutil
 import pytest
 import torch
 
-from bench import cli, launch, matrix, run, schedule
+from bench import cli, matrix, run, schedule
 from bench.experiments import EXPERIMENTS
+from bench.launch import LAUNCHERS, Launcher, here, process
 from bench.matrix import Cell
 from bench.speed import inference
 from reports.records.record import Record
@@ -146,13 +147,13 @@ def fake(monkeypatch: pytest.MonkeyPatch, statuses: dict[int, str]) -> list[int]
     """Pretend to measure: the status by new_tokens, and what was asked for."""
     asked: list[int] = []
 
-    def launcher(cells: Sequence[Cell]) -> list[Record]:
+    def launcher(cells: Sequence[Cell], jobs: int) -> Iterator[Record]:
         tokens = cells[0].params["new_tokens"]
         asked.append(tokens)
         status = statuses.get(tokens, "ok")
-        return [run.without_result(cells[0], status, "pretended")]  # type: ignore[arg-type]
+        yield run.without_result(cells[0], status, "pretended")  # type: ignore[arg-type]
 
-    monkeypatch.setattr(launch, "alone", launcher)
+    monkeypatch.setitem(LAUNCHERS, "alone", Launcher(launcher))
     return asked
 
 
@@ -189,7 +190,7 @@ def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
         return {"parameters": 7}, seen(*reasons.get(protocol, []))
 
     monkeypatch.setitem(EXPERIMENTS, "inference", dataclasses.replace(inference.EXPERIMENT, run=pretended))
-    monkeypatch.setattr(launch, "alone", launch.here)
+    monkeypatch.setitem(LAUNCHERS, "alone", LAUNCHERS["here"])
     monkeypatch.setattr(run, "load", lambda *_, **__: None)
     monkeypatch.setattr(run, "_facts", lambda _: {})
     monkeypatch.setattr(sys, "argv", ["rwkv-bench", "run", str(path), "--store", str(tmp_path / "store")])
@@ -259,11 +260,11 @@ def test_a_killed_process_is_a_record(monkeypatch: pytest.MonkeyPatch, path: Pat
         return real([sys.executable, "-c", killer], **options)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    (record,) = launch.alone([cell(path)])
+    (record,) = process.alone([cell(path)], 1)
     assert record.status == "failed" and "SIGKILL" in record.error
     kills = iter([3, 4])
-    monkeypatch.setattr(launch, "_oom_kills", lambda: next(kills))
-    (record,) = launch.alone([cell(path)])
+    monkeypatch.setattr(process, "_oom_kills", lambda: next(kills))
+    (record,) = process.alone([cell(path)], 1)
     assert record.status == "oom"
 
 
@@ -289,7 +290,7 @@ def test_here_loads_a_model_once_for_all_cells(monkeypatch: pytest.MonkeyPatch, 
     loads = []
     real = run.load
     monkeypatch.setattr(run, "load", lambda *args, **more: loads.append(1) or real(*args, **more))
-    records = list(launch.here(matrix.read(path)[:2]))
+    records = list(here(matrix.read(path)[:2], 1))
     assert all(record.measured for record in records) and len(records) == 2 and len(loads) == 1
 
 
@@ -297,8 +298,9 @@ def test_the_code_runs_from_its_root_without_being_installed(path: Path, tmp_pat
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     code = (
         "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)];"
-        "sys.path.insert(0, '.'); import json; from pathlib import Path; from bench import launch, matrix;"
-        f"(r,) = launch.alone(matrix.read(Path({str(path)!r}))[:1]); print(json.dumps(r.metrics))"
+        "sys.path.insert(0, '.'); import json; from pathlib import Path;"
+        "from bench import matrix; from bench.launch import process;"
+        f"(r,) = process.alone(matrix.read(Path({str(path)!r}))[:1], 1); print(json.dumps(r.metrics))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and json.loads(done.stdout)["parameters"] == 14067712, done.stderr
@@ -318,7 +320,7 @@ def test_side_by_side_measures_the_same(tmp_path: Path) -> None:
     outcome = schedule.execute(chosen, jobs=2)
     assert outcome.counts == {"ok": 2}
     beside, _ = chosen.store.read()
-    for record in launch.here(chosen.cells):
+    for record in here(chosen.cells, 1):
         assert beside[record.id].samples["loss"] == pytest.approx(record.samples["loss"], abs=1e-4)
 
 
@@ -338,9 +340,43 @@ def test_what_is_timed_is_never_measured_beside_another(
     monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
 ) -> None:
     asked = fake(monkeypatch, {})
-    monkeypatch.setattr(launch, "beside", None)  # would be called in vain
+    monkeypatch.delitem(LAUNCHERS, "beside")  # would be looked up in vain
     assert schedule.execute(schedule.choose(path, tmp_path / "store", ""), jobs=2).counts == {"ok": 4}
     assert len(asked) == 4
+
+
+MIXED = """
+runs:
+  - {experiment: inference, model: pythia-14m, weights: random:0, prompt_tokens: 4, new_tokens: [8, 4]}
+  - {experiment: recall, model: recall-rwkv4, task: query_last, size: [1, 2], learning_rate: 1.0e-2, weights: "fresh:0"}
+  - {experiment: pretrain, model: pocket-rwkv4, weights: "fresh:0", text: pocket, tokenizer: pocket, steps: 1,
+     learning_rate: 1.0e-3, end_rate: 1.0e-4, processes: [2, 1]}
+"""
+
+
+def test_each_launcher_is_given_its_cells_at_once_or_model_by_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "schedule.yaml"
+    path.write_text(MIXED)
+    batches: list[tuple[str, list[int]]] = []
+
+    def pretended(name: str) -> Callable[[Sequence[Cell], int], Iterator[Record]]:
+        def launcher(cells: Sequence[Cell], jobs: int) -> Iterator[Record]:
+            parameter = {"inference": "new_tokens", "recall": "size", "pretrain": "processes"}
+            batches.append((name, [cell.params[parameter[cell.experiment]] for cell in cells]))
+            yield from (run.without_result(cell, "unsupported", "pretended") for cell in cells)
+
+        return launcher
+
+    for name, launcher in LAUNCHERS.items():
+        monkeypatch.setitem(LAUNCHERS, name, launcher._replace(measure=pretended(name)))
+    for jobs in (1, 2):
+        outcome = schedule.execute(schedule.choose(path, tmp_path / str(jobs), ""), jobs=jobs)
+        assert outcome.counts == {"unsupported": 6}
+    timed = [("alone", [4]), ("alone", [8])]
+    assert batches[:5] == [*timed, ("here", [1, 2]), ("together", [2]), ("here", [1])]
+    assert batches[5:] == [("beside", [1, 2, 1]), *timed, ("together", [2])]
 
 
 def test_a_killed_process_among_several_ends_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench import launch, matrix
+from bench import matrix
+from bench.launch import LAUNCHERS
 from evals.language import corpus, pretrain
 from evals.language.pretrain import NextToken
 from evals.pocket.make import TOKENIZER_FILE
@@ -204,14 +205,14 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     run = "{{experiment: pretrain, model: pocket-rwkv4, weights: 'fresh:1', text: {text}, tokenizer: {tokenizer}, "
     run += "steps: 3, learning_rate: 1.0e-3, end_rate: 1.0e-4, window: 16, batch: 4, processes: {n}, work: {work}}}"
     curves = []
-    for n, launched in ((1, launch.here), (2, launch.together)):
+    for n, name in ((1, "here"), (2, "together")):
         path = tmp_path / "matrix.yaml"
         path.write_text(f"runs: [{run.format(text=text, tokenizer=TOKENIZER_FILE, n=n, work=tmp_path / str(n))}]")
-        (record,) = launched(matrix.read(path))
+        (record,) = LAUNCHERS[name].measure(matrix.read(path), 1)
         assert record.status == "ok", record.traceback
         curves.append(record.samples["loss"])
     assert curves[1] == pytest.approx(curves[0], abs=1e-4)
-    (again,) = launch.together(matrix.read(path))  # trained, but killed before the record was written
+    (again,) = LAUNCHERS["together"].measure(matrix.read(path), 1)  # trained, but killed before the record was written
     assert again.status == "ok" and again.samples["loss"] == curves[1]
 
 

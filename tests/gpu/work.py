@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bench import matrix, schedule
 from bench.experiments import EXPERIMENTS
-from bench.launch import Process
+from bench.launch.process import Process
 from bench.matrix import Cell
 from reports import rows
 from reports.records.store import Store
