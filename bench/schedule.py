@@ -17,6 +17,7 @@ from tqdm import tqdm
 from bench import launch, matrix, run
 from bench.experiments import EXPERIMENTS
 from bench.matrix import Cell
+from bench.unfit import Unfit
 from reports.records.record import FINAL, Record
 from reports.records.store import Store
 from rwkv_core.errors import BadInput
@@ -79,7 +80,7 @@ def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
         raise BadInput("the matrix asks for `device: cuda`, but torch sees no CUDA device here; use `device: cpu`")
     counts: Counter[str] = Counter()
     failed: list[Record] = []
-    unfit = [record for record in chosen.records.values() if record.status == "oom"]
+    unfit = Unfit(record for record in chosen.records.values() if record.status == "oom")
     places = {cell.id: _read_from(cell) for cell in cells}
     for path in chosen.damaged:
         tqdm.write(f"{path}: kept as {chosen.store.set_aside(path)}", file=sys.stderr)
@@ -88,8 +89,6 @@ def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
         for record in _measured(cells, jobs, unfit, bar):
             chosen.store.write(record)
             counts[record.status] += 1
-            if record.status in ("oom", "failed"):
-                unfit.append(record)
             if record.status == "failed":
                 failed.append(record)
             if record.status != "ok":
@@ -98,7 +97,7 @@ def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
     return Outcome(counts, failed)
 
 
-def _measured(cells: Sequence[Cell], jobs: int, unfit: Sequence[Record], bar: tqdm[NoReturn]) -> Iterator[Record]:
+def _measured(cells: Sequence[Cell], jobs: int, unfit: Unfit, bar: tqdm[NoReturn]) -> Iterator[Record]:
     for name, batch in _batches(cells, jobs):
         launcher, experiment = launch.LAUNCHERS[name], batch[0].experiment
         bar.set_description(f"{jobs} side by side" if launcher.concurrent else f"{experiment} {batch[0].model.label}")
@@ -106,8 +105,11 @@ def _measured(cells: Sequence[Cell], jobs: int, unfit: Sequence[Record], bar: tq
             yield from launcher.measure(batch, jobs)
             continue
         for cell in batch:
-            skipped = unfit_too(cell, unfit)
-            yield from [skipped] if skipped else launcher.measure([cell], jobs)
+            refusal = unfit.refusal(cell)
+            for record in [refusal] if refusal else launcher.measure([cell], jobs):
+                if record.status in ("oom", "failed"):
+                    unfit.add(record)
+                yield record
 
 
 def _batches(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[str, list[Cell]]]:
@@ -123,14 +125,6 @@ def _batches(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[str, list[Cell]
     for _, group in itertools.groupby(sequential, key=lambda cell: (cell.group, cell.experiment)):
         for name, batch in itertools.groupby(sorted(group, key=_size), key=lambda cell: launch.launcher_of(cell, jobs)):
             yield name, list(batch)
-
-
-def unfit_too(cell: Cell, unfit: Sequence[Record]) -> Record | None:
-    """The record of a cell that is larger than one of `unfit`, which ran out of memory or failed; else None."""
-    smaller = next((record for record in unfit if cell.larger_than(Cell.from_dict(record.cell))), None)
-    if smaller is None:
-        return None
-    return run.without_result(cell, smaller.status, f"not run: {smaller.status} already at {smaller.id}")
 
 
 def _read_from(cell: Cell) -> str:

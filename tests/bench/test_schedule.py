@@ -172,6 +172,16 @@ def test_longer_cells_of_the_same_model_are_skipped_with_the_reason(
     assert len(left) == (2 if status == "failed" else 0)  # what failed is measured again
 
 
+def test_memory_that_ran_out_in_an_earlier_run_is_remembered(
+    monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
+) -> None:
+    path.write_text(MATRIX.format(lengths="[8, 16, 4]").replace("[fair, paper]", "fair"))
+    asked = fake(monkeypatch, {8: "oom"})
+    assert schedule.execute(schedule.choose(path, tmp_path / "store", ""), limit=1).counts == {"oom": 1}
+    assert schedule.execute(schedule.choose(path, tmp_path / "store", "")).counts == {"ok": 1, "oom": 1}
+    assert asked == [8, 4]
+
+
 def seen(*reasons: str) -> dict[str, Any]:
     """Samples as a timed experiment returns them, with one interval a reason and one without."""
     intervals = [*({"reasons": {reason: 2.0}} for reason in reasons), {"reasons": {}}]

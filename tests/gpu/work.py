@@ -20,10 +20,11 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from bench import matrix, schedule
+from bench import matrix
 from bench.experiments import EXPERIMENTS
 from bench.launch.process import Process
 from bench.matrix import Cell
+from bench.unfit import Unfit
 from reports import rows
 from reports.records.store import Store
 from reports.views import races
@@ -126,7 +127,7 @@ class Queue:
     def _cells(self, step: Step, ends: float, tries: int, process: Process) -> bool:
         """Measure what is pending of a matrix while there is time; whether anything was measured."""
         wanted, measured = set(self.left(step, tries)), False
-        unfit = [record for record in self.records.values() if record.status == "oom"]
+        unfit = Unfit(record for record in self.records.values() if record.status == "oom")
         for cell in self.cells(step):
             seconds = min(step.cell_s, ends - time.monotonic())
             if cell.id not in wanted:
@@ -139,7 +140,7 @@ class Queue:
             measured = True
             self._note(cell.id, "begun")
             begun = time.monotonic()
-            record = schedule.unfit_too(cell, unfit) or process.measure(cell, seconds)
+            record = unfit.refusal(cell) or process.measure(cell, seconds)
             took = time.monotonic() - begun
             if record.status == "failed" and seconds < step.cell_s and took >= seconds:
                 self._note(cell.id, "cut", took)
@@ -147,7 +148,8 @@ class Queue:
             self.store.write(record)
             self.records[record.id] = record
             self._note(cell.id, record.status, took)
-            unfit += [record] if record.status == "oom" else []
+            if record.status == "oom":
+                unfit.add(record)
             self._say(step, f"{record.status:4} {took:5.1f} s {cell.id} {record.error}")
         return measured
 
