@@ -34,7 +34,7 @@ def experiment(name: str) -> Iterator[str]:
     summary, lines, rest = _documented(name)
     yield from textwrap.wrap(summary, WIDTH)
     yield ""
-    hints = typing.get_type_hints(EXPERIMENTS[name].run, include_extras=True)
+    hints = EXPERIMENTS[name].hints
     for key, default in EXPERIMENTS[name].defaults.items():
         yield from _hanging(
             f"{key}: {_type(hints[key])}; {'needed' if default is NEEDED else f'default {default!r}'}", 4

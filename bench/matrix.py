@@ -53,7 +53,7 @@ class Cell:
     params: Mapping[str, Any] = field(hash=False)
     paths: Mapping[str, str] = field(default_factory=dict, compare=False)
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """A readable name and a hash of all of it; also the name of its record's file."""
         content = json.dumps(self._content(), sort_keys=True)
@@ -140,7 +140,10 @@ def read(path: Path, instead: Mapping[str, str] | None = None) -> list[Cell]:
         if not any(key in cell.params for cell in cells):
             raise BadInput(f"{path}: nothing in this matrix reads {key}, so there is nothing to replace")
     order = {group: i for i, group in enumerate(dict.fromkeys(cell.group for cell in cells))}
-    return sorted(dict.fromkeys(cells), key=lambda cell: order[cell.group])
+    unique: dict[str, Cell] = {}
+    for cell in cells:
+        unique.setdefault(cell.id, cell)  # a cell's hash is that of its group alone
+    return sorted(unique.values(), key=lambda cell: order[cell.group])
 
 
 def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> list[Cell]:
@@ -248,7 +251,7 @@ def _weights(given: Any) -> str:
 
 def _check(where: str, experiment: str, params: Mapping[str, Any]) -> None:
     """Each value against the annotation in the experiment's signature."""
-    hints = typing.get_type_hints(EXPERIMENTS[experiment].run, include_extras=True)
+    hints = EXPERIMENTS[experiment].hints
     for key, value in params.items():
         hint, mark = hints[key], None
         if get_origin(hint) is typing.Annotated:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -38,6 +39,11 @@ class Experiment:
         """The parameters that a matrix may set, in their order, with their defaults; `NEEDED` where there is none."""
         keywords = inspect.signature(self.run).parameters.values()
         return {p.name: p.default for p in keywords if p.kind is p.KEYWORD_ONLY and p.name not in AXES}
+
+    @functools.cached_property
+    def hints(self) -> dict[str, Any]:
+        """The types of the parameters, with what `Annotated` adds to them."""
+        return typing.get_type_hints(self.run, include_extras=True)
 
 
 class AtLeast(NamedTuple):

@@ -1,6 +1,8 @@
 """Matrices -> cells, and every way to get one wrong."""
 
+import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,24 @@ def test_an_id_changes_with_whatever_is_measured(tmp_path: Path) -> None:
     variants += [{"cache": "dynamic"}]
     ids = {matrix.read(write(tmp_path, one(**variant)))[0].id for variant in variants}
     assert len(ids) == len(variants)
+
+
+def test_an_id_goes_with_a_cell_to_other_processes_and_not_with_what_is_made_of_it(tmp_path: Path) -> None:
+    (cell,) = matrix.read(write(tmp_path, one()))
+    there = pickle.loads(pickle.dumps(cell))  # noqa: S301 - our own
+    assert there == cell and there.id == cell.id and hash(there) == hash(cell)
+    longer = dataclasses.replace(cell, params={**cell.params, "new_tokens": 5})
+    assert longer != cell and longer.id != cell.id and "new_tokens=5" in longer.id
+    assert Cell.from_dict(cell.to_dict()).id == cell.id and "id" not in cell._content()
+
+
+def test_what_two_runs_have_in_common_is_one_cell_with_the_first_ones_files(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.pth").write_bytes(b"the same")
+    runs = [json.loads(one(weights=str(tmp_path / name / "weights.pth")))["runs"][0] for name in ("first", "second")]
+    (cell,) = matrix.read(write(tmp_path, json.dumps({"runs": runs})))
+    assert cell.paths == {"weights": str(tmp_path / "first" / "weights.pth")}
 
 
 def test_an_id_with_its_ending_is_a_name_that_a_file_may_have(tmp_path: Path) -> None:
