@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import sys
@@ -32,11 +33,12 @@ class Chosen:
     records: dict[str, Record]
     damaged: dict[Path, str]
 
-    @property
+    @functools.cached_property
     def pending(self) -> list[Cell]:
         """The cells without a final record; those that were disturbed come last, or they might be measured for ever."""
-        left = [cell for cell in self.cells if self.state(cell) not in FINAL]
-        return sorted(left, key=lambda cell: self.state(cell) == "disturbed")
+        states = {cell.id: self.state(cell) for cell in self.cells}
+        unmeasured = [cell for cell in self.cells if states[cell.id] not in FINAL]
+        return sorted(unmeasured, key=lambda cell: states[cell.id] == "disturbed")
 
     def state(self, cell: Cell) -> str:
         """The status of the cell's record, if it has one of the task that configs/ define today."""
