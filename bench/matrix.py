@@ -114,8 +114,8 @@ class Cell:
         return all(v >= other.params[k] if k in grows else v == other.params[k] for k, v in self.params.items())
 
 
-def read(path: Path, instead: Mapping[str, str] | None = None) -> list[Cell]:
-    """The cells of a matrix file, in its order, grouped by model; `instead`: values that go before the file's in
+def read(path: Path, overrides: Mapping[str, str] | None = None) -> list[Cell]:
+    """The cells of a matrix file, in its order, grouped by model; `overrides`: values that go before the file's in
     every run that has such a parameter. Raises BadInput naming file and key.
     """
     try:
@@ -131,12 +131,12 @@ def read(path: Path, instead: Mapping[str, str] | None = None) -> list[Cell]:
         or len(matrix) != 1
     ):
         raise BadInput(f"{path}: a matrix is a mapping with the one key `runs:`, a list; see configs/pocket.yaml")
-    instead = instead or {}
+    overrides = overrides or {}
     known: Known = {}
     cells = [
-        cell for i, run in enumerate(matrix["runs"], 1) for cell in _expand(run, f"{path}, run {i}", instead, known)
+        cell for i, run in enumerate(matrix["runs"], 1) for cell in _expand(run, f"{path}, run {i}", overrides, known)
     ]
-    for key in instead:
+    for key in overrides:
         if not any(key in cell.params for cell in cells):
             raise BadInput(f"{path}: nothing in this matrix reads {key}, so there is nothing to replace")
     order = {group: i for i, group in enumerate(dict.fromkeys(cell.group for cell in cells))}
@@ -146,7 +146,7 @@ def read(path: Path, instead: Mapping[str, str] | None = None) -> list[Cell]:
     return sorted(unique.values(), key=lambda cell: order[cell.group])
 
 
-def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> list[Cell]:
+def _expand(run: Any, where: str, overrides: Mapping[str, str], known: Known) -> list[Cell]:
     """The product of every list in one run. known: what has been identified for other cells of the plan."""
     if not isinstance(run, dict):
         raise BadInput(f"{where}: must be a mapping with `experiment` and `model`, not {run!r}")
@@ -161,7 +161,7 @@ def _expand(run: Any, where: str, instead: Mapping[str, str], known: Known) -> l
         raise BadInput(f"{where}: `model` is missing; give one name of configs/models, or a list")
     if missing := [key for key, value in defaults.items() if value is NEEDED and key not in run]:
         raise BadInput(f"{where}: {name} needs `{missing[0]}`")
-    run = {**AXES, **defaults, **run, **{key: value for key, value in instead.items() if key in defaults}}
+    run = {**AXES, **defaults, **run, **{key: value for key, value in overrides.items() if key in defaults}}
     lists = {key: value if isinstance(value, list) else [value] for key, value in run.items()}
     if empty := [key for key, values in lists.items() if not values]:
         raise BadInput(f"{where}: {empty[0]} is an empty list")
@@ -233,18 +233,18 @@ def _check_same(key: str, path: str, identify: Callable[[], tuple[Any, str]], pl
         raise BadInput(why)
 
 
-def _weights(given: Any) -> str:
+def _weights(value: Any) -> str:
     """What stands for `weights`; a path is made absolute, since cells run elsewhere. Links are not followed: in the
     hub's cache they alone have names, and the tokenizer beside.
     """
-    if not isinstance(given, str):
-        raise BadInput(f"weights {given!r}: write pretrained, random:SEED or a path")
-    if given == "pretrained" or given.startswith(("random:", "fresh:")):
-        return given
-    path = Path(given).expanduser().absolute()
+    if not isinstance(value, str):
+        raise BadInput(f"weights {value!r}: write pretrained, random:SEED or a path")
+    if value == "pretrained" or value.startswith(("random:", "fresh:")):
+        return value
+    path = Path(value).expanduser().absolute()
     if not path.exists():
         raise BadInput(
-            f"weights {given!r}: no such file or folder; write pretrained, random:SEED, fresh:SEED or a path"
+            f"weights {value!r}: no such file or folder; write pretrained, random:SEED, fresh:SEED or a path"
         )
     return str(path)
 

@@ -56,9 +56,9 @@ class Outcome:
     failed: list[Record]
 
 
-def choose(path: Path, folder: Path | None, only: str, instead: Mapping[str, str] | None = None) -> Chosen:
+def choose(path: Path, folder: Path | None, only: str, overrides: Mapping[str, str] | None = None) -> Chosen:
     """The cells of a matrix file whose id contains `only`; the store is results/NAME unless given."""
-    cells = matrix.read(path, instead)
+    cells = matrix.read(path, overrides)
     matching = [cell for cell in cells if only in cell.id]
     if not matching:
         raise BadInput(f"--only {only!r} is in none of the {len(cells)} cells; `rwkv-bench plan {path}` lists them")

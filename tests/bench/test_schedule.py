@@ -113,8 +113,8 @@ def _child(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> str:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if found := children.read_text().split():
-            return found[0]
+        if pids := children.read_text().split():
+            return pids[0]
         time.sleep(0.1)
     raise AssertionError("no measurement was started")
 
@@ -144,17 +144,17 @@ def test_two_runs_do_not_measure_into_one_store(path: Path, tmp_path: Path) -> N
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, statuses: dict[int, str]) -> list[int]:
-    """Pretend to measure: the status by new_tokens, and what was asked for."""
-    asked: list[int] = []
+    """Pretend to measure: the status by new_tokens; the new_tokens that were measured."""
+    lengths: list[int] = []
 
     def launcher(cells: Sequence[Cell], jobs: int) -> Iterator[Record]:
         tokens = cells[0].params["new_tokens"]
-        asked.append(tokens)
+        lengths.append(tokens)
         status = statuses.get(tokens, "ok")
         yield run.without_result(cells[0], status, "pretended")  # type: ignore[arg-type]
 
     monkeypatch.setitem(LAUNCHERS, "alone", Launcher(launcher))
-    return asked
+    return lengths
 
 
 @pytest.mark.parametrize("status", ["oom", "failed"])
@@ -162,10 +162,10 @@ def test_longer_cells_of_the_same_model_are_skipped_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path, status: str
 ) -> None:
     path.write_text(MATRIX.format(lengths="[16, 4, 8]").replace("[fair, paper]", "fair"))
-    asked = fake(monkeypatch, {8: status})
+    lengths = fake(monkeypatch, {8: status})
     chosen = schedule.choose(path, tmp_path / "store", "")
     outcome = schedule.execute(chosen)
-    assert asked == [4, 8] and outcome.counts == {"ok": 1, status: 2}
+    assert lengths == [4, 8] and outcome.counts == {"ok": 1, status: 2}
     longest = next(r for r in chosen.store.read()[0].values() if r.cell["params"]["new_tokens"] == 16)
     assert longest.error.startswith(f"not run: {status} already at inference_pythia-14m")
     left = schedule.choose(path, tmp_path / "store", "").pending
@@ -176,13 +176,13 @@ def test_memory_that_ran_out_in_an_earlier_run_is_remembered(
     monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
 ) -> None:
     path.write_text(MATRIX.format(lengths="[8, 16, 4]").replace("[fair, paper]", "fair"))
-    asked = fake(monkeypatch, {8: "oom"})
+    lengths = fake(monkeypatch, {8: "oom"})
     assert schedule.execute(schedule.choose(path, tmp_path / "store", ""), limit=1).counts == {"oom": 1}
     assert schedule.execute(schedule.choose(path, tmp_path / "store", "")).counts == {"ok": 1, "oom": 1}
-    assert asked == [8, 4]
+    assert lengths == [8, 4]
 
 
-def seen(*reasons: str) -> dict[str, Any]:
+def disturbances(*reasons: str) -> dict[str, Any]:
     """Samples as a timed experiment returns them, with one interval a reason and one without."""
     intervals = [*({"reasons": {reason: 2.0}} for reason in reasons), {"reasons": {}}]
     return {"disturbance": {"intervals": intervals, "again": 3, "not_watched": []}}
@@ -197,7 +197,7 @@ def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
     @functools.wraps(inference.run)
     def pretended(model: None, *, protocol: str, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         measured.append(protocol)
-        return {"parameters": 7}, seen(*reasons.get(protocol, []))
+        return {"parameters": 7}, disturbances(*reasons.get(protocol, []))
 
     monkeypatch.setitem(EXPERIMENTS, "inference", dataclasses.replace(inference.EXPERIMENT, run=pretended))
     monkeypatch.setitem(LAUNCHERS, "alone", LAUNCHERS["here"])
@@ -232,19 +232,19 @@ def test_a_cell_whose_items_are_damaged_is_measured_again(
     assert cell not in schedule.choose(path, store.folder, "").pending
     (packed,) = store.folder.glob("*.items.jsonl.gz")
     packed.write_bytes(packed.read_bytes()[:-1] + b"?")
-    asked = fake(monkeypatch, {})
+    lengths = fake(monkeypatch, {})
     schedule.execute(schedule.choose(path, store.folder, cell.id))
-    assert asked == [cell.params["new_tokens"]]
+    assert lengths == [cell.params["new_tokens"]]
     assert schedule.choose(path, store.folder, cell.id).pending == []
     assert len(list((store.folder / "damaged").iterdir())) == 2
 
 
 def test_only_and_unsupported(monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path) -> None:
-    asked = fake(monkeypatch, {4: "unsupported"})
+    lengths = fake(monkeypatch, {4: "unsupported"})
     chosen = schedule.choose(path, tmp_path / "store", "protocol=fair")
     assert len(chosen.cells) == 2
     schedule.execute(chosen)
-    assert sorted(asked) == [4, 6]
+    assert sorted(lengths) == [4, 6]
     with pytest.raises(BadInput, match="none of the 4 cells"):
         schedule.choose(path, tmp_path / "store", "llama")
 
@@ -349,10 +349,10 @@ def test_ctrl_c_ends_what_is_measured_side_by_side(tmp_path: Path) -> None:
 def test_what_is_timed_is_never_measured_beside_another(
     monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
 ) -> None:
-    asked = fake(monkeypatch, {})
+    lengths = fake(monkeypatch, {})
     monkeypatch.delitem(LAUNCHERS, "beside")  # would be looked up in vain
     assert schedule.execute(schedule.choose(path, tmp_path / "store", ""), jobs=2).counts == {"ok": 4}
-    assert len(asked) == 4
+    assert len(lengths) == 4
 
 
 MIXED = """

@@ -1,4 +1,4 @@
-"""The lra experiment: chosen on validation, tested once, the same after a kill; judged training."""
+"""The lra experiment: chosen on validation, tested once, the same after a kill, evaluated in between."""
 
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,10 @@ class Line(torch.nn.Module):
 
 
 def test_the_best_weights_are_kept_over_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judged by how near it is to half of what it is trained towards, it is best halfway."""
+    """Evaluated by how near it is to half of what it is trained towards, it is best halfway."""
     recipe = Recipe(40, 0.05, 0.05)
 
-    def judged(folder: Path, kill: int = 0) -> tuple[list[dict[str, float]], torch.Tensor]:
+    def trained(folder: Path, kill: int = 0) -> tuple[list[dict[str, float]], torch.Tensor]:
         model = Line()
 
         def batch(step: int) -> list[torch.Tensor]:
@@ -106,13 +106,13 @@ def test_the_best_weights_are_kept_over_a_kill(tmp_path: Path, monkeypatch: pyte
         log = train(model, batch, recipe, folder, evaluate=nearness, eval_every=5)
         return log, model.at.detach()
 
-    log, best = judged(tmp_path / "whole")
+    log, best = trained(tmp_path / "whole")
     scores = [entry["score"] for entry in log if "score" in entry]
     assert len(scores) == 8 and scores.index(max(scores)) not in (0, 7)
     assert -float((best - 0.5).abs().sum()) == pytest.approx(max(scores))
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        judged(tmp_path / "cut", kill=23)
-    again, resumed = judged(tmp_path / "cut")
+        trained(tmp_path / "cut", kill=23)
+    again, resumed = trained(tmp_path / "cut")
     assert [entry.get("score") for entry in again] == [entry.get("score") for entry in log]
     assert torch.equal(resumed, best)

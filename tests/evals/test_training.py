@@ -35,8 +35,8 @@ def model() -> Any:
     return load(ModelSpec("small", "rwkv4", SHAPE, weights="fresh:0"))
 
 
-def losses(work: Path, recipe: Recipe = RECIPE, own: Any = None) -> list[float]:
-    objective = NextToken(own or model())
+def losses(work: Path, recipe: Recipe = RECIPE, fresh: Any = None) -> list[float]:
+    objective = NextToken(fresh or model())
     log = train(objective, corpus.windows(TOKENS, 32, 4, 0), recipe, work)
     return [entry["loss"] for entry in log]
 
@@ -146,7 +146,7 @@ def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
     with torch.no_grad():
         broken.emb.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"the loss is nan .* at step 0, first of all in emb; try"):
-        losses(tmp_path, own=broken)
+        losses(tmp_path, fresh=broken)
 
 
 def test_gradients_that_are_no_numbers_stop_before_the_weights_take_them(tmp_path: Path) -> None:
@@ -176,25 +176,25 @@ def test_the_schedule_is_the_papers() -> None:
 def test_the_loss_is_the_same_on_every_kernel(impl: str, tmp_path: Path) -> None:
     curves = []
     for name in ("reference", impl):
-        own = model()
-        own.impl = name
-        curves.append(losses(tmp_path / name, own=own))
+        fresh = model()
+        fresh.impl = name
+        curves.append(losses(tmp_path / name, fresh=fresh))
     assert curves[1] == pytest.approx(curves[0], abs=1e-4)
 
 
 def test_the_interpreted_triton_kernel_trains_alike(tmp_path: Path) -> None:
     script = (
         "import sys, json; from pathlib import Path; from tests.evals.test_training import losses, model, Recipe;"
-        "own = model(); own.impl = 'triton';"
-        "print(json.dumps(losses(Path(sys.argv[1]), Recipe(steps=2, learning_rate=5e-3, end_rate=1e-3, rise=1), own)))"
+        "fresh = model(); fresh.impl = 'triton'; recipe = Recipe(steps=2, learning_rate=5e-3, end_rate=1e-3, rise=1);"
+        "print(json.dumps(losses(Path(sys.argv[1]), recipe, fresh)))"
     )
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "triton")], env=environment, capture_output=True, text=True
     )
-    assert found.returncode == 0, found.stderr
+    assert done.returncode == 0, done.stderr
     expected = losses(tmp_path / "plain", Recipe(steps=2, learning_rate=5e-3, end_rate=1e-3, rise=1))
-    assert json.loads(found.stdout) == pytest.approx(expected, abs=1e-4)
+    assert json.loads(done.stdout) == pytest.approx(expected, abs=1e-4)
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
@@ -265,5 +265,5 @@ def test_only_fresh_weights_are_trained() -> None:
 
 
 def test_a_model_of_the_paper_begins_with_the_papers_weights() -> None:
-    own = model()
-    assert isinstance(own, RWKV) and not own.blocks[0].att.key.weight.any()
+    fresh = model()
+    assert isinstance(fresh, RWKV) and not fresh.blocks[0].att.key.weight.any()
