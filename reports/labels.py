@@ -8,27 +8,11 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reports.reading import Reading
 from reports.records.record import Record
 
-# What an experiment's views tell apart by themselves: in columns, panels, along axes, or as what the best is chosen of.
-SHOWN: dict[str, set[str]] = {
-    "inference": {"protocol", "batch", "prompt_tokens", "new_tokens", "threads"},
-    "kernels": {"direction", "batch", "tokens", "threads"},
-    "peers": {"task", "batch", "tokens", "threads"},
-    "zeroshot": {"task", "protocol"},
-    "prompts": {"task", "order", "way"},
-    "pretrain": {"text", "learning_rate", "end_rate", "steps"},
-    "context": {"text"},
-    "extend": {"text", "schedule"},
-    "recall": {"task", "size", "length", "alphabet", "token_shift", "shuffled", "steps", "batch", "learning_rate"},
-    "needles": {"task", "length"},
-    "encoders": {"mixer", "direction", "tokens"},
-}
-SEEDS = {"recall", "lra"}  # means over the seeds of fresh weights
-SETTINGS = {"lra"}  # its views sort by all settings
 OF_NAME = ("repo", "revision", "context_length")  # what a model's name stands for
 OF_TASK = {"data"}  # is another for each task anyway
-LINE_OF_CELL = {"prompts", "needles"}  # their tables have a line a cell, with its number of items
 WRITTEN = {"work", "out"}
 SECTION = ("experiment", "label", "weights", "machine", "device", "dtype", "text", "schedule", "protocol")
 MODEL = ("name", "weights", *OF_NAME)
@@ -41,7 +25,6 @@ DESCRIBED = {
     "cache",
 }  # said elsewhere, or meant by the name
 SAMPLE = ("docs", "data")
-ITEMS = {"zeroshot": "items", "prompts": "items", "needles": "texts"}
 
 
 def variant(record: Record) -> str:
@@ -64,32 +47,34 @@ def weights(cell: Mapping[str, Any]) -> str:
     return "pocket" if str(data).startswith("pocket") else "pocket-trained"
 
 
-def tell_apart(measured: Sequence[tuple[Record, dict[str, Any]]]) -> None:
+def tell_apart(measured: Sequence[tuple[Record, dict[str, Any]]], readings: Mapping[str, Reading]) -> None:
     """Records with their rows' shared columns, to whose label is added what tells the record from others of that label
     in the same table; also to `variant`, the label without the name of the model. `sample`: what of it is of the items.
+
+    readings: of each experiment by its name.
     """
     sections: dict[Hashable, list[tuple[Record, dict[str, Any]]]] = defaultdict(list)
     for record, columns in measured:
         sections[tuple(columns[key] for key in SECTION)].append((record, columns))
     for several in sections.values():
-        for (record, columns), parts in zip(several, _parts([record for record, _ in several]), strict=True):
+        reading = readings[several[0][1]["experiment"]]
+        for (record, columns), parts in zip(several, _parts([record for record, _ in several], reading), strict=True):
             if "docs" in parts:
-                items = ITEMS.get(record.cell["experiment"], "docs")
-                parts["docs"] = f"{record.cell['params']['docs'] or 'all'} {items}"
+                parts["docs"] = f"{record.cell['params']['docs'] or 'all'} {reading.items}"
             differences = _behind(parts.values())
             columns["sample"] = _behind(parts[key] for key in SAMPLE if key in parts)
             columns["variant"] += differences
             columns["label"] += differences
 
 
-def _parts(records: Sequence[Record]) -> list[dict[str, str]]:
-    """For each record the facts that are not the same in all of them."""
-    facts = [_facts(record) for record in records]
+def _parts(records: Sequence[Record], reading: Reading) -> list[dict[str, str]]:
+    """For each record of one experiment the facts that are not the same in all of them."""
+    facts = [_facts(record, reading) for record in records]
     parts_of: list[dict[str, str]] = [{} for _ in records]
     for key in dict.fromkeys(key for one in facts for key in one):
         compared: dict[Hashable, list[int]] = defaultdict(list)
         for i, record in enumerate(records):
-            compared[_compared_within(key, record)].append(i)
+            compared[_compared_within(key, record, reading)].append(i)
         for places in compared.values():
             values = [facts[i].get(key) for i in places]
             if len({repr(value) for value in values if value is not None}) > 1:
@@ -130,24 +115,25 @@ def _replaces(later: Record, earlier: Record) -> bool:
     return all(new["params"].get(key, value) == value for key, value in old["params"].items())
 
 
-def _compared_within(key: str, record: Record) -> Hashable:
+def _compared_within(key: str, record: Record, reading: Reading) -> Hashable:
     """Cells in which a fact is compared: all of the section, or those of one line where a line has one cell."""
-    line_of_cell = record.cell["experiment"] in LINE_OF_CELL and key == "docs"
+    of_line = reading.line_of_cell and key == "docs"
     params = record.cell["params"]
-    return tuple(params.get(name) for name in ("task", "way", "length")) if line_of_cell or key in OF_TASK else ()
+    return tuple(params.get(name) for name in ("task", "way", "length")) if of_line or key in OF_TASK else ()
 
 
-def _facts(record: Record) -> dict[str, Any]:
+def _facts(record: Record, reading: Reading) -> dict[str, Any]:
     cell = record.cell
-    experiment, model = cell["experiment"], cell["model"]
+    model = cell["model"]
     facts = {key: model.get(key) for key in MODEL}
     facts |= {key: model[key] for key in model.keys() - {*MODEL, *DESCRIBED}}
     if facts["weights"] != "pretrained":  # they come from no repository
         facts |= {"repo": None, "revision": None}
-    if experiment in SEEDS:
+    if reading.seeds_pooled:
         facts["weights"] = str(facts["weights"]).partition(":")[0]
-    if experiment not in SETTINGS:
-        facts |= {key: value for key, value in cell["params"].items() if key not in SHOWN[experiment] | WRITTEN}
+    if reading.apart is not None:
+        apart = {*reading.apart, *WRITTEN}
+        facts |= {key: value for key, value in cell["params"].items() if key not in apart}
     return {**facts, "version": cell["version"]}
 
 

@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from reports import labels, rows
+from reports import labels
 from reports.draw.figure import Picture
 from reports.draw.table import Table
 from reports.published import paper
 from reports.records.record import Record
 from reports.records.store import Store
-from reports.views import (
-    contexts,
-    encoders,
-    inference,
-    learning,
-    lra,
-    needles,
-    prompts,
-    races,
-    recall,
-    refusals,
-    sources,
-    zeroshot,
-)
+from reports.views import pairs, table
 from reports.views.view import View
 from rwkv_core.errors import BadInput
 from rwkv_core.files import write_atomically
@@ -47,23 +32,19 @@ def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
     """
     records, warnings = _read(stores)
     yield from warnings
-    measured = rows.from_records(records)
-    summary = inference.summary(measured)
-    shown = [view for view in _views(records, measured, summary) if view is not None]
+    results = table.read(records)
+    shown = list(table.views(results))
     images = {picture.name: _write_picture(out, picture) for view in shown for picture in view.pictures}
     for view in shown:
-        for table in view.tables:
-            _write_table(out, table)
-    every = pd.DataFrame([*measured, *paper.rows(), *paper.zero_shot_rows(zeroshot.tasks())]).drop(
-        columns=["samples", "apart"], errors="ignore"
-    )
+        for one in view.tables:
+            _write_table(out, one)
+    every = pd.DataFrame([*results.rows, *paper.rows()]).drop(columns=["samples", "apart"], errors="ignore")
     write_atomically(out / "rows.csv", every.to_csv(index=False))
     write_atomically(out / "report.md", _markdown(shown))
     write_atomically(out / "index.html", _html(shown, images, records))
-    for short in (summary, races.targets(measured)):
-        if short is not None:
-            yield short.frame.to_string(index=False)
-            yield short.note
+    for view in shown:
+        if view.printed is not None:
+            yield from _printed(view.printed)
     yield f"page: {out / 'index.html'}"
 
 
@@ -71,9 +52,12 @@ def compare(stores: Sequence[Path], first: str, second: str) -> Iterator[str]:
     """Lines that compare two models item by item. Raises BadInput as `write` does, and where nothing compares."""
     records, warnings = _read(stores)
     yield from warnings
-    table = zeroshot.comparison(records, first, second)
-    yield table.frame.to_string(index=False)
-    yield table.note
+    yield from _printed(pairs.comparison(table.read(records), first, second))
+
+
+def _printed(shown: Table) -> Iterator[str]:
+    yield shown.frame.to_string(index=False)
+    yield shown.note
 
 
 def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
@@ -104,54 +88,6 @@ def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
 def _worth(record: Record) -> int:
     """Of two records of one cell the one that is worth more is shown."""
     return ("disturbed", "ok").index(record.status) + 1 if record.measured else 0
-
-
-def _views(records: Sequence[Record], measured: list[rows.Row], summary: Table | None) -> Iterator[View | None]:
-    if summary is not None:
-        yield View("summary", "In short", tables=[summary])
-    yield from inference.views(measured)
-    yield from contexts.views(measured)
-    yield from races.views(measured)
-    yield from zeroshot.views(measured, records)
-    yield from prompts.views(measured, records)
-    yield from recall.views(measured)
-    yield from needles.views(measured)
-    yield from lra.views(measured)
-    yield from encoders.views(measured)
-    yield from learning.views(measured)
-    yield refusals.not_measured(measured)
-    yield sources.architectures()
-    yield sources.complexity()
-    yield sources.contradictions()
-    yield _provenance(records)
-
-
-def _provenance(records: Sequence[Record]) -> View:
-    """On what: one line for each different machine, commit and set of libraries."""
-    lines: Counter[tuple[str, ...]] = Counter()
-    for record in records:
-        p: dict[str, Any] = record.provenance
-        versions = ", ".join(f"{name} {version}" for name, version in p["versions"].items())
-        commit = f"{(p['commit'] or 'no checkout')[:12]}{' (changed)' if p['dirty'] else ''}"
-        memory = f"{p['memory_bytes'] / 2**30:.0f} GiB" if p["memory_bytes"] else "unknown"
-        gpus = ", ".join(gpu["name"] for gpu in p["gpus"]) or "none"
-        lines[p["cpu"], str(p["cores"]), memory, gpus, p["platform"], p["python"], versions, commit] += 1
-    names = ["CPU", "cores", "memory", "GPU", "platform", "Python", "libraries", "code"]
-    frame = pd.DataFrame([[*line, count] for line, count in lines.items()], columns=[*names, "cells"])
-    table = Table("provenance", "Machines, libraries and code", frame)
-    return View("provenance", "Measured on", _watched(records), tables=[table])
-
-
-def _watched(records: Sequence[Record]) -> list[str]:
-    """Whether disturbances could have been seen where something was timed."""
-    timed = [record for record in records if {"token_seconds", "seconds"} & record.samples.keys()]
-    lacking = Counter(
-        ", ".join(record.samples["disturbance"]["not_watched"]) if "disturbance" in record.samples else "everything"
-        for record in timed
-    )
-    lines = [f"{count} without {what}" for what, count in sorted(lacking.items()) if what]
-    whole = f"{lacking['']} of {len(timed)} timed cells were watched for disturbances"
-    return ["; ".join([whole, *lines]) + "."] if timed else []
 
 
 def _write_table(out: Path, table: Table) -> None:

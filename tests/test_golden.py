@@ -10,8 +10,8 @@ from unittest import mock
 import pytest
 
 from bench import matrix
-from reports import page, rows
-from reports.views import inference
+from reports import page
+from reports.views.table import read, views
 from rwkv_core import content
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,9 +40,8 @@ def _unknown(*_: str) -> None:
 def tables(records: Path) -> Iterator[str]:
     """Every table that the page shows of these records, as CSV below its name."""
     found, _ = page._read([records])
-    measured = rows.from_records(found)
-    for view in page._views(found, measured, inference.summary(measured)):
-        for table in view.tables if view else ():
+    for view in views(read(found)):
+        for table in view.tables:
             yield f"== {table.name}\n{table.csv()}"
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from reports.rows import Row
+import configs
+from reports.reading import Row
 
 FOLDER = Path(__file__).parent
 
@@ -53,9 +52,11 @@ def table(name: str) -> pd.DataFrame:
     return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
 
 
-def zero_shot_rows(tasks: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """The published scores of the tasks, each by the metric that is measured; fractions, not percent."""
-    names = {name: task for task, entry in tasks.items() for name in entry.get("published", [])}
+def zero_shot_rows() -> list[Row]:
+    """The published scores of the tasks of configs/tasks.yaml, each by the metric that is measured; fractions, not
+    percent.
+    """
+    names = {name: task for task, entry in configs.read("tasks").items() for name in entry.get("published", [])}
     found: list[Row] = []
     for published in table("zero_shot").to_dict("records"):
         family, source = ZERO_SHOT_CURVES.get(published["family"], ("", ""))
@@ -89,6 +90,11 @@ def lra_scores(source: str) -> dict[str, dict[str, float]]:
 
 
 def rows() -> list[Row]:
+    """Every published value that is drawn beside a measured one."""
+    return [*generation_rows(), *zero_shot_rows()]
+
+
+def generation_rows() -> list[Row]:
     """The curves of the generation figures: cumulative seconds, and bytes beyond the weights."""
     found: list[Row] = []
     for published in table("figures_digitized").to_dict("records"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import MIB, Table, mebibytes
-from reports.rows import Row
+from reports.results import Results
 from reports.views import curves
-from reports.views.view import DISTURBED, View, disturbed_note
+from reports.views.view import DISTURBED, Section, View, disturbed_note, parts
 
 ALIKE = ["machine", "device", "dtype", "threads", "batch", "weights"]
 METRICS = ("p50_s", "first_token_s", "state_bytes", "peak_bytes")
@@ -33,24 +35,22 @@ def of_contexts(frame: pd.DataFrame) -> pd.Series[bool]:
     return (frame.protocol == "fair") & (frame.new_tokens <= FEW_TOKENS) & (prompts >= FEWEST)
 
 
-def views(rows: list[Row]) -> list[View]:
+def views(results: Results) -> Iterator[View]:
     """One section for each machine, device and type that has such models."""
-    frame = pd.DataFrame([row for row in rows if row["experiment"] == "inference" and row["metric"] != "status"])
+    frame = results.frame("inference")
     if frame.empty:
-        return []
+        return
     frame = frame[of_contexts(frame)].sort_values(["disturbed", "measured_at"], ascending=[False, True], kind="stable")
-    sections = []
-    for number, (_, part) in enumerate(frame.groupby(ALIKE, sort=False, dropna=False)):
+    for number, _, part in parts(frame, ALIKE):
         first = part.iloc[0]
-        name = "contexts" + (f"-{number + 1}" if number else "")
+        name = f"contexts{number}"
         footer = (
             f"{first.machine} · {first.device} · {first['dtype']} · batch {first.batch} · "
             f"{first.new_tokens} new tokens · {first.weights} weights · median of {part.repeats.max():.0f} runs"
         )
         pictures = [_picture(part, f"{name}-{kind}", footer, *shown) for kind, shown in SHOWN.items()]
         title = f"Generation against context, {first.machine}, {first.device} {first['dtype']}"
-        sections.append(View(name, title, [TEXT, f"{footer}."], [_table(part, name)], pictures))
-    return sections
+        yield View(name, title, [TEXT, f"{footer}."], [_table(part, name)], pictures)
 
 
 def _values(part: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -99,3 +99,6 @@ def _table(part: pd.DataFrame, name: str) -> Table:
 
 def _milliseconds(row: pd.Series) -> str:
     return f"{row.value * 1e3:.2f} ({row.low * 1e3:.2f}-{row.high * 1e3:.2f}){DISTURBED if row.disturbed else ''}"
+
+
+SECTION = Section(views)  # inference.py reads the experiment

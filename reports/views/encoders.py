@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import MIB, Table
-from reports.rows import Row
-from reports.views.view import DISTURBED, View, disturbed_note, ordered
+from reports.reading import Reading, Row
+from reports.records.record import Record
+from reports.results import Results
+from reports.views import races
+from reports.views.view import DISTURBED, Section, View, disturbed_note, ordered, parts
 
 WHERE = ["machine", "device"]
 WAYS = {"both": "in both directions", "causal": "causal"}
@@ -22,15 +25,27 @@ TEXT = (
 )
 
 
-def views(rows: Sequence[Row]) -> Iterator[View]:
+def rows(record: Record) -> Iterator[Row]:
+    """The race of a mixer and attention in seconds a training step, and the peak bytes of each."""
+    metrics = record.metrics
+    for row in races.rows(record):
+        name = row["contender"]
+        mixer = {"title": metrics["titles"][name], "budget": metrics["budget"][name], "inner": metrics["inner"][name]}
+        yield {**row, **mixer}
+    shared = {"what": record.cell["params"]["direction"], "tokens": record.cell["params"]["tokens"]}
+    for name, peak in metrics["peak_bytes"].items():
+        yield {"metric": "peak_bytes", "value": peak, "contender": name, "title": metrics["titles"][name], **shared}
+
+
+def views(results: Results) -> Iterator[View]:
     """One section for each machine; nothing where no encoder was timed."""
-    frame = pd.DataFrame([row for row in rows if row["experiment"] == "encoders" and row["metric"] != "status"])
+    frame = results.frame("encoders")
     if frame.empty:
         return
     frame["title"] += frame.variant
     frame = ordered(frame, "what", "mixer")
-    for i, (where, part) in enumerate(frame.groupby(WHERE, sort=False)):
-        name = f"encoders{f'-{i + 1}' if i else ''}"
+    for number, where, part in parts(frame, WHERE):
+        name = f"encoders{number}"
         threads = part.threads.dropna().iloc[0]
         footer = f"{', '.join(map(str, where))} · float32 · threads: {threads:.0f}"
         panels = []
@@ -82,3 +97,6 @@ def _cell(at: pd.DataFrame, mixer: str) -> str:
     if at.disturbed.any():
         time, ratio = time + DISTURBED, "-"
     return f"{time}, {ratio}, {peaks[mixer] / MIB:.0f}"
+
+
+SECTION = Section(views, {"encoders": Reading(rows, apart={"mixer", "direction", "tokens"}, oldest=2)})

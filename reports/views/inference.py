@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from reports.draw.table import Table, mebibytes
 from reports.published import paper
-from reports.rows import Row
+from reports.reading import Reading, Row
+from reports.records.record import Record
+from reports.results import Results
+from reports.statistics.bands import spread
 from reports.views import contexts, curves
-from reports.views.view import DISTURBED, View, disturbed_note
+from reports.views.view import DISTURBED, Section, View, disturbed_note, parts
+from rwkv_core.spec import ModelSpec
 
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
 OURS = (
@@ -30,32 +37,68 @@ NO_CACHE = (
 )
 
 
-def views(rows: list[Row]) -> list[View]:
+def rows(record: Record) -> Iterator[Row]:
+    """Seconds with their spread over the repeats: until each token, of each token, of the first, percentiles; bytes by
+    tokens of context, measured and by formula; bytes of the weights, and those that a token reads.
+    """
+    runs: list[list[float]] = record.samples["token_seconds"]
+    for token, seconds in enumerate(zip(*runs, strict=True), 1):
+        yield spread("cumulative_s", seconds, tokens=token)
+    steps = [[after - before for before, after in itertools.pairwise(run)] for run in runs]
+    for token, seconds in enumerate(zip(*steps, strict=True), 2):
+        yield spread("step_s", seconds, tokens=token)
+    yield spread("first_token_s", [run[0] for run in runs])
+    cuts = [statistics.quantiles(run, n=100, method="inclusive") for run in steps]
+    for percent in (50, 90, 99):
+        yield spread(f"p{percent}_s", [cut[percent - 1] for cut in cuts])
+    batch = record.cell["params"]["batch"]
+    yield spread("tokens_per_s", [batch * len(step) / sum(step) for step in steps])
+
+    spec = ModelSpec(**record.cell["model"])
+    itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[record.cell["dtype"]]
+    for point in record.samples["memory"]:
+        context = point["context_tokens"]
+        # what the figures call memory: the allocator's peak on a GPU, live tensors on a CPU
+        values = {**point, "peak_bytes": point.get("cuda_peak_bytes", point["peak_live_bytes"])}
+        del values["context_tokens"]
+        yield from ({"metric": metric, "value": value, "tokens": context} for metric, value in values.items())
+    if why := record.metrics.get("resident_growth_missing"):
+        yield {"metric": "resident_growth_bytes", "value": None, "tokens": context, "why": why}
+    if "state_bytes" in record.metrics:
+        lengths = {point["context_tokens"] for point in record.samples["memory"]}
+        for context in sorted(lengths | {2**i for i in range(4, 14)}):  # by formula further than measured, to 8192
+            value = spec.state_bytes(context, itemsize, batch)
+            yield {"metric": "state_formula_bytes", "value": value, "tokens": context}
+    stored = record.metrics["parameter_bytes"]
+    yield {"metric": "parameter_bytes", "value": stored}
+    yield {"metric": "read_bytes", "value": stored - spec.lookup_parameters * itemsize}
+    if record.metrics.get("disagreement") is not None:
+        yield {"metric": "disagreement", "value": record.metrics["disagreement"]}
+
+
+def views(results: Results) -> Iterator[View]:
     """Every view of generation for each machine, device and type that was measured."""
-    frame = pd.DataFrame([row for row in rows if row["experiment"] == "inference" and row["metric"] != "status"])
+    frame = results.frame("inference")
     if frame.empty:
-        return []
+        return
     frame = frame[~contexts.of_contexts(frame)]  # they have a section of their own
-    published = pd.DataFrame(paper.rows())
-    found = []
-    for i, (_, part) in enumerate(frame.groupby(WHERE, sort=False)):
-        found += _one_machine(_longest(part), published, f"-{i + 1}" if i else "")
-    return found
+    published = pd.DataFrame(paper.generation_rows())
+    for number, _, part in parts(frame, WHERE):
+        yield from _one_machine(longest(part), published, number)
 
 
-def _one_machine(part: pd.DataFrame, published: pd.DataFrame, suffix: str) -> list[View]:
+def _one_machine(part: pd.DataFrame, published: pd.DataFrame, number: str) -> Iterator[View]:
     first = part.iloc[0]
     footer = (
         f"{first.machine} · {first.device} · {first['dtype']} · {first.threads:.0f} threads · batch {first.batch} · "
         f"prompt of {first.prompt_tokens} tokens · {first.weights} weights · median of {part.repeats.max():.0f} runs"
     )
-    views = []
     for protocol in curves.PROTOCOLS:
         chosen = part[part.protocol == protocol]
         if chosen.empty:
             continue
         beside = published if protocol == "paper" else published.head(0)  # the published curves are of that protocol
-        name = f"{protocol}{suffix}"
+        name = f"{protocol}{number}"
         pictures = [
             curves.cumulative(chosen, beside, name, footer),
             *([curves.latency(chosen, name, footer)] if protocol == "fair" else []),
@@ -66,35 +109,7 @@ def _one_machine(part: pd.DataFrame, published: pd.DataFrame, suffix: str) -> li
         tables = [_speed(chosen, name), _memory(chosen, name)]
         text = [findings(chosen) if protocol == "fair" else NO_CACHE, OURS, f"{footer}."]
         title = f"Generation, {first.machine}, {first.device} {first['dtype']}: {curves.PROTOCOLS[protocol]}"
-        views.append(View(f"generation-{name}", title, text, tables, pictures))
-    return views
-
-
-def summary(rows: list[Row]) -> Table | None:
-    """The short table that a run ends with; what differs between its lines is a column of it."""
-    frame = pd.DataFrame([row for row in rows if row["experiment"] == "inference" and row["metric"] != "status"])
-    if frame.empty:
-        return None
-    frame = _longest(frame)
-    varying = [key for key in WHERE if frame[key].nunique() > 1]
-    lines = []
-    ordered = frame.sort_values("parameters", kind="stable")
-    for (label, *_), part in ordered.groupby(["label", *varying], sort=False, dropna=False):
-        fair, no_cache = _Values(part[part.protocol == "fair"]), _Values(part[part.protocol == "paper"])
-        context = fair.last_tokens("state_bytes")
-        lines.append(
-            {
-                "model": label,
-                **{key.replace("_", " "): part[key].iloc[0] for key in varying},
-                "parameters": f"{part.parameters.iloc[0] / 1e6:.0f} M",
-                "ms a token": fair.milliseconds("p50_s"),
-                "first token, ms": fair.milliseconds("first_token_s"),
-                "ms a token, no cache*": no_cache.milliseconds("p50_s"),
-                "cache or state": fair.mebibytes("state_bytes", context) + (f" at {context}" if context else ""),
-            }
-        )
-    note = "* the paper's protocol, over its first tokens: only RWKV carries its state. The others: every family does."
-    return Table("summary", "Generation in short", pd.DataFrame(lines), note + disturbed_note(frame))
+        yield View(f"generation-{name}", title, text, tables, pictures)
 
 
 def findings(chosen: pd.DataFrame) -> str:
@@ -128,7 +143,7 @@ def findings(chosen: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-class _Values:
+class Values:
     """Values of one model's rows as display strings; a dash where a metric was not measured."""
 
     def __init__(self, part: pd.DataFrame) -> None:
@@ -162,7 +177,7 @@ class _Values:
 def _speed(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
     for label, part in chosen.sort_values("parameters", kind="stable").groupby("label", sort=False):
-        values = _Values(part)
+        values = Values(part)
         read, step = values.row("read_bytes"), values.row("p50_s")
         lines.append(
             {
@@ -191,7 +206,7 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
     extra = {metric: title for metric, title in DEVICE_MEMORY.items() if (chosen.metric == metric).any()}
     for label, part in chosen.sort_values("parameters", kind="stable").groupby("label", sort=False):
-        values = _Values(part)
+        values = Values(part)
         context = values.last_tokens("peak_live_bytes")
         lines.append(
             {
@@ -215,7 +230,7 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
     return Table(f"memory-{name}", "Memory beyond the weights", pd.DataFrame(lines), note)
 
 
-def _longest(frame: pd.DataFrame) -> pd.DataFrame:
+def longest(frame: pd.DataFrame) -> pd.DataFrame:
     """Of several cells of one model and protocol, the one with the most tokens; of several such, the latest
     that nothing disturbed.
     """
@@ -223,3 +238,7 @@ def _longest(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.sort_values(["disturbed", "measured_at"], ascending=[False, True], kind="stable")
     longest = frame[frame.new_tokens == frame.groupby(keys, dropna=False).new_tokens.transform("max")]
     return longest[longest.cell == longest.groupby(keys, dropna=False).cell.transform("last")]
+
+
+APART = {"protocol", "batch", "prompt_tokens", "new_tokens", "threads"}
+SECTION = Section(views, {"inference": Reading(rows, APART, oldest=2)})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +14,13 @@ import pandas as pd
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.published import paper
-from reports.rows import MEDIAN_STEPS, Row
-from reports.views.view import View
+from reports.reading import Reading, Row
+from reports.records.record import Record
+from reports.results import Results
+from reports.views.view import Section, View, parts
 
-WHERE = ["text", "machine", "device", "dtype"]
+WHERE = ["text", "machine", "device", "dtype", "schedule"]
+MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its curve
 POCKET_WORLD = "pocket world"
 POCKET = (
     "The two black lines are computed from how the pocket world's documents were made, for readers who know that: one "
@@ -37,18 +42,58 @@ CONTEXT = (
 )
 
 
-def views(rows: Sequence[Row]) -> Iterator[View]:
+def pretrain_rows(record: Record) -> Iterator[Row]:
+    """Losses (nats a token) of training, held out and by tokens; tokens a second, seconds, passes over the text."""
+    params, metrics = record.cell["params"], record.metrics
+    shared = {"rate": params["learning_rate"], "steps": params["steps"], "window": params["window"]}
+    for metric in ("loss", "held_out_loss", "tokens_per_s", "train_s", "passes"):
+        yield {"metric": metric, "value": metrics[metric], "tokens": metrics["tokens"], **shared}
+    each = metrics["tokens"] // params["steps"]
+    losses = record.samples["loss"]
+    for begin in range(0, len(losses), MEDIAN_STEPS):
+        some = losses[begin : begin + MEDIAN_STEPS]
+        tokens = (begin + len(some) / 2) * each
+        yield {"metric": "step_loss", "value": statistics.median(some), "tokens": tokens, **shared}
+
+
+def context_rows(record: Record) -> Iterator[Row]:
+    """Losses (nats a token) by tokens of context, those of each document as samples."""
+    shared = {"window": record.metrics["trained_tokens"], "stage": 0}
+    for point in [*_curve_rows(record.samples), *_level_rows(record.samples["levels"])]:
+        yield {**point, **shared, "documents": record.metrics["documents_fingerprint"]}
+
+
+def extend_rows(record: Record) -> Iterator[Row]:
+    """The same after each stage of an extension."""
+    for number, stage in enumerate(record.samples["stages"]):
+        shared = {"window": stage["window"], "stage": number, "trained_tokens": stage["tokens"]}
+        shared["documents"] = record.metrics["documents_fingerprint"]
+        for point in [*_curve_rows(stage), *_level_rows(record.samples["levels"])]:
+            yield {**point, **shared}
+
+
+def _curve_rows(samples: Mapping[str, Any]) -> Iterator[Row]:
+    for context, losses in zip(samples["context"], zip(*samples["losses"], strict=True), strict=True):
+        loss = statistics.fmean(losses)
+        error = statistics.stdev(losses) / math.sqrt(len(losses))
+        point = {"metric": "context_loss", "value": loss, "low": loss - error, "high": loss + error, "stderr": error}
+        yield {**point, "tokens": context, "samples": losses}
+
+
+def _level_rows(levels: Mapping[str, Mapping[str, float]]) -> Iterator[Row]:
+    for name, losses in levels.items():
+        for tokens, loss in losses.items():
+            yield {"metric": "context_level", "level": name, "value": loss, "tokens": int(tokens)}
+
+
+def views(results: Results) -> Iterator[View]:
     """Training runs, and loss against context, each text and machine apart."""
-    frame = pd.DataFrame(rows)
-    if "text" not in frame:
-        return
-    for kind, make in (("pretrain", _training), ("context", _context), ("extend", _extension)):
-        chosen = frame[(frame.experiment == kind) & (frame.metric != "status")]
-        for i, (key, part) in enumerate(chosen.groupby([*WHERE, "schedule"], sort=False, dropna=False)):
+    for experiment, make in (("pretrain", _training), ("context", _context), ("extend", _extension)):
+        for number, key, part in parts(results.frame(experiment), WHERE):
             text, *where, _ = map(str, key)
             source = text.partition(":")[0]
             mark = POCKET_WORLD if source == "pocket" else f"{source} text"
-            yield make(part, f"{kind}{f'-{i + 1}' if i else ''}", mark, " · ".join([mark, *where]))
+            yield make(part, f"{experiment}{number}", mark, " · ".join([mark, *where]))
 
 
 def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
@@ -176,3 +221,13 @@ def _published() -> list[Panel]:
     ]
     title = "Published: on the Pile's test set (v1 Fig. 5)"
     return [Panel(title, "tokens of context", "nats a token", series, log_x=2)]
+
+
+SECTION = Section(
+    views,
+    {
+        "pretrain": Reading(pretrain_rows, apart={"text", "learning_rate", "end_rate", "steps"}, oldest=2),
+        "context": Reading(context_rows, apart={"text"}, oldest=2),
+        "extend": Reading(extend_rows, apart={"text", "schedule"}, oldest=2),
+    },
+)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.published import paper
-from reports.rows import LRA_RECIPE, LRA_TASK, Row
-from reports.views.view import View, ordered
+from reports.reading import Reading, Row
+from reports.records.record import Record
+from reports.results import Results
+from reports.views.view import Section, View, ordered, parts
 
 WHERE = ["protocol", "device", "variant"]
-GIVEN = [*LRA_TASK, "attention_inner", "data_fingerprint"]  # what all mixers of a table have in common, task by task
-SETTING = [*LRA_RECIPE, "rate"]  # among which each mixer has its best
+SIZES = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "every")
+RECIPE = ("dropout", "rise", "weight_decay")
+SHARED = [*SIZES, "attention_inner", "data_fingerprint"]  # what all mixers of a table have in common, task by task
+SETTING = [*RECIPE, "rate"]  # among which each mixer has its best
 TASKS = {  # ours -> the paper's columns, in its order; those without one are of no table that was published
     "listops": "ListOps",
     "text": "Text",
@@ -28,6 +33,7 @@ TASKS = {  # ours -> the paper's columns, in its order; those without one are of
 TITLES = {
     name: title or {"pathfinder64": "Pathfinder-64", "path256": "Path-256"}[name] for name, title in TASKS.items()
 }
+OF_RUN = ("title", "published", "budget", "inner", "data_source", "data_fingerprint")  # metrics beside each value
 MAJORITY, ROOT = "always the majority", "root operator"
 FAILED = 50.0  # what a failed Path-X counts in the paper's averages
 PUBLISHED = "arXiv:2305.13048v2 Table 4"
@@ -53,20 +59,40 @@ TABLE_NOTE = (
 POCKET_NOTE = "Scaled tasks of the protocol pocket: shorter, fewer samples. The published columns are not comparable. "
 
 
-def views(rows: Sequence[Row]) -> Iterator[View]:
+def rows(record: Record) -> Iterator[Row]:
+    """Accuracies (shares) of the test and of the validation, at the end and by steps; seconds of training."""
+    params, metrics = record.cell["params"], record.metrics
+    shared = {key: params[key] for key in ("mixer", "direction", *SIZES, *RECIPE)}
+    shared |= {key: metrics[key] for key in OF_RUN}
+    shared["attention_inner"] = params["inner"]
+    shared["seed"] = record.cell["model"]["weights"].partition(":")[2]
+    shared["rate"] = params["learning_rate"]
+    share = metrics["accuracy"]
+    error = math.sqrt(share * (1 - share) / metrics["docs"])
+    test, validation = (
+        {floor: metrics.get(f"{part}{floor}") for floor in ("majority", "root")} for part in ("", "validation_")
+    )
+    yield {"metric": "lra", "value": share, "stderr": error, "docs": metrics["docs"], **test, **shared}
+    yield {"metric": "lra_validation", "value": metrics["validation_accuracy"], "best": metrics["best_step"], **shared}
+    yield {"metric": "lra_train_s", "value": metrics["train_s"], **shared}
+    for step, score in record.samples["validation"]:
+        yield {"metric": "lra_curve", "value": score, "tokens": step, **validation, **shared}
+
+
+def views(results: Results) -> Iterator[View]:
     """One section for each protocol and device, and for what differs in data, sizes or steps. Accuracies of several
     machines stand together, times apart.
     """
-    frame = pd.DataFrame([row for row in rows if row["experiment"] == "lra" and row["metric"] != "status"])
-    reasons = [{**row, "variant": 0} for row in rows if row["experiment"] == "lra" and row["metric"] == "status"]
-    refused = pd.DataFrame(reasons, columns=[*WHERE, "mixer", "direction", "task", "error"])
+    frame = results.frame("lra")
     if frame.empty:
         return
+    refused = pd.DataFrame(results.refused("lra"), columns=[*WHERE, "mixer", "direction", "task", "error"])
+    refused["variant"] = 0
     frame["model"] = frame.title + frame.direction.map({"both": "", "causal": ", causal"})
     frame = ordered(_chosen(_apart(frame)), "task", "direction", "mixer")
-    for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
+    for number, key, part in parts(frame, WHERE):
         protocol, device, variant = key
-        name = f"lra{f'-{i + 1}' if i else ''}"
+        name = f"lra{number}"
         title = f"Long Range Arena, protocol {protocol}{', other data, sizes or steps' if variant else ''}"
         own = _unscored(refused[(refused[WHERE] == list(key)).all(axis=1)], part)
         best = part[part.chosen]
@@ -74,8 +100,8 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
         tables = [Table(name, title, _scores(best, own), note), _published(name), _costs(part, name)]
         footer = f"protocol {protocol} · {device}"
         pictures = [_picture(best, f"{name}-curves", "Validation accuracy while training", footer, _curves)]
-        for j, (machine, timed) in enumerate(best.groupby("machine", sort=False)):
-            file, on = f"{name}-time{f'-{j + 1}' if j else ''}", f"{footer} · {machine}"
+        for machine_number, (machine,), timed in parts(best, ["machine"]):
+            file, on = f"{name}-time{machine_number}", f"{footer} · {machine}"
             pictures.append(_picture(timed, file, "Test accuracy against training time", on, _times))
         yield View(name, title, [TEXT], tables, pictures)
 
@@ -83,9 +109,10 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
 def _apart(frame: pd.DataFrame) -> pd.DataFrame:
     """With `variant`: 0 for the data, sizes and steps that most of a task's rows have, then 1 for others."""
     task = ["protocol", "device", "task"]
-    frame["given"] = frame.groupby([*task, *GIVEN]).ngroup()
-    counts = frame.value_counts([*task, "given"]).reset_index().sort_values(["count", "given"], ascending=[False, True])
-    frame["variant"] = frame.given.map(dict(zip(counts.given, counts.groupby(task).cumcount(), strict=True)))
+    frame["shared"] = frame.groupby([*task, *SHARED]).ngroup()
+    counts = frame.value_counts([*task, "shared"]).reset_index()
+    counts = counts.sort_values(["count", "shared"], ascending=[False, True])
+    frame["variant"] = frame.shared.map(dict(zip(counts.shared, counts.groupby(task).cumcount(), strict=True)))
     return frame
 
 
@@ -242,3 +269,6 @@ def _floors(own: pd.DataFrame, ends: tuple[float, float]) -> Iterator[Series]:
     for name, label, dashed in (("majority", MAJORITY, True), ("root", ROOT, False)):
         if pd.notna(value := own[name].iloc[0]):
             yield Series(label, label, ends, [100 * value] * 2, markers=False, dashed=dashed)
+
+
+SECTION = Section(views, {"lra": Reading(rows, apart=None, oldest=2, seeds_pooled=True)})

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import statistics
+from collections.abc import Iterator
 
 import pandas as pd
 
 from reports.draw.figure import HeatMap, Picture
 from reports.draw.table import Table, mebibytes
-from reports.rows import Row, mark
-from reports.views.view import View, ordered
+from reports.reading import Reading, Row
+from reports.records.record import Record
+from reports.results import Results
+from reports.rows import mark
+from reports.views.view import Section, View, ordered, parts
 
 WHERE = ["weights", "machine", "device", "dtype"]
+DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
 TITLES = {
     "pocket_passkey": "One thing put into one room, nothing else put anywhere (pocket world)",
     "pocket_needle": "One thing put into a room, among many others (pocket world)",
@@ -33,15 +39,32 @@ NOTES = {
 }
 
 
-def views(measured: Sequence[Row]) -> Iterator[View]:
+def rows(record: Record) -> Iterator[Row]:
+    """The share that was right over all texts (depth None) and at each of DEPTHS depths (0 to 1); the state's bytes."""
+    metrics = record.metrics
+    shared = {"length": record.cell["params"]["length"], "window": metrics["trained_tokens"]}
+    shared["tokens"] = metrics["tokens"]
+    shares: dict[float | None, list[float]] = {None: [item["share"] for item in record.samples["items"]]}
+    for item in record.samples["items"]:
+        if item["depth"] is not None:
+            shares.setdefault(round(item["depth"] * (DEPTHS - 1)) / (DEPTHS - 1), []).append(item["share"])
+    floors = {"chance": metrics["chance"], "named": metrics["named"]}
+    for depth, at_depth in shares.items():
+        error = statistics.stdev(at_depth) / math.sqrt(len(at_depth)) if len(at_depth) > 1 else None
+        value = {"value": statistics.fmean(at_depth), "stderr": error, "depth": depth, "docs": len(at_depth)}
+        yield {"metric": "needle", **value, **floors, **shared}
+    yield {"metric": "state_bytes", "value": metrics["state_bytes"], **shared}
+
+
+def views(results: Results) -> Iterator[View]:
     """One section for each kind of weights and machine; nothing where nothing was hidden."""
-    frame = pd.DataFrame([row for row in measured if row["experiment"] == "needles" and row["metric"] != "status"])
+    frame = results.frame("needles")
     if frame.empty:
         return
     frame = ordered(frame, "task", "family", "window", "length")
-    for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
+    for number, key, part in parts(frame, WHERE):
         weights, *where = map(str, key)
-        name = f"needles{f'-{i + 1}' if i else ''}"
+        name = f"needles{number}"
         text = [TEXT, *([NOTES[weights]] if weights in NOTES else []), f"Measured on {', '.join(where)}."]
         tasks = [task for task in TITLES if (part[part.depth.notna()].task == task).any()]
         footer = f"{', '.join(where)} · {mark(weights)}"
@@ -92,3 +115,6 @@ def _table(frame: pd.DataFrame, name: str) -> Table:
         "cache is counted)."
     )
     return Table(name, "Facts found in long texts", pd.DataFrame(lines), note)
+
+
+SECTION = Section(views, {"needles": Reading(rows, apart={"task", "length"}, line_of_cell=True, items="texts")})

@@ -12,10 +12,12 @@ import configs
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.published import paper
+from reports.reading import Reading, Row
 from reports.records.record import Record
-from reports.rows import Row, mark
+from reports.results import Results
+from reports.rows import mark
 from reports.statistics import orders
-from reports.views.view import View, ordered
+from reports.views.view import Section, View, ordered, parts
 
 WHERE = ["weights", "machine", "device", "dtype"]
 WAYS = {
@@ -49,18 +51,28 @@ def tasks() -> dict[str, dict[str, Any]]:
     return configs.read("prompts")
 
 
-def views(measured: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
+def rows(record: Record) -> Iterator[Row]:
+    """Numbers of items that were unreadable or cut; each metric (a share) with its standard error and floors."""
+    params, metrics = record.cell["params"], record.metrics
+    shared = {"order": params["order"], "way": params["way"], "docs": metrics["docs"]}
+    shared["data"] = metrics["data_fingerprint"]
+    yield {"metric": "unparsed", "value": metrics["unparsed"], **shared}
+    yield {"metric": "cut", "value": metrics["cut"], **shared}
+    if isinstance(items := record.samples["items"], list):
+        for metric in orders.METRICS:
+            yield {"metric": metric, **orders.score(items, metrics["labels"], metric)._asdict(), **shared}
+
+
+def views(results: Results) -> Iterator[View]:
     """One section for each kind of weights and machine; nothing where nothing was asked."""
-    frame = pd.DataFrame([row for row in measured if row["experiment"] == "prompts" and row["metric"] != "status"])
+    frame = results.frame("prompts")
     if frame.empty:
         return
-    frame = ordered(frame, "family")
-    by_id = {record.id: record for record in records}
-    for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
+    for number, key, part in parts(ordered(frame, "family"), WHERE):
         weights, *where = map(str, key)
-        name = f"prompts{f'-{i + 1}' if i else ''}"
+        name = f"prompts{number}"
         marked = mark(weights)
-        effects = list(_effects(part, by_id))
+        effects = list(_effects(part, results))
         notes = [tasks()[task]["note"] for task in dict.fromkeys(part.task) if "note" in tasks()[task]]
         text = [TEXT, *([NOTES[weights]] if weights in NOTES else []), *notes, f"Measured on {', '.join(where)}."]
         pictures = [_picture(effects, name, f"{', '.join(where)} · {marked}")] if effects else []
@@ -100,13 +112,13 @@ def _scores(frame: pd.DataFrame, name: str, mark: str) -> Table:
     return Table(name, f"Scores by order, {mark}", pd.DataFrame(lines), note)
 
 
-def _effects(frame: pd.DataFrame, records: dict[str, Record]) -> Iterator[dict[str, Any]]:
+def _effects(frame: pd.DataFrame, results: Results) -> Iterator[dict[str, Any]]:
     for key, part in frame.groupby(["task", "way", "label", "data"], sort=False):
         task, way, *_ = map(str, key)
         cells = part.drop_duplicates("order").set_index("order")
         for first, second in tasks()[task]["effects"]:
             if first in cells.index and second in cells.index:
-                one, other = (records[cells.cell[order]].samples["items"] for order in (first, second))
+                one, other = (results.items(cells.cell[order]) for order in (first, second))
                 if all(a["cut"] or b["cut"] for a, b in zip(one, other, strict=True)):
                     continue
                 found = orders.effect(one, other, len(tasks()[task]["labels"]), tasks()[task]["metric"])
@@ -181,3 +193,7 @@ def _published(frame: pd.DataFrame, name: str) -> Iterator[Table]:
         yield Table(
             f"{name}-{slug}", f"{number[0].upper()}{number[1:]}, ours beside it", pd.DataFrame(lines).fillna("-"), note
         )
+
+
+APART = {"task", "order", "way"}
+SECTION = Section(views, {"prompts": Reading(rows, APART, oldest=2, line_of_cell=True, items="items")})

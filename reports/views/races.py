@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,11 @@ import pandas as pd
 
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
-from reports.rows import Row
-from reports.views.view import DISTURBED, View, disturbed_note
+from reports.reading import Reading, Row
+from reports.records.record import Record
+from reports.results import Results
+from reports.statistics.bands import spread
+from reports.views.view import DISTURBED, Section, View, disturbed_note, parts
 
 GOALS = Path(__file__).with_name("goals.csv")
 WHERE = ["machine", "device", "dtype"]
@@ -45,15 +48,33 @@ WHOLE_TEXT = (
 )
 
 
-def views(rows: list[Row]) -> list[View]:
-    """The kernels and the whole model, for each machine, device and type that was measured."""
-    frame = pd.DataFrame([row for row in rows if row["metric"] == "race_s"])
+def rows(record: Record) -> Iterator[Row]:
+    """Seconds of each contender, the spread over the rounds. scale: what a floor's were multiplied by."""
+    params, metrics = record.cell["params"], record.metrics
+    shared = {
+        "what": params.get("direction") or params["task"],
+        "tokens": params["tokens"],
+        "channels": metrics.get("channels"),
+        "threads": params["threads"],
+    }
+    for name, seconds in record.samples["seconds"].items():
+        # a floor moves its own number of bytes: its time is scaled to those that must move
+        scale = metrics["bytes"] / metrics["floor_bytes"] if name == "floor" else 1.0
+        error = metrics["errors"].get(name.removesuffix(" eager"))
+        graphed = name in metrics["graphed"]
+        times = spread("race_s", [scale * s for s in seconds], contender=name, error=error, graphed=graphed)
+        yield {**times, **shared, "scale": scale, "samples": seconds}
+
+
+def views(results: Results) -> Iterator[View]:
+    """The kernels and the whole model, for each machine, device and type that was measured; with the first, all goals
+    are printed.
+    """
+    frame = results.frame("kernels", "peers")
     if frame.empty:
-        return []
-    reached = targets(rows)
-    found = []
-    for i, ((machine, device, dtype), part) in enumerate(frame.groupby(WHERE, sort=False)):
-        suffix = f"-{i + 1}" if i else ""
+        return
+    printed = reached = goals(results)
+    for number, (machine, device, dtype), part in parts(frame, WHERE):
         for experiment, title, text in (
             ("kernels", "WKV kernels", KERNEL_TEXT),
             ("peers", "RWKV-4 in other implementations", WHOLE_TEXT),
@@ -61,7 +82,7 @@ def views(rows: list[Row]) -> list[View]:
             chosen = part[part.experiment == experiment]
             if chosen.empty:
                 continue
-            name = f"{experiment}{suffix}"
+            name = f"{experiment}{number}"
             tables = [_times(chosen, name)]
             if reached is not None:
                 frame_on = [experiment, machine, f"{device} {dtype}"]
@@ -71,20 +92,21 @@ def views(rows: list[Row]) -> list[View]:
             pictures = []
             if experiment == "kernels":
                 pictures.append(_picture(chosen, name, f"{machine} · {device} · {dtype} · median of the rounds"))
-            found.append(View(name, f"{title}, {machine}, {device} {dtype}", [text], tables, pictures))
-    return found
+            yield View(name, f"{title}, {machine}, {device} {dtype}", [text], tables, pictures, printed)
+            printed = None
 
 
-def targets(rows: list[Row]) -> Table | None:
-    """Each ratio of goals.csv that these rows hold undisturbed, beside its bound; None where they hold none."""
-    frame = pd.DataFrame([row for row in rows if row["metric"] == "race_s" and not row["disturbed"]])
+def goals(results: Results) -> Table | None:
+    """Each ratio of goals.csv that was measured undisturbed, beside its bound; None where none was."""
+    frame = results.frame("kernels", "peers")
     if frame.empty:
         return None
+    frame = frame[~frame.disturbed].copy()
     frame["channels"] = frame.channels.astype("Int64")
-    goals = pd.read_csv(GOALS, dtype=str)
+    bounds = pd.read_csv(GOALS, dtype=str)
     lines = []
     for machine, part in frame.groupby("machine", sort=False):
-        for goal in goals.to_dict("records"):
+        for goal in bounds.to_dict("records"):
             keys = [key for key in ("experiment", "device", "dtype", *SHAPE) if goal[key] != "-"]
             at = part[(part[keys].astype(str) == [goal[key] for key in keys]).all(axis=1)]
             for _, cell in at.groupby("cell", sort=False):  # what took turns
@@ -182,3 +204,10 @@ def _picture(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
     threads = fewest.threads.iloc[0]
     title = "WKV: time of each implementation" + (f", {threads} thread" if threads else "")
     return Picture(name, title, panels, footer)
+
+
+SHARED = {"batch", "tokens", "threads"}
+SECTION = Section(
+    views,
+    {"kernels": Reading(rows, apart={"direction", *SHARED}), "peers": Reading(rows, apart={"task", *SHARED})},
+)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
-from reports.rows import Row
-from reports.views.view import View, ordered
+from reports.reading import Reading, Row
+from reports.records.record import Record
+from reports.results import Results
+from reports.views.view import Section, View, ordered, parts
 
 WHERE = ["machine", "device"]
 SETTING = ["alphabet", "steps", "batch", "tokens"]
@@ -35,9 +37,28 @@ TEXT = (
 )
 
 
-def views(rows: Sequence[Row]) -> Iterator[View]:
+def rows(record: Record) -> Iterator[Row]:
+    """The accuracy (a share) with its floors, the loss at the end of training (nats), the state's bytes."""
+    params, metrics = record.cell["params"], record.metrics
+    shared = {
+        "size": params["size"],
+        "alphabet": params["alphabet"],
+        "rate": params["learning_rate"],
+        "shift": params["token_shift"],
+        "shuffled": params["shuffled"],
+        "steps": params["steps"],
+        "tokens": metrics["tokens"],
+        "seed": record.cell["model"]["weights"].partition(":")[2],
+    }
+    floors = {floor: metrics[floor] for floor in ("chance", "majority", "rule")}
+    yield {"metric": "accuracy", "value": metrics["accuracy"], "docs": metrics["docs"], **floors, **shared}
+    yield {"metric": "loss", "value": metrics["loss"], **shared}
+    yield {"metric": "state_bytes", "value": metrics["state_bytes"], **shared}
+
+
+def views(results: Results) -> Iterator[View]:
     """One section for each machine; nothing where nothing was trained."""
-    frame = pd.DataFrame([row for row in rows if row["experiment"] == "recall" and row["metric"] != "status"])
+    frame = results.frame("recall")
     if frame.empty:
         return
     frame = ordered(frame, "family", "size")
@@ -46,8 +67,8 @@ def views(rows: Sequence[Row]) -> Iterator[View]:
         {True: " + token shift", False: ""}
     )
     frame["mixer"] += frame.shuffled.map({True: ", answers shuffled", False: ""}) + frame.variant
-    for i, (where, part) in enumerate(frame.groupby(WHERE, sort=False)):
-        name = f"recall{f'-{i + 1}' if i else ''}"
+    for number, where, part in parts(frame, WHERE):
+        name = f"recall{number}"
         best = best_rates(part)
         panels = [
             _panel(best[(best.task == task) & (best.alphabet == alphabet)], task, alphabet)
@@ -166,3 +187,7 @@ def _sweep(frame: pd.DataFrame, name: str) -> Table:
     shown = shown[[*(key for key in shown if key not in columns), *columns]].fillna("-")
     note = "The loss at the end (nats an answer), the accuracy (percent), means over the seeds; how many seeds."
     return Table(f"{name}-sweep", "Learning rates of the recall models", shown, note)
+
+
+APART = {"task", "size", "length", "alphabet", "token_shift", "shuffled", "steps", "batch", "learning_rate"}
+SECTION = Section(views, {"recall": Reading(rows, APART, seeds_pooled=True)})

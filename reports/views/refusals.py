@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from reports.draw.table import Table
-from reports.rows import Row
-from reports.views.view import DISTURBED, View
+from reports.results import Results
+from reports.views.view import DISTURBED, Section, View
 
 
-def not_measured(rows: list[Row]) -> View | None:
-    """Cells that ended without a number or with a disturbed one, and why; None where there are none."""
+def views(results: Results) -> Iterator[View]:
+    """Cells that ended without a number or with a disturbed one, and why; nothing where there are none."""
     tables = []
     for name, title, disturbed in (
         ("not-measured", "Cells without a number", False),
@@ -18,15 +20,19 @@ def not_measured(rows: list[Row]) -> View | None:
     ):
         lines = [
             {
-                "model": r["label"],
-                "what": " ".join(filter(None, (r[key] for key in ("task", "mixer", "direction", "protocol")))),
-                "device": r["device"],
-                "status": r["status"],
-                "why": r["error"],
+                "model": row["label"],
+                "what": " ".join(filter(None, (row[key] for key in ("task", "mixer", "direction", "protocol")))),
+                "device": row["device"],
+                "status": row["status"],
+                "why": row["error"],
             }
-            for r in rows
-            if r["metric"] == "status" and r["disturbed"] == disturbed
+            for row in results.refused()
+            if row["disturbed"] == disturbed
         ]
         if lines:
             tables.append(Table(name, title, pd.DataFrame(lines), prose=True))
-    return View("not-measured", "Not measured, or disturbed", tables=tables) if tables else None
+    if tables:
+        yield View("not-measured", "Not measured, or disturbed", tables=tables)
+
+
+SECTION = Section(views)

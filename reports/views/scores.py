@@ -47,7 +47,7 @@ def average(own: pd.DataFrame, tasks: Tasks) -> tuple[float, float] | None:
 
 def pictures(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> list[Picture]:
     """Against parameters: every task and the average. Against training FLOPs: the same, of our points and theirs."""
-    published = pd.DataFrame(paper.zero_shot_rows(tasks))
+    published = pd.DataFrame(paper.zero_shot_rows())
     random = " (filled points: RANDOM WEIGHTS, chance)" if (part.weights == "random").any() else ""
     found = []
     for axis, title, x_title in (

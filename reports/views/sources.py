@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from reports.draw.table import Table, mebibytes
 from reports.published import paper
-from reports.views.view import View
+from reports.results import Results
+from reports.views.view import Section, View
 from rwkv_core.architectures import ARCHITECTURES
 
 PAPER_VOCABULARY = 50277
+
+
+def views(_: Results) -> Iterator[View]:
+    """The same whatever was measured."""
+    yield architectures()
+    yield complexity()
+    yield contradictions()
 
 
 def architectures() -> View:
@@ -58,3 +68,6 @@ def contradictions() -> View:
         "contradictions", "Known contradictions in the published numbers", paper.table("contradictions"), prose=True
     )
     return View("contradictions", "Contradictions in the sources", text, [table])
+
+
+SECTION = Section(views)

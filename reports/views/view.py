@@ -1,7 +1,8 @@
-"""What a page is made of: sections with text, tables and pictures."""
+"""What a page is made of: sections with text, tables and pictures; and what several of them are made with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,8 @@ import pandas as pd
 import configs
 from reports.draw.figure import Picture
 from reports.draw.table import Table
+from reports.reading import Reading
+from reports.results import Results
 
 DISTURBED = "†"  # behind a time
 ORDERS = {"family": "families", "mixer": "mixers"}  # column: the file of configs whose order it has
@@ -17,13 +20,35 @@ ORDERS = {"family": "families", "mixer": "mixers"}  # column: the file of config
 
 @dataclass(frozen=True)
 class View:
-    """A section of the page. text: paragraphs, plain."""
+    """A section of the page. text: paragraphs, plain. printed: what the terminal shows once the page is written."""
 
     name: str
     title: str
     text: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    printed: Table | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A module's part of the page. views: none where there is nothing to show. readings: of the experiments that it
+    shows, by name.
+    """
+
+    views: Callable[[Results], Iterator[View]]
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+
+
+def parts(frame: pd.DataFrame, where: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...], pd.DataFrame]]:
+    """The parts of a frame whose rows agree in the columns `where`, in the order of their first rows.
+
+    Each with what numbers its name ("" for the first, then "-2", "-3", ...) and its values of the columns.
+    """
+    if frame.empty:
+        return
+    for i, (key, part) in enumerate(frame.groupby(list(where), sort=False, dropna=False)):
+        yield f"-{i + 1}" if i else "", key, part
 
 
 def disturbed_note(frame: pd.DataFrame) -> str:

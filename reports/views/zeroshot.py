@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -12,12 +11,12 @@ import pandas as pd
 import configs
 from reports.draw.table import Table
 from reports.published import paper
+from reports.reading import Reading, Row
 from reports.records.record import Record
-from reports.rows import Row, from_records, mark
-from reports.statistics import paired
-from reports.views import scores
-from reports.views.view import View
-from rwkv_core.errors import BadInput, did_you_mean
+from reports.results import Results
+from reports.rows import mark
+from reports.views import pairs, scores
+from reports.views.view import Section, View, parts
 
 WHERE = ["protocol", "weights", "machine", "device", "dtype"]
 PROTOCOLS = {
@@ -39,11 +38,6 @@ POCKET = (
     "world's own items in the tasks' form. The architectures compare with each other here, and with no other number."
 )
 NOTES = {"random": RANDOM, "pocket": POCKET}
-PAIRS = (
-    "Items that only one of the two gets right; the difference of the first minus the second in percentage points with "
-    "its 95 % interval, items of one question taken together; p: McNemar's exact test over the questions. "
-    "Not corrected for the number of comparisons."
-)
 FLOORS = ("chance", "a choice the context names", "best fixed answer")
 PAPER_TABLES = {  # the tables of v1: task as published and metric -> heading
     "Table 3": {
@@ -72,19 +66,26 @@ def tasks() -> dict[str, dict[str, Any]]:
     return configs.read("tasks")
 
 
-def views(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
+def rows(record: Record) -> Iterator[Row]:
+    """Each metric (a share, or a perplexity) with its standard error and what the rules of thumb score."""
+    metrics = record.metrics
+    counts = {"docs": metrics["docs"], "questions": metrics.get("questions", metrics["docs"])}
+    for metric in (name.removesuffix("_stderr") for name in metrics if name.endswith("_stderr")):
+        floors = {floor: metrics.get(f"{metric}_{floor}") for floor in ("chance", "named", "fixed")}
+        error = metrics[f"{metric}_stderr"]
+        yield {"metric": metric, "value": metrics[metric], "stderr": error, **counts, **floors}
+
+
+def views(results: Results) -> Iterator[View]:
     """One section for each protocol, kind of weights and machine that was measured."""
-    frame = pd.DataFrame([row for row in rows if row["experiment"] == "zeroshot" and row["metric"] != "status"])
-    if frame.empty:
-        return
-    for i, (key, part) in enumerate(frame.groupby(WHERE, sort=False)):
+    for number, key, part in parts(results.frame("zeroshot"), WHERE):
         protocol, weights, *where = map(str, key)
-        name = f"{protocol.replace('.', '')}{f'-{i + 1}' if i else ''}"
+        name = f"{protocol.replace('.', '')}{number}"
         part = part.sort_values("parameters", kind="stable")
         marked = mark(weights)
         footer = f"{', '.join(where)} · {protocol} · {marked}"
         labels = dict(zip(part.cell, part.label, strict=True))
-        own = [r for r in records if r.status == "ok" and r.id in labels]
+        scored_records = [r for r in results.records if r.status == "ok" and r.id in labels]
         scored = part.drop_duplicates(["task", "docs", "questions"])
         counts = [
             f"{tasks()[task]['label']} {docs:.0f}" + (f" (of {asked:.0f} questions)" if asked < docs else "")
@@ -97,7 +98,7 @@ def views(rows: Sequence[Row], records: Sequence[Record]) -> Iterator[View]:
         ]
         pocket = weights == "pocket"
         beside = () if pocket else _published(part, name, weights == "trained")
-        tables = [_scores(part, name, marked), *beside, *_pairs(own, labels, name, marked)]
+        tables = [_scores(part, name, marked), *beside, *pairs.tables(scored_records, labels, name, marked)]
         pictures = (
             [scores.by_task(part, tasks(), name, footer)] if pocket else scores.pictures(part, tasks(), name, footer)
         )
@@ -165,9 +166,9 @@ def _published(part: pd.DataFrame, name: str, comparable: bool) -> Iterator[Tabl
     published = paper.table("zero_shot")
     names = {task: own for own, entry in tasks().items() for task in entry.get("published", [])}
     for table, columns in PAPER_TABLES.items():
-        rows = published[published.source == f"arXiv:2305.13048v1 {table}"]
+        printed = published[published.source == f"arXiv:2305.13048v1 {table}"]
         lines = []
-        for model, theirs in rows.groupby("model", sort=False):
+        for model, theirs in printed.groupby("model", sort=False):
             ours = part[part.model == paper.ZERO_SHOT_MODELS.get(str(model), "")]
             for variant in dict.fromkeys(ours.variant) or [""]:
                 own = ours[ours.variant == variant]
@@ -198,66 +199,4 @@ def beside(published: str, row: Any, plain: bool, comparable: bool) -> str:
     return f"{published} / {ours} / {scale * row.value - float(published):+.2f}"
 
 
-def _pairs(records: Sequence[Record], labels: Mapping[str, str], name: str, mark: str) -> Iterator[Table]:
-    """RWKV-4 against each other family, where the sizes are within a factor of 1.5."""
-    lines = []
-    for first, second in itertools.permutations(records, 2):
-        a, b = first.cell["model"], second.cell["model"]
-        alike = 1 / 1.5 < a["parameters"] / b["parameters"] < 1.5
-        if a["family"] == "rwkv4" != b["family"] and alike and same_items(first, second):
-            lines.append(pair(first, second, labels))
-    if lines:
-        yield Table(f"zeroshot-pairs-{name}", f"Item by item, {mark}", pd.DataFrame(lines), PAIRS)
-
-
-def comparison(records: Sequence[Record], first: str, second: str) -> Table:
-    """Any two models, by name or by label, on every task and protocol that both were scored on; two checkpoints of one
-    name with each other, where it is given twice. Raises BadInput where there is none.
-    """
-    scored = [r for r in records if r.status == "ok" and r.cell["experiment"] == "zeroshot"]
-    rows = {row["cell"]: row for row in from_records(scored)}
-    known = [(r, {r.cell["model"]["name"], rows[r.id]["label"]}) for r in scored if r.id in rows]
-    names = sorted(set().union(*(called for _, called in known)))
-    for name in (first, second):
-        if name not in names:
-            raise BadInput(f"no zero-shot records of {name!r} in there{did_you_mean(name, names) if names else ''}")
-    differing = [key for key in WHERE[1:] if len({row[key] for row in rows.values()}) > 1]  # sections elsewhere
-    labels = {cell: ", ".join([row["label"], *(row[key] for key in differing)]) for cell, row in rows.items()}
-    pairs = itertools.permutations(known, 2) if first != second else itertools.combinations(known, 2)
-    lines = [
-        {"protocol": a.cell["params"]["protocol"], **pair(a, b, labels)}
-        for (a, one), (b, other) in pairs
-        if first in one and second in other and labels[a.id] != labels[b.id] and same_items(a, b)
-    ]
-    if not lines:
-        raise BadInput(f"{first} and {second} were not scored on the same items of any task")
-    return Table("comparison", f"{first} and {second}, item by item", pd.DataFrame(lines), PAIRS)
-
-
-def same_items(first: Record, second: Record) -> bool:
-    """Whether two records scored the same content by the same protocol, and hold their items."""
-    if not all(isinstance(record.samples.get("items"), list) for record in (first, second)):
-        return False
-    if first.cell["params"]["task"] != second.cell["params"]["task"]:
-        return False
-    if first.cell["params"]["protocol"] != second.cell["params"]["protocol"]:
-        return False
-    return bool(first.metrics["data_fingerprint"] == second.metrics["data_fingerprint"])
-
-
-def pair(first: Record, second: Record, labels: Mapping[str, str]) -> dict[str, str]:
-    """One line of the comparison of two records of the same items. labels: of the records, by id."""
-    entry = tasks()[first.cell["params"]["task"]]
-    metric = entry["metric"]
-    found = paired.compare(first.samples["items"], second.samples["items"], metric)
-    return {
-        "task": entry["label"],
-        "first": labels[first.id],
-        "second": labels[second.id],
-        "metric": metric,
-        "items": str(found.items),
-        "only first": str(found.first_only),
-        "only second": str(found.second_only),
-        "difference": f"{100 * found.difference:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})",
-        "p": f"{found.p:.3f}" if found.p >= 0.0005 else "<0.001",
-    }
+SECTION = Section(views, {"zeroshot": Reading(rows, apart={"task", "protocol"}, items="items")})

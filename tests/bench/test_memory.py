@@ -9,8 +9,8 @@ from bench import matrix, run
 from bench.instruments import memory
 from bench.instruments.memory import Peak
 from bench.speed import inference
-from reports import rows
 from reports.views import inference as inference_views
+from reports.views.table import read
 from tests import parity
 
 
@@ -84,7 +84,7 @@ def test_the_page_has_a_dash_and_the_reason(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(memory, "STATUS", tmp_path / "status")
     (cell,) = matrix.read(_matrix(tmp_path))
     (record,) = run.measure([cell])
-    (view,) = inference_views.views(rows.from_records([record]))
+    (view,) = inference_views.views(read([record]))
     (table,) = [table for table in view.tables if table.name.startswith("memory")]
     assert record.measured and table.frame["resident growth"].tolist() == ["-"]
     assert "A dash: the system does not tell" in table.note and "VmHWM is missing" in table.note

@@ -14,9 +14,9 @@ from bench.instruments.race import FEWEST, race
 from bench.matrix import Cell
 from bench.run import measure
 from bench.speed import kernel_peers, kernels, peers
-from reports import rows
 from reports.records.record import Record
 from reports.views import races
+from reports.views.table import read
 from rwkv_core import machine, models
 from rwkv_core.errors import Unsupported
 from rwkv_core.runtimes import transformers_rwkv
@@ -146,7 +146,7 @@ def raced(seconds: dict[str, list[float]], **params: Any) -> Record:
 
 def test_goals_stand_beside_the_ratios() -> None:
     record = raced({"floor": [1.0, 1.1, 0.9], "c": [1.5, 1.4, 1.8], "loop": [30.0, 28.0, 36.0]})
-    table = races.targets(rows.from_records([record]))
+    table = races.goals(read([record]))
     assert table is not None
     lines = table.frame.set_index(["time of", "by that of"])[["ratio", "to be", "reached", "error"]]
     assert list(lines.loc[("ours: C", "memory floor")]) == ["1.50 (1.27-2.00)", "at most 2", "yes", "1e-07"]
@@ -157,14 +157,14 @@ def test_goals_stand_beside_the_ratios() -> None:
 def test_a_floor_is_scaled_to_the_bytes_that_must_move() -> None:
     record = raced({"floor": [1.0, 1.0, 1.0], "c": [4.0, 4.0, 4.0]}, direction="forward+backward")
     record.metrics["bytes"] = record.metrics["floor_bytes"] * 8 // 3
-    found = {row["contender"]: row["value"] for row in rows.from_records([record])}
+    found = {row["contender"]: row["value"] for row in read([record]).rows}
     assert found["floor"] == pytest.approx(8 / 3) and found["c"] == 4.0
 
 
 def test_the_views_show_every_contender() -> None:
     record = raced({"floor": [1.0], "c": [1.5], "loop": [30.0]})
     wide = raced({"floor": [8.0], "c": [11.0], "loop": [90.0]}, batch=8)
-    (view,) = races.views(rows.from_records([record, wide]))
+    (view,) = races.views(read([record, wide]))
     assert list(view.tables[0].frame.contender) == ["memory floor", "ours: C", "plain loop in torch"] * 2
     assert list(view.tables[0].frame["times the floor"])[1] == "1.50"
     (panel,) = view.pictures[0].panels
@@ -175,12 +175,11 @@ def test_the_views_show_every_contender() -> None:
 def test_a_disturbed_race_reaches_no_goal_and_is_marked() -> None:
     seconds = {"floor": [1.0], "c": [1.5], "loop": [30.0]}
     disturbed = replace(raced(seconds), status="disturbed", error="others used 1.3 of its 2 cores")
-    measured = rows.from_records([disturbed])
-    assert races.targets(measured) is None
-    (view,) = races.views(measured)
+    assert races.goals(read([disturbed])) is None
+    (view,) = races.views(read([disturbed]))
     (table,) = view.tables
     assert list(table.frame.ms) == ["1000 (1000-1000)†", "1500 (1500-1500)†", "30000 (30000-30000)†"]
     assert set(table.frame["times the floor"]) == {"-"} and "†" in table.note
     assert all(list(series.crossed) == [True] for series in view.pictures[0].panels[0].series)
-    both = races.targets(rows.from_records([disturbed, raced({**seconds, "c": [1.25]})]))
+    both = races.goals(read([disturbed, raced({**seconds, "c": [1.25]})]))
     assert both is not None and both.frame.ratio[0] == "1.25 (1.25-1.25)"

@@ -24,10 +24,9 @@ from bench import matrix
 from bench.experiments import EXPERIMENTS
 from bench.launch.process import Process
 from bench.matrix import Cell
-from bench.unfit import Unfit
-from reports import rows
 from reports.records.store import Store
 from reports.views import races
+from reports.views.table import read
 from rwkv_core.files import write_atomically
 from tests.gpu.rehearsal import tiny
 from tests.gpu.steps import Step
@@ -237,7 +236,7 @@ class Queue:
         here = [step for step in self.steps if not self.lacks(step)]
         left = sum(len(self.left(step)) for step in here)
         failed = [name for step in here for name in self.failed(step)]
-        goals = races.targets(rows.from_records(self.records.values()))
+        goals = races.goals(read(self.records.values()))
         if goals is not None:
             print(goals.frame.to_string(index=False), goals.note, sep="\n")
         for name in failed:

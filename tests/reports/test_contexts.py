@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from reports import rows
 from reports.records.record import Record
 from reports.views import contexts, inference
+from reports.views.table import read
 from tests.reports.test_page import record
 
 PROMPTS = (1024, 16, 4096)
@@ -22,7 +22,7 @@ def after(prompt: int, name: str = "pythia-160m", **changes: float) -> Record:
 def test_points_are_those_of_each_prompt() -> None:
     measured = [after(prompt, step=prompt * 1e-5) for prompt in PROMPTS]
     measured += [after(prompt, "rwkv4-169m", step=0.01) for prompt in PROMPTS]
-    (view,) = contexts.views(rows.from_records(measured))
+    (view,) = contexts.views(read(measured))
     latency, first, memory = view.pictures
     curves = {series.label: series for series in latency.panels[0].series}
     pythia, ours = curves["Pythia 160M"], curves["RWKV-4 169M"]
@@ -33,16 +33,16 @@ def test_points_are_those_of_each_prompt() -> None:
     assert list(memory.panels[0].series[0].y) == sorted(PROMPTS), "MiB at the end, not on the way"
     table = view.tables[0].frame.set_index(["model", "prompt"])
     assert table["ms a token"]["Pythia 160M", 4096] == "45.06 (40.96-61.44)" and len(table) == 6
-    assert first.name == "contexts-first" and not inference.views(rows.from_records(measured))
+    assert first.name == "contexts-first" and not list(inference.views(read(measured)))
 
 
 def test_fewer_prompts_or_more_tokens_are_no_such_section() -> None:
     two = [after(prompt) for prompt in PROMPTS[:2]]
-    assert not contexts.views(rows.from_records(two)) and len(inference.views(rows.from_records(two))) == 2
+    assert not list(contexts.views(read(two))) and len(list(inference.views(read(two)))) == 2
     long = [after(prompt) for prompt in PROMPTS]
     for one in long:
         one.cell["params"]["new_tokens"] = 64
-    assert not contexts.views(rows.from_records(long)) and len(inference.views(rows.from_records(long))) == 3
+    assert not list(contexts.views(read(long))) and len(list(inference.views(read(long)))) == 3
 
 
 def test_a_disturbed_prompt_is_marked_and_goes_behind_an_undisturbed_one() -> None:
@@ -52,7 +52,7 @@ def test_a_disturbed_prompt_is_marked_and_goes_behind_an_undisturbed_one() -> No
         one.cell["id"] += "-again"
         measured.append(one)
     del measured[PROMPTS.index(1024)]
-    (view,) = contexts.views(rows.from_records(measured))
+    (view,) = contexts.views(read(measured))
     latency, _, memory = (picture.panels[0].series[0] for picture in view.pictures)
     assert [round(y) for y in latency.y] == [11, 550, 11] and latency.crossed == [False, True, False]
     assert not any(memory.crossed) and "†" in view.tables[0].note

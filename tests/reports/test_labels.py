@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports import labels, page, rows
+from reports import labels
 from reports.draw.figure import HeatMap
 from reports.records.record import Record
-from reports.views import inference, zeroshot
+from reports.views import pairs, table, zeroshot
+from reports.views.table import read
 from reports.views.view import View
 from rwkv_core.errors import BadInput
 from tests.bench.test_race import raced
@@ -34,8 +35,7 @@ def twins(record: Record, key: str, *values: Any) -> list[Record]:
 
 
 def shown(records: list[Record]) -> list[View]:
-    measured = rows.from_records(records)
-    return [view for view in page._views(records, measured, inference.summary(measured)) if view is not None]
+    return list(table.views(read(records)))
 
 
 def training(experiment: str, **params: Any) -> Record:
@@ -158,7 +158,7 @@ def test_a_matrix_with_twenty_items_and_then_with_all(monkeypatch: pytest.Monkey
     few.metrics.update(docs=20, acc_chance=0.4)
     every.metrics.update(docs=400, acc=0.8875)
     other = changed(test_zeroshot.record("pythia-160m", "boolq", 0.575), 2, docs=0)
-    (view,) = zeroshot.views(rows.from_records([few, every, other]), [few, every, other])
+    (view,) = zeroshot.views(read([few, every, other]))
     frame = view.tables[0].frame.set_index("model")
     assert list(frame.index[:2]) == ["Pythia 160M (20 items)", "Pythia 160M (all items)"]
     assert list(frame["PIQA acc"][:2]) == ["95.00 ± 5.00", "88.75 ± 5.00"]
@@ -173,19 +173,19 @@ def test_two_checkpoints_of_one_name_are_compared_item_by_item() -> None:
     one, other = twins(test_zeroshot.record("rwkv4-169m", "piqa", 0.5), "weights", f"file:{A}", f"file:{B}")
     other.samples["items"] = [{**item, "acc": 1.0} for item in other.samples["items"]]
     pythia = test_zeroshot.record("pythia-160m", "piqa", 0.5)
-    pair = zeroshot.comparison([one, other], "rwkv4-169m", "rwkv4-169m").frame
+    pair = pairs.comparison(read([one, other]), "rwkv4-169m", "rwkv4-169m").frame
     assert pair[["first", "second"]].to_numpy().tolist() == [
         ["RWKV-4 169M (weights a1b2c3)", "RWKV-4 169M (weights d4e5f6)"]
     ]
     assert pair["only second"][0] != "0" and pair["only first"][0] == "0"
     three = [one, other, pythia]
-    assert len(zeroshot.comparison(three, "rwkv4-169m", "pythia-160m").frame) == 2
-    assert len(zeroshot.comparison(three, "RWKV-4 169M (weights d4e5f6)", "pythia-160m").frame) == 1
-    (view,) = zeroshot.views(rows.from_records(three), three)
-    pairs = next(table.frame for table in view.tables if "pairs" in table.name)
-    assert set(pairs["first"]) == {"RWKV-4 169M (weights a1b2c3)", "RWKV-4 169M (weights d4e5f6)"}
+    assert len(pairs.comparison(read(three), "rwkv4-169m", "pythia-160m").frame) == 2
+    assert len(pairs.comparison(read(three), "RWKV-4 169M (weights d4e5f6)", "pythia-160m").frame) == 1
+    (view,) = zeroshot.views(read(three))
+    lines = next(table.frame for table in view.tables if "pairs" in table.name)
+    assert set(lines["first"]) == {"RWKV-4 169M (weights a1b2c3)", "RWKV-4 169M (weights d4e5f6)"}
     with pytest.raises(BadInput, match="not scored on the same items"):
-        zeroshot.comparison([one], "rwkv4-169m", "rwkv4-169m")
+        pairs.comparison(read([one]), "rwkv4-169m", "rwkv4-169m")
 
 
 def test_a_comparison_tells_types_and_machines_apart() -> None:
@@ -193,7 +193,7 @@ def test_a_comparison_tells_types_and_machines_apart() -> None:
     for record in list(made):
         made.append(changed(record, 1))
         made[-1].cell["dtype"] = "bfloat16"
-    frame = zeroshot.comparison(made, "rwkv4-169m", "pythia-160m").frame
+    frame = pairs.comparison(read(made), "rwkv4-169m", "pythia-160m").frame
     assert sorted(zip(frame["first"], frame["second"], strict=True)) == [
         (f"RWKV-4 169M, {one}", f"Pythia 160M, {other}")
         for one in ("bfloat16", "float32")
@@ -209,16 +209,16 @@ def test_what_a_later_version_measured_anew_is_shown_no_more() -> None:
     assert labels.current([old, new, other]) == [new, other]
     failed = Record(**{**vars(new), "status": "failed"})
     assert labels.current([old, failed]) == [old, failed]
-    frame = pd.DataFrame(rows.from_records([new, other]))
+    frame = pd.DataFrame(read([new, other]).rows)
     assert set(frame.label) == {"RWKV-4 169M (all items, version 3)", "RWKV-4 169M (20 items, version 1)"}
 
 
 def test_seeds_of_training_are_pooled_and_tell_nothing_apart() -> None:
     records = [test_recall.record("recall-rwkv4", "query_first", 16, 0.01, seed, 0.5, 0.5) for seed in (0, 1)]
-    assert {row["label"] for row in rows.from_records(records)} == {records[0].cell["model"]["label"]}
+    assert {row["label"] for row in read(records).rows} == {records[0].cell["model"]["label"]}
 
 
 def test_contents_that_begin_alike_are_said_in_full() -> None:
     long = [f"file:{A}", f"file:{A[:-1]}1"]
-    found = rows.from_records(twins(test_zeroshot.record("rwkv4-169m", "piqa", 0.5), "weights", *long))
+    found = read(twins(test_zeroshot.record("rwkv4-169m", "piqa", 0.5), "weights", *long)).rows
     assert {row["label"] for row in found} == {f"RWKV-4 169M (weights {one})" for one in long}

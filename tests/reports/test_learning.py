@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from reports import rows
 from reports.records.record import Record
 from reports.views import learning, zeroshot
+from reports.views.table import read
 from rwkv_core import models
 from tests.reports.test_page import PROVENANCE
 from tests.reports.test_zeroshot import TWELVE
@@ -57,7 +57,7 @@ def test_training_runs_have_their_losses_and_the_figure_the_best_rate_of_the_lon
         )
         for rate, steps, held_out in ((0.001, 3, 2.0), (0.002, 9, 2.5), (0.004, 9, 2.25))
     ]
-    (view,) = learning.views(rows.from_records(found))
+    (view,) = learning.views(read(found))
     frame = view.tables[0].frame
     assert list(frame["learning rate"]) == ["0.001", "0.002", "0.004"]
     assert list(frame["held-out loss"]) == ["2.0000", "2.5000", "2.2500"] and set(frame["minutes"]) == {"1.5"}
@@ -76,7 +76,7 @@ def test_loss_against_context_stands_beside_the_published_curve() -> None:
         )
         for model, loss in (("pocket-rwkv4", 5.0), ("pocket-opt", 6.0))
     ]
-    (view,) = learning.views(rows.from_records(found))
+    (view,) = learning.views(read(found))
     frame = view.tables[0].frame.set_index("model")
     assert frame.loc["pocket OPT", "4"] == f"5.000 ± {0.2 / math.sqrt(3):.3f}"
     assert frame.loc["perfect look-up", "8"] == "2.000" and frame.loc["no look-up", "8"] == "3.000"
@@ -101,7 +101,7 @@ def test_a_shorter_measurement_beside_a_longer_one_leaves_dashes() -> None:
         for samples in [{"context": [2, 4, 8][:n], "losses": [row[:n] for row in curve(5.0)["losses"]]}]
         for model in ("pocket-rwkv4", "pocket-opt")
     ]
-    (view,) = learning.views(rows.from_records(found))
+    (view,) = learning.views(read(found))
     for table in view.tables:
         assert list(table.frame["8"]).count("-") == len(table.frame) / 2
         assert "| - |" in table.markdown() and "nan" not in table.markdown()
@@ -117,14 +117,14 @@ def test_other_documents_are_not_compared_and_older_records_are_named() -> None:
         )
         for model in ("pocket-rwkv4", "pocket-opt")
     ]
-    (view,) = learning.views(rows.from_records(found))
+    (view,) = learning.views(read(found))
     assert [table.name for table in view.tables] == ["context"]
     found[0].cell["version"] = 1
     found[0].samples.clear()
-    measured = rows.from_records(found)
-    (line,) = [row for row in measured if row["metric"] == "status"]
+    results = read(found)
+    (line,) = results.refused()
     assert line["status"] == "outdated" and "measures it again" in line["error"]
-    (view,) = learning.views(measured)
+    (view,) = learning.views(results)
     assert list(view.tables[0].frame.model) == ["pocket OPT"]
 
 
@@ -134,7 +134,7 @@ def test_an_extension_has_a_panel_a_stage() -> None:
     samples = {"stages": stages, "levels": {}}  # as with any text but the pocket world's
     metrics = {"documents": 3, "documents_fingerprint": "same"}
     found = [record("extend", "pocket-rwkv4", metrics, samples, schedule="pocket")]
-    (view,) = learning.views(rows.from_records(found))
+    (view,) = learning.views(read(found))
     titles = [panel.title for panel in view.pictures[0].panels]
     assert titles[:2] == ["Before: windows of 256", "After stage 1, windows of 512"]
     assert view.tables[1].frame.loc[0, "2"] == f"4.000 ± {0.1 / math.sqrt(3):.3f}"
@@ -142,12 +142,12 @@ def test_an_extension_has_a_panel_a_stage() -> None:
 
 def test_nothing_learned_no_section() -> None:
     records = [scored("rwkv4-169m", task, 0.5) for task in TWELVE]
-    assert list(learning.views(rows.from_records(records))) == []
+    assert list(learning.views(read(records))) == []
 
 
 def test_pocket_scores_are_marked_and_have_no_published_number_beside_them() -> None:
     records = [scored(m, task, 0.5, data="pocket:123") for m in ("pocket-rwkv4", "pocket-pythia") for task in TWELVE]
-    (view,) = zeroshot.views(rows.from_records(records), records)
+    (view,) = zeroshot.views(read(records))
     assert "POCKET WORLD" in view.text[0] and "pocket" in view.title
     assert not any("The paper's" in table.title for table in view.tables)
     (picture,) = view.pictures

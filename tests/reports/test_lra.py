@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from reports import rows
 from reports.published import paper
 from reports.records.record import Record
 from reports.views import encoders, lra
+from reports.views.table import read
 from rwkv_core import models
 from tests.reports.test_page import PROVENANCE
 
@@ -56,7 +56,7 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
         trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.4, direction="causal"),
         record("lra", {**PARAMS, "task": "image", "mixer": "aft"}, {}, {}),
     ]
-    (view,) = lra.views(rows.from_records(found[::-1]))
+    (view,) = lra.views(read(found[::-1]))
     scores = view.tables[0].frame.set_index("model")
     assert scores.index.tolist() == ["always the majority", "root operator", "RWKV-4", "RWKV-4, causal", "aft"]
     both = scores.loc["RWKV-4"]
@@ -79,7 +79,7 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
 
 def test_seeds_are_pooled_and_shown_as_a_range() -> None:
     found = [trained("listops", "s4", "S4 (S4D)", "S4", score, learning_rate=0.01) for score in (0.3, 0.4, 0.8)]
-    (view,) = lra.views(rows.from_records(found))
+    (view,) = lra.views(read(found))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "ListOps, generated"] == "50.0 (30.0-80.0)"
     assert view.tables[2].frame.seeds.tolist() == [3]
 
@@ -89,7 +89,7 @@ def test_of_several_rates_the_best_on_validation_is_shown() -> None:
         trained("image", "s4", "S4 (S4D)", "S4", score, learning_rate=rate) for score, rate in ((0.3, 0.1), (0.4, 0.01))
     ]
     found[0].metrics["accuracy"] = 0.9
-    (view,) = lra.views(rows.from_records(found))
+    (view,) = lra.views(read(found))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "40.0 ± 4.9"
     assert view.tables[2].frame.rate.tolist() == ["0.1 (not chosen)", "0.01"]
     assert [panel.series[0].y for picture in view.pictures for panel in picture.panels] == [[30, 41], [40]]
@@ -100,7 +100,7 @@ def test_a_lucky_seed_of_another_rate_does_not_go_before_the_mean_of_several() -
     for seed, score in enumerate((0.5, 0.2)):
         found.append(one := trained("image", "s4", "S4 (S4D)", "S4", score))
         one.cell["model"]["weights"] = f"fresh:{seed}"
-    (view,) = lra.views(rows.from_records(found))
+    (view,) = lra.views(read(found))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (20.0-50.0)"
     assert view.tables[2].frame[["rate", "seeds"]].to_numpy().tolist() == [["0.1 (not chosen)", 1], ["0.01", 2]]
 
@@ -112,7 +112,7 @@ def test_other_data_or_sizes_stand_in_a_table_of_their_own() -> None:
         trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.9, length=64),
         trained("image", "rwkv4", "RWKV-4", "RWKV", 0.5),
     ]
-    whole, other = lra.views(rows.from_records(found))
+    whole, other = lra.views(read(found))
     assert whole.tables[0].frame.set_index("model").loc["RWKV-4", ["ListOps, generated", "Image"]].tolist() == [
         "30.0 ± 4.6",
         "50.0 ± 5.0",
@@ -126,7 +126,7 @@ def test_a_stand_in_has_no_published_number_and_no_part_in_the_average() -> None
     found = [trained(task, "s4", "S4 (S4D)", "S4", score) for task, score in (("listops", 0.3), ("image", 0.5))]
     stand_in = trained("retrieval", "s4", "S4 (S4D)", "S4", 0.9)
     found.append(replace(stand_in, metrics={**stand_in.metrics, "data_source": "stand-in"}))
-    (view,) = lra.views(rows.from_records(found))
+    (view,) = lra.views(read(found))
     line = view.tables[0].frame.set_index("model").loc["S4 (S4D)"]
     assert line["Retrieval, stand-in"] == "90.0 ± 3.0" and "Retrieval, published" not in line
     assert line["average"] == "40.0" and line["Image, published"] == "88.65"
@@ -134,14 +134,14 @@ def test_a_stand_in_has_no_published_number_and_no_part_in_the_average() -> None
 
 def test_a_rate_that_failed_does_not_hide_one_that_was_measured() -> None:
     refused = record("lra", {**PARAMS, "task": "image", "mixer": "s4"}, {}, {})
-    (view,) = lra.views(rows.from_records([trained("image", "s4", "S4 (S4D)", "S4", 0.4), refused]))
+    (view,) = lra.views(read([trained("image", "s4", "S4 (S4D)", "S4", 0.4), refused]))
     assert view.tables[0].frame.model.tolist() == ["always the majority", "root operator", "S4 (S4D)"]
 
 
 def test_machines_share_the_scores_but_not_the_times() -> None:
     first, second = (trained("image", "s4", "S4 (S4D)", "S4", score) for score in (0.3, 0.4))
     found = [first, replace(second, provenance={**PROVENANCE, "machine": "another"})]
-    (view,) = lra.views(rows.from_records(found))
+    (view,) = lra.views(read(found))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (30.0-40.0)"
     assert view.tables[2].frame[["machine", "seeds", "test"]].to_numpy().tolist() == [
         ["Test CPU <2 cores>", 1, "30.0"],
@@ -174,7 +174,7 @@ def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
         return record("encoders", params, metrics, samples)
 
     found = [timed("s4", 1024, 0.1, 0.2), timed("rwkv4", 1024, 0.1, 0.05), timed("rwkv4", 2048, 0.2, 0.4)]
-    (view,) = encoders.views(rows.from_records(found))
+    (view,) = encoders.views(read(found))
     table = view.tables[0].frame.set_index("mixer")
     assert table.index.tolist() == ["rwkv4", "s4"]
     assert table.loc["rwkv4", "1,024"] == "100 (100-100), x0.50, 1" and "x2.00" in table.loc["rwkv4", "2,048"]

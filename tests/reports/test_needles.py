@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from reports import rows
 from reports.draw.figure import HeatMap
 from reports.records.record import Record
 from reports.views import needles
+from reports.views.table import read
 from rwkv_core import models
 from tests.reports.test_page import PROVENANCE
 
@@ -41,7 +41,7 @@ def records() -> list[Record]:
 
 
 def test_a_fact_is_counted_at_the_nearest_depth(records: list[Record]) -> None:
-    (view,) = needles.views(rows.from_records(records))
+    (view,) = needles.views(read(records))
     assert view.title == "A fact in a long text, pocket world"
     (picture,) = view.pictures
     rwkv, pythia = picture.panels
@@ -54,7 +54,7 @@ def test_a_fact_is_counted_at_the_nearest_depth(records: list[Record]) -> None:
 
 
 def test_the_table_has_error_floors_and_bytes(records: list[Record]) -> None:
-    (view,) = needles.views(rows.from_records(records))
+    (view,) = needles.views(read(records))
     frame = view.tables[0].frame.set_index(["model", "tokens"])
     line = frame.loc[("pocket Pythia", "128 (127)")]
     assert (line["found"], line["texts"], line["chance"], line["any named"]) == ("80.0 ± 20.0", "5", "5.0", "25.0")
@@ -63,6 +63,6 @@ def test_the_table_has_error_floors_and_bytes(records: list[Record]) -> None:
 
 def test_a_task_without_depth_is_in_the_table_alone() -> None:
     made = [record("rwkv4-169m", 512, [(None, 1 / 3), (None, 2 / 3)], "fwe")]
-    (view,) = needles.views(rows.from_records(made))
+    (view,) = needles.views(read(made))
     assert view.tables[0].frame.found.tolist() == ["50.0 ± 16.7"] and not view.pictures
     assert view.title.endswith("trained weights")

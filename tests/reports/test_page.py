@@ -9,14 +9,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports import page, rows
+from reports import page
 from reports.draw.figure import Panel
 from reports.draw.table import Table
 from reports.published import paper
 from reports.records.record import Record
 from reports.records.store import Store
 from reports.statistics import bands
-from reports.views import curves, encoders, inference, sources
+from reports.views import curves, encoders, inference, sources, summary
+from reports.views.table import read
 from rwkv_core import models
 from rwkv_core.errors import BadInput
 
@@ -69,6 +70,12 @@ def record(name: str, protocol: str = "fair", step: float = 0.1, tokens: int = 6
     return Record(**{**vars(made), **changes})
 
 
+def short(records: list[Record]) -> Table:
+    (view,) = summary.views(read(records))
+    assert view.tables == [view.printed]
+    return view.tables[0]
+
+
 @pytest.fixture
 def records() -> list[Record]:
     made = [
@@ -80,7 +87,7 @@ def records() -> list[Record]:
 
 
 def test_statistics_are_derived_from_the_samples(records: list[Record]) -> None:
-    frame = pd.DataFrame(rows.from_records(records[:1]))
+    frame = pd.DataFrame(read(records[:1]).rows)
     at = frame[(frame.metric == "cumulative_s") & (frame.tokens == 10)].iloc[0]
     assert (at.value, at.low, at.high, at.repeats) == pytest.approx((1.1, 1.0, 1.5, 3))
     p50 = frame[frame.metric == "p50_s"].iloc[0]
@@ -96,29 +103,29 @@ def test_what_a_model_was_measured_with_stands_behind_its_name() -> None:
     fallen_back = record("opt-125m", provenance={**PROVENANCE, "cache": "dynamic"})
     before = {key: value for key, value in plain.cell["model"].items() if key != "cache"}
     older = record("pythia-410m", cell={**plain.cell, "model": {**before, "label": "Older"}})
-    made = rows.from_records([record("rwkv4-169m"), plain, chosen, fallen_back, older])
+    made = read([record("rwkv4-169m"), plain, chosen, fallen_back, older]).rows
     labels = ["RWKV-4 169M", "Pythia 160M", "Pythia 160M (DynamicCache)", "OPT 125M (DynamicCache)", "Older"]
     assert list(dict.fromkeys(row["label"] for row in made)) == labels
     sentence = inference.findings(pd.DataFrame(made))
     assert "Pythia 160M (" not in sentence and "OPT 125M (DynamicCache)" in sentence
     frame = pd.DataFrame(made)
-    points = curves.against_parameters(frame, pd.DataFrame(paper.rows()).head(0), "x", "", "time").panels[0]
+    points = curves.against_parameters(frame, pd.DataFrame(paper.generation_rows()).head(0), "x", "", "time").panels[0]
     assert isinstance(points, Panel)
     assert [s.label for s in points.series] == ["RWKV-4", "Pythia", "Pythia (DynamicCache)", "OPT (DynamicCache)"]
 
 
 def test_bytes_held_stand_beside_bytes_used_and_records_without_them_are_outdated() -> None:
     made = record("pythia-160m")
-    (view,) = inference.views(rows.from_records([made]))
+    (view,) = inference.views(read([made]))
     line = view.tables[1].frame.iloc[0]
     assert (line["cache or state"], line["held for it"]) == ("5.55 MiB", "11.11 MiB")
-    old = rows.from_records([record("pythia-160m", cell={**made.cell, "version": 1})])
+    old = read([record("pythia-160m", cell={**made.cell, "version": 1})]).rows
     assert [row["status"] for row in old] == ["outdated"]
 
 
 def test_published_rows_have_the_same_form(records: list[Record]) -> None:
-    published = pd.DataFrame(paper.rows())
-    measured = pd.DataFrame(rows.from_records(records))
+    published = pd.DataFrame(paper.generation_rows())
+    measured = pd.DataFrame(read(records).rows)
     assert set(published) - {"figure"} <= set(measured)
     at = published[(published.label == "OPT 2.7B") & (published.tokens == 1000)]
     assert at.value.item() == 54.30 and at.protocol.item() == "paper"
@@ -151,19 +158,18 @@ def test_the_page_holds_everything_and_escapes_it(records: list[Record], tmp_pat
 
 def test_the_sentence_is_the_same_whoever_wins(records: list[Record]) -> None:
     for ours, theirs, ratio in ((0.1, 0.2, "0.50"), (0.2, 0.1, "2.00")):
-        frame = pd.DataFrame(rows.from_records([record("rwkv4-169m", step=ours), record("opt-125m", step=theirs)]))
+        frame = pd.DataFrame(read([record("rwkv4-169m", step=ours), record("opt-125m", step=theirs)]).rows)
         assert f"{ratio} x the time of OPT 125M" in inference.findings(frame)
 
 
 def test_a_fixed_length_is_the_longest_that_all_have() -> None:
-    frame = pd.DataFrame(rows.from_records([record("rwkv4-169m", tokens=100), record("opt-125m", tokens=70)]))
+    frame = pd.DataFrame(read([record("rwkv4-169m", tokens=100), record("opt-125m", tokens=70)]).rows)
     assert curves.common_tokens(frame, "cumulative_s") == 70 and curves.common_tokens(frame, "peak_bytes") == 64
 
 
 def test_the_longest_cell_of_a_model_is_shown() -> None:
     made = [record("rwkv4-169m", tokens=64, step=9.0), record("rwkv4-169m", tokens=128), record("opt-125m", tokens=64)]
-    table = inference.summary(rows.from_records(made))
-    assert table is not None
+    table = short(made)
     shown = dict(zip(table.frame.model, table.frame["ms a token"], strict=True))
     assert shown["RWKV-4 169M"].startswith("110.0") and len(table.frame) == 2
 
@@ -171,10 +177,8 @@ def test_the_longest_cell_of_a_model_is_shown() -> None:
 def test_machines_and_types_are_never_mixed() -> None:
     slow = record("opt-125m", step=0.2)
     fast = record("opt-125m", step=0.001, provenance={**PROVENANCE, "machine": "Other"})
-    measured = rows.from_records([slow, fast])
-    table = inference.summary(measured)
-    assert table is not None and list(table.frame.machine) == ["Test CPU <2 cores>", "Other"]
-    assert len({view.name for view in inference.views(measured)}) == 2
+    assert list(short([slow, fast]).frame.machine) == ["Test CPU <2 cores>", "Other"]
+    assert len({view.name for view in inference.views(read([slow, fast]))}) == 2
 
 
 @pytest.mark.parametrize("protocol,status", [("paper", "ok"), ("fair", "ok"), ("fair", "failed")])
@@ -219,16 +223,15 @@ def disturbed(name: str, **changes: Any) -> Record:
 
 def test_a_disturbed_record_is_shown_and_compared_with_nothing(tmp_path: Path) -> None:
     made = [record("rwkv4-169m", step=0.2), disturbed("pythia-160m", step=9.0), record("opt-125m", step=0.1)]
-    measured = rows.from_records(made)
-    assert {row["label"] for row in measured if row["disturbed"]} == {"Pythia 160M"}
-    table = inference.summary(measured)
-    assert table is not None and "† Something else took the machine" in table.note
+    assert {row["label"] for row in read(made).rows if row["disturbed"]} == {"Pythia 160M"}
+    table = short(made)
+    assert "† Something else took the machine" in table.note
     shown = table.frame.set_index("model")
     assert shown["ms a token"]["Pythia 160M"] == "9900.0 (9000.0-13500.0)†"
     assert shown["first token, ms"]["Pythia 160M"].endswith("†")
     assert not shown.loc[["RWKV-4 169M", "OPT 125M"]].astype(str).agg(" ".join, axis=1).str.contains("†").any()
     assert "†" not in shown["cache or state"]["Pythia 160M"]  # memory is not timed
-    (view,) = inference.views(measured)
+    (view,) = inference.views(read(made))
     assert "2.00 x the time of OPT 125M" in view.text[0] and "x the time of Pythia" not in view.text[0]
     assert view.text[0].endswith("Not compared, since their measurement was disturbed: Pythia 160M.")
     speed = view.tables[0].frame.set_index("model").loc["Pythia 160M"]
@@ -258,13 +261,13 @@ def test_where_the_best_was_disturbed_no_variant_stands_for_it() -> None:
     copies = {**best.cell, "id": "copies", "model": {**best.cell["model"], "cache": "dynamic"}}
     variant = record("pythia-160m", cell=copies, step=9.0)
     for pythia, compared in ((best, True), (disturbed("pythia-160m"), False)):
-        frame = pd.DataFrame(rows.from_records([record("rwkv4-169m"), pythia, variant]))
+        frame = pd.DataFrame(read([record("rwkv4-169m"), pythia, variant]).rows)
         sentence = inference.findings(frame[frame.metric != "status"])
         assert ("x the time of Pythia 160M and" in sentence) == compared and "DynamicCache" not in sentence
 
 
 def test_where_all_was_disturbed_nothing_is_said() -> None:
-    frame = pd.DataFrame(rows.from_records([disturbed("rwkv4-169m"), disturbed("opt-125m")]))
+    frame = pd.DataFrame(read([disturbed("rwkv4-169m"), disturbed("opt-125m")]).rows)
     assert inference.findings(frame[frame.metric != "status"]) == (
         "There is no size class with both RWKV and a Transformer. "
         "Not compared, since their measurement was disturbed: RWKV-4 169M, OPT 125M."
@@ -275,8 +278,8 @@ def test_an_undisturbed_record_goes_before_a_disturbed_one(tmp_path: Path) -> No
     later = {**PROVENANCE, "measured_at": "2027-01-01T00:00:00+00:00"}
     made = [record("opt-125m"), disturbed("opt-125m", step=9.0, provenance=later)]
     made[1].cell["id"] = "another number of repeats"
-    table = inference.summary(rows.from_records(made))
-    assert table is not None and list(table.frame["ms a token"]) == ["110.0 (100.0-150.0)"]
+    table = short(made)
+    assert list(table.frame["ms a token"]) == ["110.0 (100.0-150.0)"]
     failed = record("opt-125m", status="failed", metrics={}, samples={}, error="broke")
     for order, shown in (("ab", "disturbed"), ("ba", "disturbed"), ("bc", "ok"), ("cb", "ok")):
         for name, one in zip("abc", (failed, disturbed("opt-125m"), record("opt-125m")), strict=True):
@@ -305,7 +308,7 @@ def test_one_repeat_with_a_spike_does_not_flatten_the_figure() -> None:
             [0.03 * (i + 1) + 0.001 * run + (spike if run == 2 and i >= 5 else 0) for i in range(64)]
             for run in range(3)
         ]
-        (view,) = inference.views(rows.from_records(made))
+        (view,) = inference.views(read(made))
         tops, marks = {}, {}
         for picture in view.pictures[:2]:
             axes = picture.draw().axes[0]
@@ -342,12 +345,12 @@ def test_encoders_that_were_disturbed_have_no_ratio() -> None:
         return Record(cell, status, metrics, {"seconds": seconds}, error="noise", provenance=PROVENANCE)  # type: ignore[arg-type]
 
     made = [raced("ok", 64, 1.0), raced("disturbed", 128, 3.0)]
-    (view,) = encoders.views(rows.from_records(made))
+    (view,) = encoders.views(read(made))
     (line,) = view.tables[0].frame.to_dict("records")
     assert line["64"] == "1000 (1000-1000), x2.00, 1" and line["128"] == "3000 (3000-3000)†, -, 1"
     time, memory = view.pictures[0].panels
     assert [list(series.crossed) for series in time.series] == [[False, True]] * 2
     assert not any(any(series.crossed) for series in memory.series)
-    (view,) = encoders.views(rows.from_records([*made, raced("ok", 128, 2.5, "gru")]))
+    (view,) = encoders.views(read([*made, raced("ok", 128, 2.5, "gru")]))
     lines = {series.label: list(series.y) for series in view.pictures[0].panels[0].series}
     assert lines == {"S4": [1000, 3000], "attention": [2000, 5000], "GRU": [2500]}  # attention's undisturbed one alone

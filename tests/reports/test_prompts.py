@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from reports import rows
 from reports.records.record import Record
 from reports.statistics import orders
 from reports.views import prompts
+from reports.views.table import read
 from rwkv_core import models
 from tests.reports.test_page import PROVENANCE
 
@@ -118,7 +118,7 @@ def test_the_papers_numbers_stand_beside_ours_and_the_order_has_its_effect() -> 
         for model, first, second in (("rwkv4-169m", 0.3, 0.8), ("pythia-160m", 0.5, 0.5))
         for order, right in (("text first", first), ("question first", second))
     ]
-    (view,) = prompts.views(rows.from_records(records), records)
+    (view,) = prompts.views(read(records))
     tables = {table.name: table.frame for table in view.tables}
     assert list(tables["prompts"]["unreadable"]) == [
         str(r.metrics["unparsed"]) for r in sorted(records, key=lambda r: r.cell["params"]["order"] != "text first")
@@ -143,7 +143,7 @@ def test_orders_of_other_items_are_not_compared() -> None:
         record("rwkv4-169m", "text first", answered(0)),
         record("rwkv4-169m", "question first", answered(0), "other"),
     ]
-    (view,) = prompts.views(rows.from_records(records), records)
+    (view,) = prompts.views(read(records))
     assert "prompts-effects" not in {table.name for table in view.tables} and not view.pictures
 
 
@@ -153,7 +153,7 @@ def test_other_seeds_are_other_models() -> None:
         for weights, right in (("random:0", 0.2), ("random:1", 0.9))
         for order in ("text first", "question first")
     ]
-    (view,) = prompts.views(rows.from_records(records), records)
+    (view,) = prompts.views(read(records))
     effects = {table.name: table.frame for table in view.tables}["prompts-effects"].set_index("model")
     for weights, sign in (("random:0", "+"), ("random:1", "-")):
         assert effects.loc[f"RWKV-4 169M (weights {weights})", "difference"].startswith(sign)
@@ -162,9 +162,9 @@ def test_other_seeds_are_other_models() -> None:
 def test_what_was_cut_in_every_item_has_no_effect() -> None:
     gone = [{**item, "cut": True} for item in answered(0)]
     records = [record("rwkv4-169m", order, gone) for order in ("text first", "question first")]
-    (view,) = prompts.views(rows.from_records(records), records)
+    (view,) = prompts.views(read(records))
     assert list(view.tables[0].frame["cut"]) == ["200", "200"] and not view.pictures
 
 
 def test_nothing_asked_no_section() -> None:
-    assert list(prompts.views([], [])) == []
+    assert list(prompts.views(read([]))) == []

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from reports import rows
 from reports.records.record import Record
 from reports.views import recall
+from reports.views.table import read
 from rwkv_core import models
 from tests.reports.test_page import PROVENANCE
 
@@ -51,7 +51,7 @@ def records() -> list[Record]:
 
 
 def test_the_rate_of_the_lowest_loss_is_shown_with_mean_range_and_floors(records: list[Record]) -> None:
-    (view,) = recall.views(rows.from_records(records))
+    (view,) = recall.views(read(records))
     tables = {table.name: table.frame for table in view.tables}
     line = tables["recall"].set_index(["task", "model"]).loc[("query_first", "RWKV-4")]
     assert (line["accuracy"], line["least and largest"], line["seeds"], line["rate"]) == (
@@ -79,7 +79,7 @@ def test_what_was_trained_differently_is_not_pooled(records: list[Record]) -> No
         record("recall-rwkv4", "query_first", 16, 0.03, 0, 0.1, 0.5, **{key: 7})
         for key in ("alphabet", "steps", "batch")
     ]
-    (view,) = recall.views(rows.from_records([*records, *other]))
+    (view,) = recall.views(read([*records, *other]))
     frame = view.tables[0].frame.set_index(["task", "model", "alphabet", "steps"])
     assert frame.loc[("query_first", "RWKV-4", "all", "9 of 128"), "accuracy"] == "80.0"
     for alphabet, steps in (("7", "9 of 128"), ("all", "7 of 128"), ("all", "9 of 7")):
@@ -99,7 +99,7 @@ def test_rates_are_compared_over_the_seeds_that_had_them_all() -> None:
             (0.001, 0, 0.1, 2.0),
         )
     ]
-    (view,) = recall.views(rows.from_records(tried))
+    (view,) = recall.views(read(tried))
     (line,) = view.tables[0].frame.to_dict("records")
     assert (line["accuracy"], line["seeds"], line["rate"]) == ("90.0", 1, "0.03 (edge)")
 
@@ -109,10 +109,10 @@ def test_of_rates_that_are_alike_the_one_with_more_seeds_is_shown() -> None:
         ("recall-rwkv4", "query_last", 4, rate, seed, 1.0, loss)
         for rate, seed, loss in ((0.01, 0, 1e-8), (0.003, 0, 1e-5), (0.003, 1, 1e-5), (0.03, 0, 0.5))
     ]
-    (view,) = recall.views(rows.from_records([record(*one) for one in tried]))
+    (view,) = recall.views(read([record(*one) for one in tried]))
     (line,) = view.tables[0].frame.to_dict("records")
     assert (line["seeds"], line["rate"]) == (2, "0.003 (edge)")
 
 
 def test_nothing_trained_no_section() -> None:
-    assert list(recall.views([])) == []
+    assert list(recall.views(read([]))) == []

@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports import page, rows
+from reports import page
 from reports.published import paper
 from reports.records.record import Record
 from reports.records.store import Store
 from reports.statistics import paired
-from reports.views import zeroshot
+from reports.views import pairs, zeroshot
+from reports.views.table import read
 from rwkv_core import models
 from rwkv_core.errors import BadInput
 from tests.reports.test_page import PROVENANCE
@@ -54,7 +55,7 @@ def records() -> list[Record]:
 
 
 def tables(records: list[Record]) -> dict[str, pd.DataFrame]:
-    found = zeroshot.views(rows.from_records(records), records)
+    found = zeroshot.views(read(records))
     return {table.name: table.frame for view in found for table in view.tables}
 
 
@@ -85,7 +86,7 @@ def test_the_published_tables_are_whole_with_ours_beside(records: list[Record]) 
 
 def test_random_weights_say_so_and_have_no_difference() -> None:
     made = [record("rwkv4-169m", "piqa", 0.5, weights="random:0")]
-    (view,) = zeroshot.views(rows.from_records(made), made)
+    (view,) = zeroshot.views(read(made))
     assert "every score here is chance" in view.text[0] and "random weights" in view.title
     assert view.tables[1].frame.set_index("model").loc["RWKV-4 0.17B", "PIQA"] == "65.07 / 50.00 ± 5.00"
 
@@ -96,7 +97,7 @@ def test_every_published_name_of_a_model_and_task_exists() -> None:
     assert set(paper.ZERO_SHOT_MODELS.values()) <= set(models.catalogue())
     names = {name for entry in zeroshot.tasks().values() for name in entry.get("published", [])}
     assert names <= set(published.task)
-    drawn = pd.DataFrame(paper.zero_shot_rows(zeroshot.tasks()))
+    drawn = pd.DataFrame(paper.zero_shot_rows())
     assert set(drawn.family) == {"rwkv4", "pythia", "gpt-neo", "opt", "bloom"}
     assert drawn[drawn.metric != "ppl"].value.between(0, 1).all()
 
@@ -131,15 +132,15 @@ def test_items_of_one_question_widen_the_interval() -> None:
 
 
 def test_only_the_same_items_are_compared(records: list[Record]) -> None:
-    pairs = tables(records)["zeroshot-pairs-v04"]
-    assert len(pairs) == 12 and set(pairs["first"]) == {"RWKV-4 169M"}
+    lines = tables(records)["zeroshot-pairs-v04"]
+    assert len(lines) == 12 and set(lines["first"]) == {"RWKV-4 169M"}
     other = record("pythia-160m", "piqa", 0.4)
     other.metrics["data_fingerprint"] = "other"
     assert "zeroshot-pairs-v04" not in tables([records[0], other])
     with pytest.raises(BadInput, match="not scored on the same items"):
-        zeroshot.comparison([record("rwkv4-169m", "piqa", 0.5), other], "rwkv4-169m", "pythia-160m")
+        pairs.comparison(read([record("rwkv4-169m", "piqa", 0.5), other]), "rwkv4-169m", "pythia-160m")
     with pytest.raises(BadInput, match="did you mean rwkv4-169m"):
-        zeroshot.comparison(records, "rwkv4-160m", "pythia-160m")
+        pairs.comparison(read(records), "rwkv4-160m", "pythia-160m")
 
 
 def test_the_page_and_the_comparison_read_items_from_a_store(records: list[Record], tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""What the views are made from: the records of a page and their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports.reading import Reading, Row
+from reports.records.record import Record
+from reports.rows import from_records
+
+
+class Results:
+    """records: as read. rows: of all of them, by the readings of their experiments."""
+
+    def __init__(self, records: Iterable[Record], readings: Mapping[str, Reading]) -> None:
+        self.records = list(records)
+        self.rows = from_records(self.records, readings)
+        self._by_id = {record.id: record for record in self.records}
+
+    def frame(self, *experiments: str) -> pd.DataFrame:
+        """The rows of these experiments that have a value, as a new frame; without a column where there are none."""
+        rows = [row for row in self.rows if row["experiment"] in experiments and row["metric"] != "status"]
+        return pd.DataFrame(rows)
+
+    def refused(self, *experiments: str) -> list[Row]:
+        """The rows of these experiments (of all, if none is named) that say why a cell has no value or a disturbed
+        one.
+        """
+        rows = [row for row in self.rows if row["metric"] == "status"]
+        return [row for row in rows if not experiments or row["experiment"] in experiments]
+
+    def items(self, cell: str) -> list[dict[str, Any]]:
+        """What was recorded for each item of a cell's task. Raises KeyError where there is no such cell."""
+        items: list[dict[str, Any]] = self._by_id[cell].samples["items"]
+        return items

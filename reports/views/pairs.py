@@ -1,0 +1,87 @@
+"""Zero-shot tasks item by item: which of two models is right where the other is wrong."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+
+import configs
+from reports.draw.table import Table
+from reports.records.record import Record
+from reports.results import Results
+from reports.statistics import paired
+from rwkv_core.errors import BadInput, did_you_mean
+
+WHERE = ["weights", "machine", "device", "dtype"]  # each has a section of the page
+NOTE = (
+    "Items that only one of the two gets right; the difference of the first minus the second in percentage points with "
+    "its 95 % interval, items of one question taken together; p: McNemar's exact test over the questions. "
+    "Not corrected for the number of comparisons."
+)
+
+
+def tables(records: Sequence[Record], labels: Mapping[str, str], name: str, mark: str) -> Iterator[Table]:
+    """RWKV-4 against each other family, where the sizes are within a factor of 1.5."""
+    lines = []
+    for first, second in itertools.permutations(records, 2):
+        a, b = first.cell["model"], second.cell["model"]
+        alike = 1 / 1.5 < a["parameters"] / b["parameters"] < 1.5
+        if a["family"] == "rwkv4" != b["family"] and alike and same_items(first, second):
+            lines.append(pair(first, second, labels))
+    if lines:
+        yield Table(f"zeroshot-pairs-{name}", f"Item by item, {mark}", pd.DataFrame(lines), NOTE)
+
+
+def comparison(results: Results, first: str, second: str) -> Table:
+    """Any two models, by name or by label, on every task and protocol that both were scored on; two checkpoints of one
+    name with each other, where it is given twice. Raises BadInput where there is none.
+    """
+    scored = [r for r in results.records if r.status == "ok" and r.cell["experiment"] == "zeroshot"]
+    rows = {row["cell"]: row for row in results.frame("zeroshot").to_dict("records")}
+    called = [(r, {r.cell["model"]["name"], rows[r.id]["label"]}) for r in scored if r.id in rows]
+    known = sorted(set().union(*(names for _, names in called)))
+    for name in (first, second):
+        if name not in known:
+            raise BadInput(f"no zero-shot records of {name!r} in there{did_you_mean(name, known) if known else ''}")
+    differing = [key for key in WHERE if len({row[key] for row in rows.values()}) > 1]
+    labels = {cell: ", ".join([row["label"], *(row[key] for key in differing)]) for cell, row in rows.items()}
+    both = itertools.permutations(called, 2) if first != second else itertools.combinations(called, 2)
+    lines = [
+        {"protocol": a.cell["params"]["protocol"], **pair(a, b, labels)}
+        for (a, names_a), (b, names_b) in both
+        if first in names_a and second in names_b and labels[a.id] != labels[b.id] and same_items(a, b)
+    ]
+    if not lines:
+        raise BadInput(f"{first} and {second} were not scored on the same items of any task")
+    return Table("comparison", f"{first} and {second}, item by item", pd.DataFrame(lines), NOTE)
+
+
+def same_items(first: Record, second: Record) -> bool:
+    """Whether two records scored the same content by the same protocol, and hold their items."""
+    if not all(isinstance(record.samples.get("items"), list) for record in (first, second)):
+        return False
+    if first.cell["params"]["task"] != second.cell["params"]["task"]:
+        return False
+    if first.cell["params"]["protocol"] != second.cell["params"]["protocol"]:
+        return False
+    return bool(first.metrics["data_fingerprint"] == second.metrics["data_fingerprint"])
+
+
+def pair(first: Record, second: Record, labels: Mapping[str, str]) -> dict[str, str]:
+    """One line of the comparison of two records of the same items. labels: of the records, by id."""
+    entry = configs.read("tasks")[first.cell["params"]["task"]]
+    metric = entry["metric"]
+    found = paired.compare(first.samples["items"], second.samples["items"], metric)
+    return {
+        "task": entry["label"],
+        "first": labels[first.id],
+        "second": labels[second.id],
+        "metric": metric,
+        "items": str(found.items),
+        "only first": str(found.first_only),
+        "only second": str(found.second_only),
+        "difference": f"{100 * found.difference:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})",
+        "p": f"{found.p:.3f}" if found.p >= 0.0005 else "<0.001",
+    }

@@ -1,0 +1,43 @@
+"""The page in short: what generation takes of every model, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from reports.draw.table import Table
+from reports.results import Results
+from reports.views.inference import WHERE, Values, longest
+from reports.views.view import Section, View, disturbed_note
+
+
+def views(results: Results) -> Iterator[View]:
+    """The short table, printed as well; what differs between its lines is a column of it."""
+    frame = results.frame("inference")
+    if frame.empty:
+        return
+    frame = longest(frame)
+    varying = [key for key in WHERE if frame[key].nunique() > 1]
+    lines = []
+    ordered = frame.sort_values("parameters", kind="stable")
+    for (label, *_), part in ordered.groupby(["label", *varying], sort=False, dropna=False):
+        fair, no_cache = Values(part[part.protocol == "fair"]), Values(part[part.protocol == "paper"])
+        context = fair.last_tokens("state_bytes")
+        lines.append(
+            {
+                "model": label,
+                **{key.replace("_", " "): part[key].iloc[0] for key in varying},
+                "parameters": f"{part.parameters.iloc[0] / 1e6:.0f} M",
+                "ms a token": fair.milliseconds("p50_s"),
+                "first token, ms": fair.milliseconds("first_token_s"),
+                "ms a token, no cache*": no_cache.milliseconds("p50_s"),
+                "cache or state": fair.mebibytes("state_bytes", context) + (f" at {context}" if context else ""),
+            }
+        )
+    note = "* the paper's protocol, over its first tokens: only RWKV carries its state. The others: every family does."
+    table = Table("summary", "Generation in short", pd.DataFrame(lines), note + disturbed_note(frame))
+    yield View("summary", "In short", tables=[table], printed=table)
+
+
+SECTION = Section(views)  # inference.py reads the experiment

@@ -1,0 +1,54 @@
+"""The sections of the page in their order: the one table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from reports.records.record import Record
+from reports.results import Results
+from reports.views import (
+    contexts,
+    encoders,
+    inference,
+    learning,
+    lra,
+    needles,
+    prompts,
+    provenance,
+    races,
+    recall,
+    refusals,
+    sources,
+    summary,
+    zeroshot,
+)
+from reports.views.view import View
+
+VIEWS = (
+    summary.SECTION,
+    inference.SECTION,
+    contexts.SECTION,
+    races.SECTION,
+    zeroshot.SECTION,
+    prompts.SECTION,
+    recall.SECTION,
+    needles.SECTION,
+    lra.SECTION,
+    encoders.SECTION,
+    learning.SECTION,
+    refusals.SECTION,
+    sources.SECTION,
+    provenance.SECTION,
+)
+READINGS = {name: reading for section in VIEWS for name, reading in section.readings.items()}  # by experiment
+
+
+def read(records: Iterable[Record]) -> Results:
+    """Records of experiments that have a section. Raises KeyError where one of another was measured."""
+    return Results(records, READINGS)
+
+
+def views(results: Results) -> Iterator[View]:
+    """All that there is to show."""
+    for section in VIEWS:
+        yield from section.views(results)
