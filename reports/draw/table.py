@@ -6,13 +6,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-MIB = 2**20
-
-
-def mebibytes(n: float) -> str:
-    """Bytes as a reader sees them in every table."""
-    return f"{n / MIB:.2f} MiB"
-
 
 @dataclass(frozen=True)
 class Table:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from reports.draw import numbers
 from reports.draw.figure import Panel, Picture, Series
-from reports.draw.table import MIB, Table, mebibytes
+from reports.draw.numbers import MIB
+from reports.draw.table import Table
 from reports.results import Results
 from reports.views import curves
-from reports.views.view import DISTURBED, Section, View, disturbed_note, parts
+from reports.views.view import Section, View, disturbed_note, parts, timed
 
 ALIKE = ["machine", "device", "dtype", "threads", "batch", "weights"]
 METRICS = ("p50_s", "first_token_s", "state_bytes", "peak_bytes")
@@ -86,19 +88,15 @@ def _table(part: pd.DataFrame, name: str) -> Table:
             {
                 "model": at[0],
                 "prompt": at[1],
-                "ms a token": _milliseconds(token),
-                "first token, ms": _milliseconds(first),
-                "cache or state": mebibytes(held.value),
-                "peak": mebibytes(peak.value),
+                "ms a token": timed(token, 2),
+                "first token, ms": timed(first, 2),
+                "cache or state": numbers.mebibytes(held.value),
+                "peak": numbers.mebibytes(peak.value),
             }
         )
     note = "Median of the repeats, in brackets the least and the largest. Memory: beyond the weights, at the end."
     note += disturbed_note(part)
     return Table(name, "Time and memory against context", pd.DataFrame(lines), note)
-
-
-def _milliseconds(row: pd.Series) -> str:
-    return f"{row.value * 1e3:.2f} ({row.low * 1e3:.2f}-{row.high * 1e3:.2f}){DISTURBED if row.disturbed else ''}"
 
 
 SECTION = Section(views)  # inference.py reads the experiment

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from reports.draw.figure import Panel, Picture, Series, family_label
-from reports.draw.table import MIB
+from reports.draw.numbers import MIB
 from reports.published import paper
 
 CLASSES = {  # each holds one size of the paper's RWKV-4; the upper bound in parameters

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from reports.draw import numbers
 from reports.draw.figure import Panel, Picture, Series
-from reports.draw.table import MIB, Table
+from reports.draw.numbers import MIB
+from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
@@ -79,7 +81,7 @@ def _table(part: pd.DataFrame, name: str) -> Table:
         line["inner"] = f"{own[own.contender == mixer].inner.max():.0f}"
         for tokens in lengths:
             at = own[own.tokens == tokens]
-            line[f"{tokens:,.0f}"] = _cell(at, str(mixer)) if len(at) else "-"
+            line[numbers.count(tokens)] = _cell(at, str(mixer)) if len(at) else "-"
         lines.append(line)
     note = (
         "Milliseconds (median of the rounds, in brackets the least and the largest), attention's time over this one's "
@@ -92,8 +94,9 @@ def _table(part: pd.DataFrame, name: str) -> Table:
 def _cell(at: pd.DataFrame, mixer: str) -> str:
     times = at[at.metric == "race_s"].set_index("contender")
     peaks = at[at.metric == "peak_bytes"].set_index("contender").value
-    value, low, high = (1e3 * times[key][mixer] for key in ("value", "low", "high"))
-    time, ratio = f"{value:.0f} ({low:.0f}-{high:.0f})", f"x{1e3 * times.value['attention'] / value:.2f}"
+    value, low, high = (times[key][mixer] for key in ("value", "low", "high"))
+    time = numbers.spread(value, low, high, lambda seconds: numbers.milliseconds(seconds, 0))
+    ratio = f"x{numbers.ratio(times.value['attention'] / value)}"
     if at.disturbed.any():
         time, ratio = time + DISTURBED, "-"
     return f"{time}, {ratio}, {peaks[mixer] / MIB:.0f}"

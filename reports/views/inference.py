@@ -9,14 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from reports.draw.table import Table, mebibytes
+from reports.draw import numbers
+from reports.draw.table import Table
 from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.statistics.bands import spread
 from reports.views import contexts, curves
-from reports.views.view import DISTURBED, Section, View, disturbed_note, parts
+from reports.views.view import DISTURBED, Section, View, disturbed_note, parts, timed
 from rwkv_core.spec import ModelSpec
 
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
@@ -90,8 +91,9 @@ def views(results: Results) -> Iterator[View]:
 def _one_machine(part: pd.DataFrame, published: pd.DataFrame, number: str) -> Iterator[View]:
     first = part.iloc[0]
     footer = (
-        f"{first.machine} · {first.device} · {first['dtype']} · {first.threads:.0f} threads · batch {first.batch} · "
-        f"prompt of {first.prompt_tokens} tokens · {first.weights} weights · median of {part.repeats.max():.0f} runs"
+        f"{first.machine} · {first.device} · {first['dtype']} · {numbers.count(first.threads)} threads · "
+        f"batch {first.batch} · prompt of {first.prompt_tokens} tokens · {first.weights} weights · "
+        f"median of {part.repeats.max():.0f} runs"
     )
     for protocol in curves.PROTOCOLS:
         chosen = part[part.protocol == protocol]
@@ -132,7 +134,7 @@ def findings(chosen: pd.DataFrame) -> str:
             compared = []
             for other, value in at[at.family != "rwkv4"].value.sort_values().to_dict().items():
                 ratio, kept = seconds / value, state[label] / state[other]
-                compared.append(f"{ratio:.2f} x the time of {other} and {kept:.3f} x its cache at {context}")
+                compared.append(f"{numbers.ratio(ratio)} x the time of {other} and {kept:.3f} x its cache at {context}")
             sentences.append(
                 f"Models {name}, {tokens} tokens: {label} took {seconds:.2f} s; that is {'; '.join(compared)}."
             )
@@ -161,9 +163,7 @@ class Values:
 
     def milliseconds(self, metric: str) -> str:
         row = self.row(metric)
-        if row is None:
-            return "-"
-        return f"{row.value * 1e3:.1f} ({row.low * 1e3:.1f}-{row.high * 1e3:.1f}){DISTURBED if row.disturbed else ''}"
+        return "-" if row is None else timed(row, 1)
 
     def plain(self, metric: str) -> str:
         row = self.row(metric)
@@ -171,18 +171,18 @@ class Values:
 
     def mebibytes(self, metric: str, tokens: float | None = None) -> str:
         row = self.row(metric, tokens)
-        return "-" if row is None or pd.isna(row.value) else mebibytes(row.value)
+        return "-" if row is None or pd.isna(row.value) else numbers.mebibytes(row.value)
 
 
 def _speed(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
     for label, part in chosen.sort_values("parameters", kind="stable").groupby("label", sort=False):
         values = Values(part)
-        read, step = values.row("read_bytes"), values.row("p50_s")
+        read, step, error = (values.row(metric) for metric in ("read_bytes", "p50_s", "disagreement"))
         lines.append(
             {
                 "model": label,
-                "parameters": f"{part.parameters.iloc[0]:,.0f}",
+                "parameters": numbers.count(part.parameters.iloc[0]),
                 "attention": part.attention.iloc[0],
                 "tokens": int(part.new_tokens.iloc[0]),
                 "first token, ms": values.milliseconds("first_token_s"),
@@ -191,7 +191,7 @@ def _speed(chosen: pd.DataFrame, name: str) -> Table:
                 "p99, ms": values.milliseconds("p99_s"),
                 "tokens/s": values.plain("tokens_per_s"),
                 "weights read, GB/s": f"{read.value / step.value / 1e9:.1f}" + (DISTURBED if step.disturbed else ""),
-                "state error": "-" if values.row("disagreement") is None else f"{values.row('disagreement').value:.0e}",
+                "state error": "-" if error is None else numbers.magnitude(error.value),
             }
         )
     note = (

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.draw import numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.published import paper
@@ -104,15 +105,15 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
         lines.append(
             {
                 "model": first.label,
-                "parameters": f"{first.parameters:,.0f}",
+                "parameters": numbers.count(first.parameters),
                 "learning rate": f"{first.rate:g}",
                 "steps": f"{first.steps:.0f}",
-                "tokens": f"{first.tokens:,.0f}",
+                "tokens": numbers.count(first.tokens),
                 "passes over the text": f"{value.passes:.1f}",
                 "training loss": f"{value.loss:.4f}",
                 "held-out loss": f"{value.held_out_loss:.4f}",
-                "tokens/s": f"{value.tokens_per_s:,.0f}",
-                "minutes": f"{value.train_s / 60:.1f}",
+                "tokens/s": numbers.count(value.tokens_per_s),
+                "minutes": numbers.minutes(value.train_s),
             }
         )
     note = "Losses in nats a token: of the last twentieth of the steps, and on text that was never trained on."
@@ -182,7 +183,8 @@ def _panel(part: pd.DataFrame, title: str, levels: list[Series]) -> Panel:
 def _losses(part: pd.DataFrame, name: str, mark: str) -> Table:
     lines = []
     for _, own in part[part.metric == "context_loss"].groupby("cell", sort=False):
-        cells = {f"{r.tokens:.0f}": f"{r.value:.3f} ± {r.stderr:.3f}" for r in own.itertuples()}
+        losses = zip(own.tokens, own.value, own.stderr, strict=True)
+        cells = {f"{tokens:.0f}": numbers.with_error(loss, error, ".3f") for tokens, loss, error in losses}
         lines.append({"model": own.label.iloc[0], "trained at": f"{own.window.iloc[0]:.0f}", **cells})
     for level in _levels(part):
         cells = {f"{tokens:.0f}": f"{loss:.3f}" for tokens, loss in zip(level.x, level.y, strict=True)}
@@ -202,7 +204,7 @@ def _paired(part: pd.DataFrame, name: str, mark: str) -> Iterator[Table]:
         for tokens, own, other in zip(both.tokens, both.samples_x, both.samples_y, strict=True):
             differences = np.subtract(own, other)
             error = differences.std(ddof=1) / math.sqrt(len(differences))
-            line[f"{tokens:.0f}"] = f"{differences.mean():+.3f} ± {error:.3f}"
+            line[f"{tokens:.0f}"] = numbers.with_error(differences.mean(), error, "+.3f")
         if len(both):
             lines.append(line)
     if lines:

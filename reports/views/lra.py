@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
+from reports.draw import numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.published import paper
@@ -146,18 +147,17 @@ def _scores(part: pd.DataFrame, refused: pd.DataFrame) -> pd.DataFrame:
     published = paper.lra_scores(PUBLISHED)
     floors = scores.groupby("task")[["majority", "root"]].first()
     lines = [
-        _line(MAJORITY, {task: f"{100 * floors.majority[task]:.1f}" for task in tasks}, tasks),
-        _line(ROOT, {"listops": f"{100 * floors.root['listops']:.1f}"} if "listops" in tasks else {}, tasks),
+        _line(MAJORITY, {task: numbers.percent(floors.majority[task]) for task in tasks}, tasks),
+        _line(ROOT, {"listops": numbers.percent(floors.root["listops"])} if "listops" in tasks else {}, tasks),
     ]
     for model, own in scores.groupby("model", sort=False):
         by_task = {str(task): rows for task, rows in own.groupby("task")}
         printed = published.get(own.published.iloc[0], {})
-        means = {task: 100 * float(rows.value.mean()) for task, rows in by_task.items() if task in real}
+        means = {task: float(rows.value.mean()) for task, rows in by_task.items() if task in real}
         line = _line(str(model), {task: _score(rows) for task, rows in by_task.items()}, tasks, printed)
         if len(means) > 1 and len(means) == len(real):
-            line["average"] = f"{sum(means.values()) / len(means):.1f}"
-        least, most = own.parameters.min(), own.parameters.max()
-        lines.append({**line, "parameters": f"{least:,.0f}" + (f" to {most:,.0f}" if most > least else "")})
+            line["average"] = numbers.percent(sum(means.values()) / len(means))
+        lines.append({**line, "parameters": numbers.span(own.parameters.min(), own.parameters.max())})
     for row in refused.itertuples():
         kind = f"{row.mixer}{', causal' if row.direction == 'causal' else ''}"
         lines.append({"model": kind, "why not": f"{TITLES[str(row.task)]}: {row.error}"})
@@ -178,8 +178,8 @@ def _line(
 
 def _score(own: pd.DataFrame) -> str:
     if len(own) == 1:
-        return f"{100 * own.value.iloc[0]:.1f} ± {100 * own.stderr.iloc[0]:.1f}"
-    return f"{100 * own.value.mean():.1f} ({100 * own.value.min():.1f}-{100 * own.value.max():.1f})"
+        return numbers.percent(own.value.iloc[0], own.stderr.iloc[0])
+    return numbers.spread(own.value.mean(), own.value.min(), own.value.max(), numbers.percent)
 
 
 def _published(name: str) -> Table:
@@ -215,17 +215,17 @@ def _costs(part: pd.DataFrame, name: str) -> Table:
             {
                 "task": TITLES[first.task],
                 "model": first.model,
-                "parameters": f"{first.parameters:,.0f}",
-                "of the blocks": f"{first.budget:,.0f}",
+                "parameters": numbers.count(first.parameters),
+                "of the blocks": numbers.count(first.budget),
                 "inner": f"{first.inner:.0f}",
                 "tokens": f"{first.length:.0f}{', as numbers' if first.pixels else ''}",
                 "steps": f"{first.steps:.0f} of {first.batch:.0f}",
                 "rate": f"{first.rate:g}{'' if first.chosen else ' (not chosen)'}",
                 "seeds": len(scores),
-                "validation": f"{100 * mean.lra_validation:.1f}",
-                "test": f"{100 * mean.lra:.1f}",
+                "validation": numbers.percent(mean.lra_validation),
+                "test": numbers.percent(mean.lra),
                 "best after": f"{own[own.metric == 'lra_validation'].best.median():.0f}",
-                "minutes": f"{mean.lra_train_s / 60:.1f}",
+                "minutes": numbers.minutes(mean.lra_train_s),
                 "machine": first.machine,
                 "data": first.data_source,
             }

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from reports.draw import numbers
 from reports.draw.figure import HeatMap, Picture
-from reports.draw.table import Table, mebibytes
+from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
@@ -83,8 +84,8 @@ def _picture(frame: pd.DataFrame, task: str, name: str, footer: str) -> Picture:
                 f"{label}, {trained}",
                 "tokens, and the bytes of the state or cache",
                 "depth",
-                [f"{length:.0f}\n{mebibytes(held[length])}" for length in grid.columns],
-                [f"{100 * depth:.0f} %" for depth in grid.index],
+                [f"{length:.0f}\n{numbers.mebibytes(held[length])}" for length in grid.columns],
+                [f"{numbers.percent(depth, digits=0)} %" for depth in grid.index],
                 [[None if pd.isna(v) else 100 * v for v in row] for row in grid.to_numpy()],
             )
         )
@@ -102,11 +103,11 @@ def _table(frame: pd.DataFrame, name: str) -> Table:
                 "model": whole["label"],
                 "trained on": f"{whole['window']:.0f}",
                 "tokens": f"{whole['length']:.0f} ({whole['tokens']:.0f})",
-                "found": f"{100 * whole['value']:.1f} ± {100 * whole['stderr']:.1f}",
+                "found": numbers.percent(whole["value"], whole["stderr"]),
                 "texts": f"{whole['docs']:.0f}",
-                "chance": f"{100 * whole['chance']:.1f}",
-                "any named": f"{100 * whole['named']:.1f}",
-                "state or cache": mebibytes(held),
+                "chance": numbers.percent(whole["chance"]),
+                "any named": numbers.percent(whole["named"]),
+                "state or cache": numbers.mebibytes(held),
             }
         )
     note = (

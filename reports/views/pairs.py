@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 import configs
+from reports.draw import numbers
 from reports.draw.table import Table
 from reports.records.record import Record
 from reports.results import Results
@@ -82,6 +83,6 @@ def pair(first: Record, second: Record, labels: Mapping[str, str]) -> dict[str, 
         "items": str(found.items),
         "only first": str(found.first_only),
         "only second": str(found.second_only),
-        "difference": f"{100 * found.difference:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})",
-        "p": f"{found.p:.3f}" if found.p >= 0.0005 else "<0.001",
+        "difference": numbers.points(found.difference, found.low, found.high, digits=2),
+        "p": numbers.p_value(found.p),
     }

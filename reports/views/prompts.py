@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 import configs
+from reports.draw import numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.published import paper
@@ -96,8 +97,8 @@ def _scores(frame: pd.DataFrame, name: str, mark: str) -> Table:
                     "model": first.label,
                     "items": f"{first.docs:.0f}",
                     **{
-                        metric: f"{100 * value.value[metric]:.1f} ± {100 * value.stderr[metric]:.1f} "
-                        f"({100 * value.chance[metric]:.1f}, {100 * value.fixed[metric]:.1f})"
+                        metric: f"{numbers.percent(value.value[metric], value.stderr[metric])} "
+                        f"({numbers.percent(value.chance[metric])}, {numbers.percent(value.fixed[metric])})"
                         for metric in orders.METRICS
                     },
                     "unreadable": f"{value.value.unparsed:.0f}",
@@ -136,12 +137,12 @@ def _effect_table(effects: Sequence[dict[str, Any]], name: str) -> Table:
                 "answer": own["way"],
                 "model": own["row"].label,
                 "orders": f"{own['orders'][1]} minus {own['orders'][0]}",
-                "difference": f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})",
+                "difference": numbers.points(found.difference, found.low, found.high),
                 "items": found.items,
-                "accuracy": f"{100 * (found.second_only - found.first_only) / found.items:+.1f}",
+                "accuracy": numbers.points((found.second_only - found.first_only) / found.items),
                 "only first": found.first_only,
                 "only second": found.second_only,
-                "p": f"{found.p:.3f}" if found.p >= 0.0005 else "<0.001",
+                "p": numbers.p_value(found.p),
             }
         )
     return Table(f"{name}-effects", "What the order does", pd.DataFrame(lines), EFFECT)
@@ -184,8 +185,7 @@ def _published(frame: pd.DataFrame, name: str) -> Iterator[Table]:
                 line[f"{row['system']}, {row['prompt_style'].partition(' (')[0]}"] = row["value"]
             ours = frame[(frame.task == task) & (frame.metric == entry["metric"])]
             for row in ours.to_dict("records"):
-                score = f"{100 * row['value']:.1f} ± {100 * row['stderr']:.1f}"
-                line[f"{row['label']}, {row['order']}, {row['way']}"] = score
+                line[f"{row['label']}, {row['order']}, {row['way']}"] = numbers.percent(row["value"], row["stderr"])
             lines.append(line)
         number = str(source).replace("arXiv:2305.13048", "the paper's ")
         note = "Percent; ours with their standard error, on the items and the weights named above."

@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from reports.draw import numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.statistics.bands import spread
-from reports.views.view import DISTURBED, Section, View, disturbed_note, parts
+from reports.views.view import Section, View, disturbed_note, parts, timed
 
 GOALS = Path(__file__).with_name("goals.csv")
 WHERE = ["machine", "device", "dtype"]
@@ -124,6 +125,7 @@ def _line(goal: Mapping[Any, str], machine: object, slow: pd.Series, fast: pd.Se
     scale = slow.scale / fast.scale  # of floors, to the bytes that must move
     pairs = [scale * s / f for s, f in zip(slow.samples, fast.samples, strict=False)]
     ratio, bound = slow.value / fast.value, float(goal["bound"])
+    compared = slow if slow.contender in ("c", "triton") or fast.contender == "ours" else fast
     met = ratio >= bound if goal["sense"] == "at least" else ratio <= bound
     return {
         "experiment": goal["experiment"],
@@ -134,10 +136,10 @@ def _line(goal: Mapping[Any, str], machine: object, slow: pd.Series, fast: pd.Se
         "threads": goal["threads"],
         "time of": _name(slow),
         "by that of": _name(fast),
-        "ratio": f"{ratio:.2f} ({min(pairs):.2f}-{max(pairs):.2f})",
+        "ratio": numbers.spread(ratio, min(pairs), max(pairs), numbers.ratio),
         "to be": f"{goal['sense']} {bound:g}",
         "reached": "yes" if met else "NO",
-        "error": _error(slow if slow.contender in ("c", "triton") or fast.contender == "ours" else fast),
+        "error": numbers.magnitude(compared.error),
     }
 
 
@@ -150,17 +152,9 @@ def _name(row: pd.Series) -> str:
     return NAMES.get(row.contender, row.contender) + (", CUDA graph" if row.graphed else "")
 
 
-def _error(row: pd.Series) -> str:
-    return "-" if pd.isna(row.error) else f"{row.error:.0e}"
-
-
 def _shape(row: pd.Series) -> str:
     width = "" if pd.isna(row.channels) else f", {row.channels:.0f}"
     return f"({row.batch}, {row.tokens}{width})"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
 
 
 def _times(chosen: pd.DataFrame, name: str) -> Table:
@@ -169,16 +163,17 @@ def _times(chosen: pd.DataFrame, name: str) -> Table:
     for _, part in chosen.groupby([*SHAPE, "cell"], sort=False, dropna=False):
         base = part[part.contender.isin(["floor", "gemv"])].value
         for _, row in part.iterrows():
+            over_floor = numbers.ratio(row.value / base.iloc[0]) if len(base) and not row.disturbed else "-"
             lines.append(
                 {
                     "what": _what(row, several),
                     "shape": _shape(row),
                     "threads": row.threads,
                     "contender": _name(row),
-                    "ms": f"{_ms(row.value)} ({_ms(row.low)}-{_ms(row.high)})" + (DISTURBED if row.disturbed else ""),
+                    "ms": timed(row),
                     "rounds": row.repeats,
-                    "times the floor": f"{row.value / base.iloc[0]:.2f}" if len(base) and not row.disturbed else "-",
-                    "error": _error(row),
+                    "times the floor": over_floor,
+                    "error": numbers.magnitude(row.error),
                 }
             )
     note = "Median of the rounds, in brackets the least and the largest." + disturbed_note(chosen)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from reports.draw import numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.reading import Reading, Row
@@ -104,7 +105,7 @@ def _panel(part: pd.DataFrame, task: str, alphabet: int) -> Panel:
         by_size = own.groupby("size").value
         x, y = list(by_size.mean().index), list(100 * by_size.mean())
         low, high = list(100 * by_size.min()), list(100 * by_size.max())
-        label = str(mixer) if steps == usual else f"{mixer}, {steps:,.0f} steps"
+        label = str(mixer) if steps == usual else f"{mixer}, {numbers.count(own.steps.iloc[0])} steps"
         series.append(Series(label, own.family.iloc[0], x, y, low, high, dashed=bool(own["shift"].iloc[0])))
     floor = accuracy.groupby("size")[["rule", "chance"]].first()
     for name, label in (("rule", "rule of thumb"), ("chance", "chance")):
@@ -126,15 +127,15 @@ def _table(best: pd.DataFrame, name: str) -> Table:
                     "model": mixer,
                     "size": size,
                     **_setting(values),
-                    "accuracy": f"{100 * values.value.mean():.1f}",
-                    "least and largest": f"{100 * values.value.min():.1f}-{100 * values.value.max():.1f}",
+                    "accuracy": numbers.percent(values.value.mean()),
+                    "least and largest": numbers.extremes(values.value.min(), values.value.max(), numbers.percent),
                     "seeds": len(values),
-                    "chance": f"{100 * values.chance.mean():.1f}",
-                    "majority": f"{100 * values.majority.mean():.1f}",
-                    "rule of thumb": f"{100 * values.rule.mean():.1f}",
+                    "chance": numbers.percent(values.chance.mean()),
+                    "majority": numbers.percent(values.majority.mean()),
+                    "rule of thumb": numbers.percent(values.rule.mean()),
                     "rate": f"{values.rate.iloc[0]:g}{' (edge)' if values.edge.iloc[0] else ''}",
-                    "parameters": f"{values.parameters.iloc[0]:,.0f}",
-                    "state or cache, bytes": f"{own[own.metric == 'state_bytes'].value.iloc[0]:,.0f}",
+                    "parameters": numbers.count(values.parameters.iloc[0]),
+                    "state or cache, bytes": numbers.count(own[own.metric == "state_bytes"].value.iloc[0]),
                 }
             )
     note = (
@@ -163,9 +164,9 @@ def _orders(best: pd.DataFrame, name: str) -> Iterator[Table]:
             by_task = own.groupby("task").value.mean()
             if len(by_task) == 2:
                 gain = by_task.query_first - by_task.query_last
-                first, last = (f"{100 * by_task[task]:.1f}" for task in ("query_first", "query_last"))
+                first, last = (numbers.percent(by_task[task]) for task in ("query_first", "query_last"))
                 line = {"model": mixer, "pairs": size, **_setting(own), "query first": first, "query last": last}
-                lines.append({**line, "what the order gives": f"{100 * gain:+.1f}"})
+                lines.append({**line, "what the order gives": numbers.points(gain)})
     if lines:
         note = "Percent, means over the seeds."
         yield Table(f"{name}-orders", "Question first or last", pd.DataFrame(lines), note)
@@ -178,7 +179,8 @@ def _sweep(frame: pd.DataFrame, name: str) -> Table:
         means = own.groupby(["rate", "metric"]).value.mean()
         seeds = own[own.metric == "loss"].groupby("rate").size()
         tried = {
-            f"rate {r:g}": f"{means[r, 'loss']:.3f}, {100 * means[r, 'accuracy']:.1f} ({seeds[r]})" for r in seeds.index
+            f"rate {rate:g}": f"{means[rate, 'loss']:.3f}, {numbers.percent(means[rate, 'accuracy'])} ({seeds[rate]})"
+            for rate in seeds.index
         }
         first = {key: own[key].iloc[0] for key in ("task", "mixer", "size")}
         lines.append({**first, **_setting(own), **tried})

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 import configs
+from reports.draw import numbers
 from reports.draw.figure import Panel, Picture, Series, family_label
 from reports.published import paper
 
@@ -105,7 +106,7 @@ def _panel(
     theirs = published[(published.task == task) & (published.metric == entry["metric"])]
     series = [_points(own, str(family), axis, hollow=True) for family, own in theirs.groupby("family", sort=False)]
     series += _families(chosen, axis)
-    chance = dict.fromkeys(f"{100 * level:.1f}" for level in chosen.chance.dropna())  # other items have another
+    chance = dict.fromkeys(numbers.percent(level) for level in chosen.chance.dropna())  # other items have another
     note = f"chance: {', '.join(chance)}" if chance else ""
     return Panel(f"{entry['label']}, {entry['metric']}", x_title, "percent", series, log_x=10, note=note)
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from reports.draw.table import Table, mebibytes
+from reports.draw import numbers
+from reports.draw.table import Table
 from reports.published import paper
 from reports.results import Results
 from reports.views.view import Section, View
@@ -36,12 +37,12 @@ def architectures() -> View:
                 "model": row["name"],
                 "layers": layers,
                 "width": width,
-                "parameters": f"{parameters:,}",
+                "parameters": numbers.count(parameters),
                 "published": row["params"],
                 "FLOPs a token": f"{flops:.3e}",
                 "published FLOPs": row["flops_per_token"],
-                "state, numbers": f"{5 * width * layers:,}",
-                "state, float32": mebibytes(5 * width * layers * 4),
+                "state, numbers": numbers.count(5 * width * layers),
+                "state, float32": numbers.mebibytes(5 * width * layers * 4),
             }
         )
     note = (

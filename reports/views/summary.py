@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from reports.draw import numbers
 from reports.draw.table import Table
 from reports.results import Results
 from reports.views.inference import WHERE, Values, longest
@@ -28,7 +29,7 @@ def views(results: Results) -> Iterator[View]:
             {
                 "model": label,
                 **{key.replace("_", " "): part[key].iloc[0] for key in varying},
-                "parameters": f"{part.parameters.iloc[0] / 1e6:.0f} M",
+                "parameters": numbers.millions(part.parameters.iloc[0]),
                 "ms a token": fair.milliseconds("p50_s"),
                 "first token, ms": fair.milliseconds("first_token_s"),
                 "ms a token, no cache*": no_cache.milliseconds("p50_s"),

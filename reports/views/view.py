@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 import configs
+from reports.draw import numbers
 from reports.draw.figure import Picture
 from reports.draw.table import Table
 from reports.reading import Reading
@@ -49,6 +50,12 @@ def parts(frame: pd.DataFrame, where: Sequence[str]) -> Iterator[tuple[str, tupl
         return
     for i, (key, part) in enumerate(frame.groupby(list(where), sort=False, dropna=False)):
         yield f"-{i + 1}" if i else "", key, part
+
+
+def timed(row: Any, digits: int | None = None) -> str:
+    """Milliseconds of a row of seconds, in brackets the least and the largest of the repeats; marked if disturbed."""
+    text = numbers.spread(row.value, row.low, row.high, lambda seconds: numbers.milliseconds(seconds, digits))
+    return text + (DISTURBED if row.disturbed else "")
 
 
 def disturbed_note(frame: pd.DataFrame) -> str:

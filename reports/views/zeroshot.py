@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 import configs
+from reports.draw import numbers
 from reports.draw.table import Table
 from reports.published import paper
 from reports.reading import Reading, Row
@@ -105,14 +105,10 @@ def views(results: Results) -> Iterator[View]:
         yield View(f"zeroshot-{name}", f"Zero-shot tasks, {protocol}, {marked}", text, tables, pictures)
 
 
-def percent(value: float, error: float | None) -> str:
-    return f"{100 * value:.2f}" + ("" if error is None or math.isnan(error) else f" ± {100 * error:.2f}")
-
-
 def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
     lines = []
     for label, own in part.groupby("label", sort=False):
-        line = {"model": label, "parameters": f"{own.parameters.iloc[0] / 1e6:,.1f} M", "items": _items(own)}
+        line = {"model": label, "parameters": numbers.millions(own.parameters.iloc[0], ",.1f"), "items": _items(own)}
         for task, entry in tasks().items():
             for metric in [entry["metric"], entry.get("second_metric")]:
                 if metric and (part.task == task).any():
@@ -126,7 +122,7 @@ def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
             found = own[(own.task == task) & (own.metric == entry["metric"])]
             for floor, value in zip(several, scores.floors(found), strict=True):
                 if value is not None:
-                    floor[f"{entry['label']} {entry['metric']}"] = percent(value, None)
+                    floor[f"{entry['label']} {entry['metric']}"] = numbers.percent(value, digits=2)
         floors += several
     frame = pd.DataFrame([*lines, *(floor for floor in floors if len(floor) > 3)]).fillna("-")
     note = (
@@ -141,25 +137,23 @@ def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
 
 
 def _items(own: pd.DataFrame) -> str:
-    least, most = own.docs.min(), own.docs.max()
-    return f"{least:.0f}" + (f" to {most:.0f}" if most > least else "")
+    return numbers.span(own.docs.min(), own.docs.max(), ".0f")
 
 
 def _cell(own: pd.DataFrame, task: str, metric: str) -> str:
     row = scores.row(own, task, metric)
     if row is None:
         return "-"
-    return perplexity(row.value, row.stderr) if metric == "perplexity" else percent(row.value, row.stderr)
+    return perplexity(row) if metric == "perplexity" else numbers.percent(row.value, row.stderr, digits=2)
 
 
-def perplexity(value: float, error: float | None) -> str:
-    form = ".2f" if value < 1e5 else ".3g"
-    return f"{value:{form}}" + ("" if error is None or math.isnan(error) else f" ± {error:{form}}")
+def perplexity(row: Any) -> str:
+    return numbers.with_error(row.value, row.stderr, ".2f" if row.value < 1e5 else ".3g")
 
 
 def _average(own: pd.DataFrame) -> str:
     found = scores.average(own, tasks())
-    return "-" if found is None else percent(*found)
+    return "-" if found is None else numbers.percent(*found, digits=2)
 
 
 def _published(part: pd.DataFrame, name: str, comparable: bool) -> Iterator[Table]:
@@ -193,7 +187,7 @@ def beside(published: str, row: Any, plain: bool, comparable: bool) -> str:
     scale = 1.0 if plain else 100.0
     if row is None:
         return f"{published or '-'} / -"
-    ours = perplexity(row.value, row.stderr) if plain else percent(row.value, row.stderr)
+    ours = perplexity(row) if plain else numbers.percent(row.value, row.stderr, digits=2)
     if not comparable or not published:
         return f"{published or '-'} / {ours}"
     return f"{published} / {ours} / {scale * row.value - float(published):+.2f}"
