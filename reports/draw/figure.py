@@ -15,10 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-import configs
+from reports.draw.looks import look
 
-OTHERS = {"rule of thumb": {"colour": "#000000", "marker": "*"}}
-UNKNOWN = {"colour": "#000000", "marker": "+"}
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -44,9 +42,9 @@ CROSSED = "crossed in black: disturbed while it was measured"
 
 @dataclass(frozen=True)
 class Series:
-    """One line. low and high: the spread of the repeats, drawn as a band. apart: (x, y) of repeats outside it, each a
-    mark of its own. crossed: which points were disturbed. hollow: an open marker, for what is published or causal.
-    Without a label the line is not in the legend.
+    """One line. family: a name whose look draw.looks knows. low and high: the spread of the repeats, drawn as a band.
+    apart: (x, y) of repeats outside it, each a mark of its own. crossed: which points were disturbed. hollow: an open
+    marker, for what is published or causal. Without a label the line is not in the legend.
     """
 
     label: str
@@ -161,23 +159,12 @@ def _draw_grid(ax: Axes, panel: HeatMap) -> None:
             ax.text(x, y, f"{value:.0f}", ha="center", va="center", color="black" if value > 50 else "white")
 
 
-def family_label(family: str) -> str:
-    """A family's name in legends."""
-    return str(configs.read("families").get(family, {"label": family})["label"])
-
-
-def _look(family: str) -> tuple[str, str]:
-    """Colour and marker of a family, a mixer, or another line."""
-    entry = {**configs.read("mixers"), **configs.read("families"), **OTHERS}.get(family, UNKNOWN)
-    return entry["colour"], entry["marker"]
-
-
 def _draw_apart(ax: Axes, panel: Panel) -> None:
     """Drawn when lines and bands have set the limits, which these marks do not move."""
     ax.autoscale(False)
     low, high = ax.get_ylim()
     for series in panel.series:
-        colour, _ = _look(series.family)
+        colour, _ = look(series.family)
         each = -(-len(series.apart) // MOST_APART) or 1
         for begin in range(0, len(series.apart), each):
             x, y = max(series.apart[begin : begin + each], key=lambda point: point[1])
@@ -188,7 +175,7 @@ def _draw_apart(ax: Axes, panel: Panel) -> None:
 def _draw_lines(ax: Axes, panel: Panel, inches: float) -> None:
     seen: dict[str, int] = {}
     for i, series in enumerate(panel.series):
-        colour, marker = _look(series.family)
+        colour, marker = look(series.family)
         again = seen[series.family] = seen.get(series.family, -1) + 1
         style = "--" if series.dashed else ("-", "-.", ":")[again % 3]
         every = max(1, len(series.x) // 8) if series.joined else 1

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from reports.draw.figure import Panel, Picture, Series, family_label
+from reports.draw import looks
+from reports.draw.figure import Panel, Picture, Series
 from reports.draw.numbers import MIB
 from reports.published import paper
 
@@ -152,7 +153,7 @@ def _published_line(part: pd.DataFrame, label: object) -> Series:
 def _points(part: pd.DataFrame, family: object, scale: float, *, hollow: bool = False) -> Series:
     ordered = part.sort_values("parameters")
     more = ", published" if hollow else str(ordered.variant.iloc[0])
-    label = family_label(str(family)) + more
+    label = looks.label(str(family)) + more
     x, y = list(ordered.parameters / 1e9), list(ordered.value / scale)
     if "band_low" not in ordered or ordered.band_low.isna().any():
         return Series(label, str(family), x, y, hollow=hollow)

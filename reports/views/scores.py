@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 import configs
-from reports.draw import numbers
-from reports.draw.figure import Panel, Picture, Series, family_label
+from reports.draw import looks, numbers
+from reports.draw.figure import Panel, Picture, Series
 from reports.published import paper
 
 CLEAR = 0.01  # a rule that gains less over chance is no floor of its own
@@ -135,7 +135,7 @@ def _points(own: pd.DataFrame, family: str, axis: str, variant: str = "", *, hol
     if axis == "flops":
         x = 6 * ordered.parameters * configs.read("families").get(family, {}).get("training_tokens", math.nan) / 1e21
     y = 100 * ordered.value
-    label = family_label(family) + (", published" if hollow else "") + variant
+    label = looks.label(family) + (", published" if hollow else "") + variant
     if hollow:
         return Series(label, family, list(x), list(y), hollow=True)
     error = 100 * ordered.stderr
