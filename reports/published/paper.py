@@ -38,13 +38,8 @@ ZERO_SHOT_MODELS = {  # the names in v1 Tables 3 and 4 -> configs/models; the ot
     "GPT-Neo 1.4B": "gpt-neo-1.3b",
     "GPT-Neo 2.8B": "gpt-neo-2.7b",
 }
-ZERO_SHOT_CURVES = {  # family as published -> ours, and the source that is drawn: one curve a family
-    "RWKV-4": ("rwkv4", "arXiv:2305.13048v1"),
-    "Pythia": ("pythia", "arXiv:2305.13048v1"),
-    "GPT-Neo": ("gpt-neo", "arXiv:2305.13048v1"),
-    "OPT": ("opt", "EleutherAI/pythia"),
-    "BLOOM": ("bloom", "EleutherAI/pythia"),
-}
+V1 = "arXiv:2305.13048v1"  # whose curve of a family is drawn, but for these
+CURVES_ELSEWHERE = {"opt": "EleutherAI/pythia", "bloom": "EleutherAI/pythia"}
 
 
 def table(name: str) -> pd.DataFrame:
@@ -57,11 +52,13 @@ def zero_shot_rows() -> list[Row]:
     percent.
     """
     names = {name: task for task, entry in configs.read("tasks").items() for name in entry.get("published", [])}
+    families = {entry["label"]: family for family, entry in configs.read("families").items()}
     found: list[Row] = []
     for published in table("zero_shot").to_dict("records"):
-        family, source = ZERO_SHOT_CURVES.get(published["family"], ("", ""))
-        task = names.get(published["task"])
-        if not family or task is None or not published["source"].startswith(source) or not published["value"]:
+        family, task = families.get(published["family"]), names.get(published["task"])
+        if family is None or task is None or not published["value"]:
+            continue
+        if not published["source"].startswith(CURVES_ELSEWHERE.get(family, V1)):
             continue
         found.append(
             {

@@ -14,7 +14,8 @@ from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.views import races
-from reports.views.view import DISTURBED, Section, View, disturbed_note, ordered, parts
+from reports.views.families import ordered
+from reports.views.view import DISTURBED, Section, View, disturbed_note, parts
 
 WHERE = ["machine", "device"]
 WAYS = {"both": "in both directions", "causal": "causal"}

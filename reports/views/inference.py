@@ -17,6 +17,7 @@ from reports.records.record import Record
 from reports.results import Results
 from reports.statistics.bands import spread
 from reports.views import contexts, curves
+from reports.views.families import compared
 from reports.views.view import DISTURBED, Section, View, disturbed_note, parts, timed
 from rwkv_core.spec import ModelSpec
 
@@ -127,17 +128,16 @@ def findings(chosen: pd.DataFrame) -> str:
         context = curves.common_tokens(part, "state_bytes")
         kept_bytes = part[(part.metric == "state_bytes") & (part.tokens == context)]
         state = kept_bytes.set_index("label").value.to_dict()
-        ours = at[at.family == "rwkv4"]
-        if ours.empty or len(at) == len(ours):
-            continue
-        for label, seconds in ours.value.items():
-            compared = []
-            for other, value in at[at.family != "rwkv4"].value.sort_values().to_dict().items():
-                ratio, kept = seconds / value, state[label] / state[other]
-                compared.append(f"{numbers.ratio(ratio)} x the time of {other} and {kept:.3f} x its cache at {context}")
-            sentences.append(
-                f"Models {name}, {tokens} tokens: {label} took {seconds:.2f} s; that is {'; '.join(compared)}."
-            )
+        for label, one in at.iterrows():
+            times = at[[compared(one.family, family) for family in at.family]].value.sort_values()
+            ratios = [
+                f"{numbers.ratio(one.value / value)} x the time of {against} and "
+                f"{state[label] / state[against]:.3f} x its cache at {context}"
+                for against, value in times.to_dict().items()
+            ]
+            if ratios:
+                took = f"Models {name}, {tokens} tokens: {label} took {one.value:.2f} s"
+                sentences.append(f"{took}; that is {'; '.join(ratios)}.")
     if not sentences:
         sentences.append("There is no size class with both RWKV and a Transformer.")
     if len(disturbed):

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.draw import numbers
+from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
+from reports.views import families
 from reports.views.view import Section, View, parts
 
 WHERE = ["text", "machine", "device", "dtype", "schedule"]
@@ -31,15 +32,15 @@ POCKET = (
     "shows that part."
 )
 PAIRED = (
-    "RWKV-4's loss minus the other's over the same documents, ± one standard error of the differences; below zero "
-    "where RWKV-4 is better."
+    "{ours}'s loss minus the other's over the same documents, ± one standard error of the differences; below zero "
+    "where {ours} is better."
 )
 LEVELS = {"perfect look-up": "floor", "no look-up": "no look-up"}
 CONTEXT = (
     "The mean loss of tokens that have between 3/4 n and n tokens before them, over documents that were not trained "
     "on; the band is one standard error over the documents. Every model reads a document from its beginning with its "
     "state or cache carried along. Beyond the window it was trained at, a model does what its architecture does there: "
-    "OPT's learned positions are untrained, Pythia's rotary angles unseen, BLOOM's biases and RWKV-4's state go on."
+    "OPT's learned positions are untrained, Pythia's rotary angles unseen, BLOOM's biases and {states} go on."
 )
 
 
@@ -133,7 +134,7 @@ def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     panels = [_panel(own, f"Trained with windows of {window}", levels) for window, own in groups]
     picture = Picture(name, f"Loss against context, {mark}", [*panels, *_published()], footer)
     tables = [_losses(part, name, mark), *itertools.chain(*(_paired(own, f"{name}-{w}", mark) for w, own in groups))]
-    return View(name, f"Loss against context length, {mark}", _text(mark), tables, [picture])
+    return View(name, f"Loss against context length, {mark}", _text(part, mark), tables, [picture])
 
 
 def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
@@ -143,7 +144,7 @@ def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
         _panel(own, f"{f'After stage {i},' if i else 'Before:'} windows of {own.window.iloc[0]:.0f}", levels)
         for i, (_, own) in enumerate(stages)
     ]
-    text = [*_text(mark), "Each stage goes on from the one before it, with windows as named."]
+    text = [*_text(part, mark), "Each stage goes on from the one before it, with windows as named."]
     title = f"Context extension by the schedule {part.schedule.iloc[0]}, {mark}"
     picture = Picture(name, title, [*panels, *_published()], footer)
     tables = [
@@ -154,8 +155,10 @@ def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     return View(name, title, text, tables, [picture])
 
 
-def _text(mark: str) -> list[str]:
-    return [CONTEXT, POCKET] if mark == POCKET_WORLD else [CONTEXT]
+def _text(part: pd.DataFrame, mark: str) -> list[str]:
+    recurrent = [f"{looks.label(family)}'s" for family in dict.fromkeys(part.family) if families.ours(family)]
+    states = f"{' and '.join(recurrent)} state" if recurrent else "a state"
+    return [CONTEXT.format(states=states), *([POCKET] if mark == POCKET_WORLD else [])]
 
 
 def _levels(part: pd.DataFrame) -> list[Series]:
@@ -194,22 +197,27 @@ def _losses(part: pd.DataFrame, name: str, mark: str) -> Table:
 
 
 def _paired(part: pd.DataFrame, name: str, mark: str) -> Iterator[Table]:
-    lines = []
-    for (_, ours), (_, theirs) in itertools.product(
-        part[part.family == "rwkv4"].groupby("cell", sort=False),
-        part[part.family != "rwkv4"].groupby("cell", sort=False),
-    ):
-        both = ours.merge(theirs, on=["tokens", "documents"])  # the same documents alone
-        line = {"RWKV-4": ours.label.iloc[0], "minus": theirs.label.iloc[0]}
-        for tokens, own, other in zip(both.tokens, both.samples_x, both.samples_y, strict=True):
-            differences = np.subtract(own, other)
-            error = differences.std(ddof=1) / math.sqrt(len(differences))
-            line[f"{tokens:.0f}"] = numbers.with_error(differences.mean(), error, "+.3f")
-        if len(both):
-            lines.append(line)
-    if lines:
-        frame = pd.DataFrame(lines).fillna("-")  # some were measured at lengths that others were not
-        yield Table(f"{name}-paired", f"RWKV-4 and the others, document by document, {mark}", frame, PAIRED)
+    """A table for each family of ours, beside those that it is compared with."""
+    for number, (family,), ours in parts(part[part.family.map(families.ours)], ["family"]):
+        heading = looks.label(family)
+        theirs = part[[families.compared(family, against) for against in part.family]]
+        cells = (frame.groupby("cell", sort=False) for frame in (ours, theirs))
+        lines = [_differences(one, against, heading) for (_, one), (_, against) in itertools.product(*cells)]
+        if any(lines):
+            frame = pd.DataFrame([line for line in lines if line]).fillna("-")  # some lack lengths that others have
+            title = f"{heading} and the others, document by document, {mark}"
+            yield Table(f"{name}-paired{number}", title, frame, PAIRED.format(ours=heading))
+
+
+def _differences(ours: pd.DataFrame, theirs: pd.DataFrame, heading: str) -> dict[str, str]:
+    """A line of two cells; empty where they share no documents."""
+    both = ours.merge(theirs, on=["tokens", "documents"])
+    line = {heading: ours.label.iloc[0], "minus": theirs.label.iloc[0]} if len(both) else {}
+    for tokens, *losses in zip(both.tokens, both.samples_x, both.samples_y, strict=True):
+        differences = np.subtract(*losses)
+        error = differences.std(ddof=1) / math.sqrt(len(differences))
+        line[f"{tokens:.0f}"] = numbers.with_error(differences.mean(), error, "+.3f")
+    return line
 
 
 def _published() -> list[Panel]:

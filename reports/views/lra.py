@@ -14,7 +14,8 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.views.view import Section, View, ordered, parts
+from reports.views.families import ordered
+from reports.views.view import Section, View, parts
 
 WHERE = ["protocol", "device", "variant"]
 SIZES = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "every")

@@ -13,6 +13,7 @@ from reports.draw.table import Table
 from reports.records.record import Record
 from reports.results import Results
 from reports.statistics import paired
+from reports.views.families import compared
 from rwkv_core.errors import BadInput, did_you_mean
 
 WHERE = ["weights", "machine", "device", "dtype"]  # each has a section of the page
@@ -24,12 +25,12 @@ NOTE = (
 
 
 def tables(records: Sequence[Record], labels: Mapping[str, str], name: str, mark: str) -> Iterator[Table]:
-    """RWKV-4 against each other family, where the sizes are within a factor of 1.5."""
+    """Each family of ours against each other family, where the sizes are within a factor of 1.5."""
     lines = []
     for first, second in itertools.permutations(records, 2):
         a, b = first.cell["model"], second.cell["model"]
         alike = 1 / 1.5 < a["parameters"] / b["parameters"] < 1.5
-        if a["family"] == "rwkv4" != b["family"] and alike and same_items(first, second):
+        if compared(a["family"], b["family"]) and alike and same_items(first, second):
             lines.append(pair(first, second, labels))
     if lines:
         yield Table(f"zeroshot-pairs-{name}", f"Item by item, {mark}", pd.DataFrame(lines), NOTE)

@@ -18,7 +18,8 @@ from reports.records.record import Record
 from reports.results import Results
 from reports.rows import mark
 from reports.statistics import orders
-from reports.views.view import Section, View, ordered, parts
+from reports.views.families import ordered
+from reports.views.view import Section, View, parts
 
 WHERE = ["weights", "machine", "device", "dtype"]
 WAYS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.draw import numbers
+from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.reading import Reading, Row
@@ -33,6 +33,7 @@ NAMES = {
     "pip rwkv": "pip rwkv",
     "gemv": "its weights times vectors",
 }
+# families in whose colours contenders are drawn
 COLOURS = {"c": "rwkv4", "triton": "rwkv4", "torch": "gpt-neo", "loop": "pythia", "transformers": "bloom", "fla": "opt"}
 KERNEL_TEXT = (
     "The WKV operator alone. Every contender's result, gradients included, was compared with the paper's recurrence "
@@ -43,7 +44,7 @@ KERNEL_TEXT = (
     "those bytes at the bandwidth of a copy of 1 GiB (what fits in a GPU's cache can be faster)."
 )
 WHOLE_TEXT = (
-    "RWKV-4 as a whole in three implementations with the same random weights, in turn in one process; error is the "
+    "{families} as a whole in three implementations with the same random weights, in turn in one process; error is the "
     "largest difference of their logits (for a training step, of the embedding's gradient) from ours. prompt: the last "
     "logits of a prompt. train: one forward and backward pass of the loss. token: the next token's logits from a state."
 )
@@ -78,12 +79,13 @@ def views(results: Results) -> Iterator[View]:
     for number, (machine, device, dtype), part in parts(frame, WHERE):
         for experiment, title, text in (
             ("kernels", "WKV kernels", KERNEL_TEXT),
-            ("peers", "RWKV-4 in other implementations", WHOLE_TEXT),
+            ("peers", "{families} in other implementations", WHOLE_TEXT),
         ):
             chosen = part[part.experiment == experiment]
             if chosen.empty:
                 continue
             name = f"{experiment}{number}"
+            families = " and ".join(looks.label(family) for family in dict.fromkeys(chosen.family))
             tables = [_times(chosen, name)]
             if reached is not None:
                 frame_on = [experiment, machine, f"{device} {dtype}"]
@@ -93,7 +95,8 @@ def views(results: Results) -> Iterator[View]:
             pictures = []
             if experiment == "kernels":
                 pictures.append(_picture(chosen, name, f"{machine} · {device} · {dtype} · median of the rounds"))
-            yield View(name, f"{title}, {machine}, {device} {dtype}", [text], tables, pictures, printed)
+            heading = f"{title.format(families=families)}, {machine}, {device} {dtype}"
+            yield View(name, heading, [text.format(families=families)], tables, pictures, printed)
             printed = None
 
 

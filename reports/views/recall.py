@@ -12,7 +12,8 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.views.view import Section, View, ordered, parts
+from reports.views.families import ordered
+from reports.views.view import Section, View, parts
 
 WHERE = ["machine", "device"]
 SETTING = ["alphabet", "steps", "batch", "tokens"]
