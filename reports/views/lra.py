@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.views.families import ordered
-from reports.views.view import Section, View, parts
+from reports.views.view import Section, View, of_task, parts, task_titles
 
 WHERE = ["protocol", "device", "variant"]
 SIZES = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "every")
@@ -66,7 +67,7 @@ def rows(record: Record) -> Iterator[Row]:
     params, metrics = record.cell["params"], record.metrics
     shared = {key: params[key] for key in ("mixer", "direction", *SIZES, *RECIPE)}
     shared |= {key: metrics[key] for key in OF_RUN}
-    shared["attention_inner"] = params["inner"]
+    shared |= {"attention_inner": params["inner"], **of_task(record, "task_title")}  # `title` is the mixer's
     shared["seed"] = record.cell["model"]["weights"].partition(":")[2]
     shared["rate"] = params["learning_rate"]
     share = metrics["accuracy"]
@@ -142,38 +143,45 @@ def _chosen(frame: pd.DataFrame) -> pd.DataFrame:
 def _scores(part: pd.DataFrame, refused: pd.DataFrame) -> pd.DataFrame:
     """Mixers in lines, tasks in columns, each measured and published; the floors first, what was refused last."""
     scores = part[part.metric == "lra"]
-    sources = scores.groupby("task").data_source.first()
-    tasks = {task: sources[task] for task in TASKS if task in sources}
-    real = {task for task, source in tasks.items() if source != STAND_IN}
+    sources = {str(task): source for task, source in scores.groupby("task").data_source.first().items()}
+    titles = task_titles(scores, TITLES)
+    line_of = partial(_line, titles=titles, sources=sources)
+    real = {task for task, source in sources.items() if source != STAND_IN}
     published = paper.lra_scores(PUBLISHED)
     floors = scores.groupby("task")[["majority", "root"]].first()
     lines = [
-        _line(MAJORITY, {task: numbers.percent(floors.majority[task]) for task in tasks}, tasks),
-        _line(ROOT, {"listops": numbers.percent(floors.root["listops"])} if "listops" in tasks else {}, tasks),
+        line_of(MAJORITY, {str(task): numbers.percent(share) for task, share in floors.majority.items()}),
+        line_of(ROOT, {str(task): numbers.percent(share) for task, share in floors.root.dropna().items()}),
     ]
     for model, own in scores.groupby("model", sort=False):
         by_task = {str(task): rows for task, rows in own.groupby("task")}
         printed = published.get(own.published.iloc[0], {})
         means = {task: float(rows.value.mean()) for task, rows in by_task.items() if task in real}
-        line = _line(str(model), {task: _score(rows) for task, rows in by_task.items()}, tasks, printed)
+        line = line_of(str(model), {task: _score(rows) for task, rows in by_task.items()}, printed=printed)
         if len(means) > 1 and len(means) == len(real):
             line["average"] = numbers.percent(sum(means.values()) / len(means))
         lines.append({**line, "parameters": numbers.span(own.parameters.min(), own.parameters.max())})
     for row in refused.itertuples():
         kind = f"{row.mixer}{', causal' if row.direction == 'causal' else ''}"
-        lines.append({"model": kind, "why not": f"{TITLES[str(row.task)]}: {row.error}"})
+        lines.append({"model": kind, "why not": f"{TITLES.get(str(row.task), row.task)}: {row.error}"})
     return pd.DataFrame(lines).fillna("-")
 
 
 def _line(
-    model: str, scores: Mapping[str, str], tasks: Mapping[str, str], printed: Mapping[str, float] | None = None
+    model: str,
+    scores: Mapping[str, str],
+    *,
+    titles: Mapping[str, str],
+    sources: Mapping[str, str],
+    printed: Mapping[str, float] | None = None,
 ) -> dict[str, str]:
+    """scores, titles, sources: by task. printed: the paper's percent, by its columns."""
     line = {"model": model}
-    for task, source in tasks.items():
-        line[TITLES[task] if source == FILES else f"{TITLES[task]}, {source}"] = scores.get(task, "-")
-        if TASKS[task] and source != STAND_IN:
+    for task, title in titles.items():
+        line[title if sources[task] == FILES else f"{title}, {sources[task]}"] = scores.get(task, "-")
+        if TASKS.get(task) and sources[task] != STAND_IN:
             value = (printed or {}).get(TASKS[task])
-            line[f"{TITLES[task]}, published"] = "-" if value is None else f"{value:.2f}"
+            line[f"{title}, published"] = "-" if value is None else f"{value:.2f}"
     return line
 
 
@@ -208,13 +216,14 @@ def _published(name: str) -> Table:
 
 def _costs(part: pd.DataFrame, name: str) -> Table:
     lines = []
+    titles = task_titles(part, TITLES)
     for _, own in part.groupby(["task", "model", *SETTING, "machine"], sort=False):
         scores = own[own.metric == "lra"]
         first = scores.iloc[0]
         mean = own.groupby("metric").value.mean()
         lines.append(
             {
-                "task": TITLES[first.task],
+                "task": titles[first.task],
                 "model": first.model,
                 "parameters": numbers.count(first.parameters),
                 "of the blocks": numbers.count(first.budget),
@@ -239,8 +248,8 @@ def _costs(part: pd.DataFrame, name: str) -> Table:
 
 
 def _picture(part: pd.DataFrame, name: str, title: str, footer: str, panel: Callable[..., Panel]) -> Picture:
-    present = [task for task in TASKS if task in set(part.task)]
-    return Picture(name, title, [panel(part[part.task == task], TITLES[task]) for task in present], footer)
+    titles = task_titles(part, TITLES)
+    return Picture(name, title, [panel(part[part.task == task], called) for task, called in titles.items()], footer)
 
 
 def _curves(own: pd.DataFrame, title: str) -> Panel:

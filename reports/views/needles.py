@@ -16,11 +16,11 @@ from reports.records.record import Record
 from reports.results import Results
 from reports.rows import mark
 from reports.views.families import ordered
-from reports.views.view import Section, View, parts
+from reports.views.view import Section, View, of_task, parts, task_titles
 
 WHERE = ["weights", "machine", "device", "dtype"]
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
-TITLES = {
+TITLES = {  # of tasks whose records say none
     "pocket_passkey": "One thing put into one room, nothing else put anywhere (pocket world)",
     "pocket_needle": "One thing put into a room, among many others (pocket world)",
     "niah_single_1": "One number among sentences that repeat (RULER niah_single_1)",
@@ -45,7 +45,7 @@ def rows(record: Record) -> Iterator[Row]:
     """The share that was right over all texts (depth None) and at each of DEPTHS depths (0 to 1); the state's bytes."""
     metrics = record.metrics
     shared = {"length": record.cell["params"]["length"], "window": metrics["trained_tokens"]}
-    shared["tokens"] = metrics["tokens"]
+    shared |= {"tokens": metrics["tokens"], **of_task(record)}
     shares: dict[float | None, list[float]] = {None: [item["share"] for item in record.samples["items"]]}
     for item in record.samples["items"]:
         if item["depth"] is not None:
@@ -68,13 +68,15 @@ def views(results: Results) -> Iterator[View]:
         weights, *where = map(str, key)
         name = f"needles{number}"
         text = [TEXT, *([NOTES[weights]] if weights in NOTES else []), f"Measured on {', '.join(where)}."]
-        tasks = [task for task in TITLES if (part[part.depth.notna()].task == task).any()]
+        titles = task_titles(part[part.depth.notna()], TITLES)
         footer = f"{', '.join(where)} · {mark(weights)}"
-        pictures = [_picture(part[part.task == task], task, f"{name}-{task}", footer) for task in tasks]
+        pictures = [
+            _picture(part[part.task == task], title, f"{name}-{task}", footer) for task, title in titles.items()
+        ]
         yield View(name, f"A fact in a long text, {mark(weights)}", text, [_table(part, name)], pictures)
 
 
-def _picture(frame: pd.DataFrame, task: str, name: str, footer: str) -> Picture:
+def _picture(frame: pd.DataFrame, title: str, name: str, footer: str) -> Picture:
     panels = []
     for label, own in frame.groupby("label", sort=False):
         grid = own[own.depth.notna()].pivot_table("value", "depth", "length")
@@ -90,7 +92,7 @@ def _picture(frame: pd.DataFrame, task: str, name: str, footer: str) -> Picture:
                 [[None if pd.isna(v) else 100 * v for v in row] for row in grid.to_numpy()],
             )
         )
-    return Picture(name, TITLES[task], panels, footer, columns=min(2, len(panels)))
+    return Picture(name, title, panels, footer, columns=min(2, len(panels)))
 
 
 def _table(frame: pd.DataFrame, name: str) -> Table:

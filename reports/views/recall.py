@@ -13,13 +13,13 @@ from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.views.families import ordered
-from reports.views.view import Section, View, parts
+from reports.views.view import Section, View, of_task, parts, task_titles
 
 WHERE = ["machine", "device"]
 SETTING = ["alphabet", "steps", "batch", "tokens"]
 ALIKE = 0.02  # nats: rates whose losses differ by less are equally good
 RUN = ["mixer", "task", "size", *SETTING]  # what seeds and rates are compared within
-TITLES = {
+TITLES = {  # of tasks whose records say none
     "mqar": "Every key again: its value (MQAR)",
     "query_first": "Key, then pairs: its value",
     "query_last": "Pairs, then key: its value",
@@ -51,6 +51,7 @@ def rows(record: Record) -> Iterator[Row]:
         "steps": params["steps"],
         "tokens": metrics["tokens"],
         "seed": record.cell["model"]["weights"].partition(":")[2],
+        **of_task(record),
     }
     floors = {floor: metrics[floor] for floor in ("chance", "majority", "rule")}
     yield {"metric": "accuracy", "value": metrics["accuracy"], "docs": metrics["docs"], **floors, **shared}
@@ -73,8 +74,8 @@ def views(results: Results) -> Iterator[View]:
         name = f"recall{number}"
         best = best_rates(part)
         panels = [
-            _panel(best[(best.task == task) & (best.alphabet == alphabet)], task, alphabet)
-            for task in TITLES
+            _panel(best[(best.task == task) & (best.alphabet == alphabet)], title, alphabet)
+            for task, title in task_titles(best, TITLES).items()
             for alphabet in sorted(set(best[(best.task == task) & ~best.shuffled].alphabet))
         ]
         picture = Picture(name, "Recall and state, from scratch", panels, ", ".join(map(str, where)))
@@ -98,7 +99,7 @@ def best_rates(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found)
 
 
-def _panel(part: pd.DataFrame, task: str, alphabet: int) -> Panel:
+def _panel(part: pd.DataFrame, title: str, alphabet: int) -> Panel:
     accuracy = part[(part.metric == "accuracy") & ~part.shuffled]
     usual = accuracy.steps.mode().min()
     series = []
@@ -113,7 +114,7 @@ def _panel(part: pd.DataFrame, task: str, alphabet: int) -> Panel:
         dashed = name == "rule"
         lone = len(floor) == 1  # no line to see
         series.append(Series(label, label, list(floor.index), list(100 * floor[name]), markers=lone, dashed=dashed))
-    title = TITLES[task] + (f" (of {alphabet})" if alphabet else "")
+    title += f" (of {alphabet})" if alphabet else ""
     return Panel(title, "size (pairs, values, tokens between, or steps)", "percent", series, log_x=2)
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 from reports.draw import numbers
 from reports.draw.figure import Picture
 from reports.draw.table import Table
-from reports.reading import Reading
+from reports.reading import Reading, Row
+from reports.records.record import Record
 from reports.results import Results
 
 DISTURBED = "†"  # behind a time
@@ -54,6 +55,22 @@ def timed(row: Any, digits: int | None = None) -> str:
     """Milliseconds of a row of seconds, in brackets the least and the largest of the repeats; marked if disturbed."""
     text = numbers.spread(row.value, row.low, row.high, lambda seconds: numbers.milliseconds(seconds, digits))
     return text + (DISTURBED if row.disturbed else "")
+
+
+def of_task(record: Record, key: str = "title") -> Row:
+    """The column `task_title` of a record's rows, where its metrics say how its task is to be called."""
+    return {"task_title": record.metrics[key]} if key in record.metrics else {}
+
+
+def task_titles(frame: pd.DataFrame, known: Mapping[str, str]) -> dict[str, str]:
+    """What the tasks of a frame are called, in the order of `known`, those that it does not know last: as their records
+    say, else as `known` does, else by their names.
+    """
+    names = dict.fromkeys(frame.task)
+    titles = {task: known.get(task, task) for task in [*known, *names] if task in names}
+    if "task_title" in frame:
+        titles |= frame.dropna(subset="task_title").groupby("task").task_title.last().to_dict()
+    return titles
 
 
 def disturbed_note(frame: pd.DataFrame) -> str:

@@ -183,3 +183,17 @@ def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
     lines = {series.label: series for series in time.series}
     assert lines["attention"].y == pytest.approx([125, 400]) and lines["rwkv4"].y == pytest.approx([100, 200])
     assert memory.series[0].y == pytest.approx([1, 1])
+
+
+def test_a_task_that_the_report_does_not_know_stands_last() -> None:
+    found = [trained(task, "s4", "S4 (S4D)", "S4", 0.4) for task in ("wordsort", "image", "ants")]
+    found[0].metrics["task_title"] = "Words in order"
+    refused = record("lra", {**PARAMS, "task": "bees", "mixer": "aft"}, {}, {})
+    (view,) = lra.views(read([*found, refused]))
+    scores = view.tables[0].frame.set_index("model")
+    assert list(scores)[:4] == ["Image", "Image, published", "ants", "Words in order"]
+    assert scores.loc["S4 (S4D)", "Words in order"] == scores.loc["S4 (S4D)", "ants"] == "40.0 ± 4.9"
+    assert scores.loc["aft", "why not"] == "bees: too many parameters"
+    assert set(view.tables[2].frame.task) == {"Image", "ants", "Words in order"}
+    for picture in view.pictures:
+        assert [panel.title for panel in picture.panels] == ["Image", "ants", "Words in order"]

@@ -66,3 +66,16 @@ def test_a_task_without_depth_is_in_the_table_alone() -> None:
     (view,) = needles.views(read(made))
     assert view.tables[0].frame.found.tolist() == ["50.0 ± 16.7"] and not view.pictures
     assert view.title.endswith("trained weights")
+
+
+def test_a_task_that_the_report_does_not_know_is_drawn_last() -> None:
+    tasks = ("pocket_hay", "pocket_needle", "pocket_attic")
+    made = [record("pocket-rwkv4", 64, [(0.0, 0.0), (1.0, 1.0)], task) for task in tasks]
+    made[0].metrics["title"] = "A needle in hay"
+    (view,) = needles.views(read(made))
+    known, *unknown = view.pictures
+    assert known.title.startswith("One thing put into a room, among many")
+    assert [(picture.name, picture.title) for picture in unknown] == [
+        ("needles-pocket_attic", "pocket_attic"),
+        ("needles-pocket_hay", "A needle in hay"),
+    ]

@@ -116,3 +116,11 @@ def test_of_rates_that_are_alike_the_one_with_more_seeds_is_shown() -> None:
 
 def test_nothing_trained_no_section() -> None:
     assert list(recall.views(read([]))) == []
+
+
+def test_a_task_that_the_report_does_not_know_is_drawn_last() -> None:
+    made = [record("recall-rwkv4", task, 16, 0.01, 0, 0.5, 0.5) for task in ("stack", "queue", "parity")]
+    made[0].metrics["title"] = "Last in, first out"
+    (view,) = recall.views(read(made))
+    titles = [panel.title for panel in view.pictures[0].panels]
+    assert titles == ["Parity of all bits so far", "Last in, first out", "queue"]
