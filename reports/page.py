@@ -17,6 +17,7 @@ from reports.draw.table import Table
 from reports.published import paper
 from reports.records.record import Record
 from reports.records.store import Store
+from reports.results import key
 from reports.views import pairs, table
 from reports.views.view import View
 from rwkv_core.errors import BadInput
@@ -66,16 +67,16 @@ def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
     for folder in stores:
         if not folder.is_dir():
             raise BadInput(f"{folder}: no such folder of records; `rwkv-bench run` makes one under results/")
-        found, damaged = Store(folder).read(items=True)
+        whole, damaged = Store(folder).read(items=True)
         warnings += damaged.values()
-        for record in found.values():  # the same cell on another machine is another number
-            key = record.id, record.provenance["machine"]
-            if key in records:
+        for record in whole.values():
+            here = key(record)
+            if here in records:
                 warnings.append(
                     f"{record.id}: in several stores; one that is ok goes before, then a disturbed one, then the later"
                 )
-            if key not in records or _worth(record) >= _worth(records[key]):
-                records[key] = record
+            if here not in records or _worth(record) >= _worth(records[here]):
+                records[here] = record
     if not records and warnings:
         raise BadInput(f"no whole record among {len(warnings)}, the first: {warnings[0]}")
     if not records:

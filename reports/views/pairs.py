@@ -11,7 +11,7 @@ import configs
 from reports.draw import numbers
 from reports.draw.table import Table
 from reports.records.record import Record
-from reports.results import Results
+from reports.results import Results, key
 from reports.statistics import paired
 from reports.views.families import compared
 from rwkv_core.errors import BadInput, did_you_mean
@@ -24,7 +24,7 @@ NOTE = (
 )
 
 
-def tables(records: Sequence[Record], labels: Mapping[str, str], name: str, mark: str) -> Iterator[Table]:
+def tables(records: Sequence[Record], labels: Mapping[tuple[str, str], str], name: str, mark: str) -> Iterator[Table]:
     """Each family of ours against each other family, where the sizes are within a factor of 1.5."""
     lines = []
     for first, second in itertools.permutations(records, 2):
@@ -41,19 +41,19 @@ def comparison(results: Results, first: str, second: str) -> Table:
     name with each other, where it is given twice. Raises BadInput where there is none.
     """
     scored = [r for r in results.records if r.status == "ok" and r.cell["experiment"] == "zeroshot"]
-    rows = {row["cell"]: row for row in results.frame("zeroshot").to_dict("records")}
-    called = [(r, {r.cell["model"]["name"], rows[r.id]["label"]}) for r in scored if r.id in rows]
+    rows = {(row["cell"], row["machine"]): row for row in results.frame("zeroshot").to_dict("records")}
+    called = [(r, {r.cell["model"]["name"], rows[key(r)]["label"]}) for r in scored if key(r) in rows]
     known = sorted(set().union(*(names for _, names in called)))
     for name in (first, second):
         if name not in known:
             raise BadInput(f"no zero-shot records of {name!r} in there{did_you_mean(name, known) if known else ''}")
-    differing = [key for key in WHERE if len({row[key] for row in rows.values()}) > 1]
-    labels = {cell: ", ".join([row["label"], *(row[key] for key in differing)]) for cell, row in rows.items()}
+    differing = [column for column in WHERE if len({row[column] for row in rows.values()}) > 1]
+    labels = {cell: ", ".join([row["label"], *(row[column] for column in differing)]) for cell, row in rows.items()}
     both = itertools.permutations(called, 2) if first != second else itertools.combinations(called, 2)
     lines = [
         {"protocol": a.cell["params"]["protocol"], **pair(a, b, labels)}
         for (a, names_a), (b, names_b) in both
-        if first in names_a and second in names_b and labels[a.id] != labels[b.id] and same_items(a, b)
+        if first in names_a and second in names_b and labels[key(a)] != labels[key(b)] and same_items(a, b)
     ]
     if not lines:
         raise BadInput(f"{first} and {second} were not scored on the same items of any task")
@@ -71,15 +71,15 @@ def same_items(first: Record, second: Record) -> bool:
     return bool(first.metrics["data_fingerprint"] == second.metrics["data_fingerprint"])
 
 
-def pair(first: Record, second: Record, labels: Mapping[str, str]) -> dict[str, str]:
-    """One line of the comparison of two records of the same items. labels: of the records, by id."""
+def pair(first: Record, second: Record, labels: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    """One line of the comparison of two records of the same items. labels: of the records, by their keys."""
     entry = configs.read("tasks")[first.cell["params"]["task"]]
     metric = entry["metric"]
     found = paired.compare(first.samples["items"], second.samples["items"], metric)
     return {
         "task": entry["label"],
-        "first": labels[first.id],
-        "second": labels[second.id],
+        "first": labels[key(first)],
+        "second": labels[key(second)],
         "metric": metric,
         "items": str(found.items),
         "only first": str(found.first_only),

@@ -120,7 +120,7 @@ def _effects(frame: pd.DataFrame, results: Results) -> Iterator[dict[str, Any]]:
         cells = part.drop_duplicates("order").set_index("order")
         for first, second in tasks()[task]["effects"]:
             if first in cells.index and second in cells.index:
-                one, other = (results.items(cells.cell[order]) for order in (first, second))
+                one, other = (results.items(*cells.loc[order, ["cell", "machine"]]) for order in (first, second))
                 if all(a["cut"] or b["cut"] for a, b in zip(one, other, strict=True)):
                     continue
                 found = orders.effect(one, other, len(tasks()[task]["labels"]), tasks()[task]["metric"])

@@ -84,8 +84,8 @@ def views(results: Results) -> Iterator[View]:
         part = part.sort_values("parameters", kind="stable")
         marked = mark(weights)
         footer = f"{', '.join(where)} · {protocol} · {marked}"
-        labels = dict(zip(part.cell, part.label, strict=True))
-        scored_records = [r for r in results.records if r.status == "ok" and r.id in labels]
+        comparable = [record for record in results.records_of(part) if record.status == "ok"]
+        labels = dict(zip(zip(part.cell, part.machine, strict=True), part.label, strict=True))
         scored = part.drop_duplicates(["task", "docs", "questions"])
         counts = [
             f"{tasks()[task]['label']} {docs:.0f}" + (f" (of {asked:.0f} questions)" if asked < docs else "")
@@ -98,7 +98,7 @@ def views(results: Results) -> Iterator[View]:
         ]
         pocket = weights == "pocket"
         beside = () if pocket else _published(part, name, weights == "trained")
-        tables = [_scores(part, name, marked), *beside, *pairs.tables(scored_records, labels, name, marked)]
+        tables = [_scores(part, name, marked), *beside, *pairs.tables(comparable, labels, name, marked)]
         pictures = (
             [scores.by_task(part, tasks(), name, footer)] if pocket else scores.pictures(part, tasks(), name, footer)
         )

@@ -201,6 +201,22 @@ def test_a_comparison_tells_types_and_machines_apart() -> None:
     ]
 
 
+def test_the_same_cell_on_another_machine_has_items_of_its_own() -> None:
+    here = [test_zeroshot.record(name, "piqa", 0.5) for name in ("rwkv4-169m", "pythia-160m")]
+    elsewhere = [Record(**{**vars(record), "provenance": {**PROVENANCE, "machine": "Other"}}) for record in here]
+    items = [{**item, "acc": 1.0} for item in here[0].samples["items"]]
+    elsewhere[0] = Record(**{**vars(elsewhere[0]), "samples": {"items": items}})
+    results = read([*elsewhere, *here])
+    assert results.items(here[0].id, "Other") == items != results.items(here[0].id, PROVENANCE["machine"])
+    for view in zeroshot.views(results):
+        lines = next(table.frame for table in view.tables if "pairs" in table.name)
+        assert len(lines) == 1 and (lines["only second"][0] == "0") == ("Other" in view.text[1])
+    compared = pairs.comparison(results, "rwkv4-169m", "pythia-160m").frame
+    machines = [line.rpartition(", ")[2] for line in compared["first"]]
+    assert machines == ["Other", "Other", PROVENANCE["machine"], PROVENANCE["machine"]]
+    assert [wins == "0" for wins in compared["only second"]] == [True, True, False, False]
+
+
 def test_what_a_later_version_measured_anew_is_shown_no_more() -> None:
     old = changed(test_zeroshot.record("rwkv4-169m", "piqa", 0.5), 1, docs=0)
     new = changed(test_zeroshot.record("rwkv4-169m", "piqa", 0.6), 2, docs=0, share=True)
