@@ -173,10 +173,10 @@ def _draw_apart(ax: Axes, panel: Panel) -> None:
 
 
 def _draw_lines(ax: Axes, panel: Panel, inches: float) -> None:
-    seen: dict[str, int] = {}
+    drawn: dict[str, int] = {}
     for i, series in enumerate(panel.series):
         colour, marker = look(series.family)
-        again = seen[series.family] = seen.get(series.family, -1) + 1
+        again = drawn[series.family] = drawn.get(series.family, -1) + 1
         style = "--" if series.dashed else ("-", "-.", ":")[again % 3]
         every = max(1, len(series.x) // 8) if series.joined else 1
         ax.plot(

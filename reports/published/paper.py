@@ -53,14 +53,14 @@ def zero_shot_rows() -> list[Row]:
     """
     names = {name: task for task, entry in configs.read("tasks").items() for name in entry.get("published", [])}
     families = {entry["label"]: family for family, entry in configs.read("families").items()}
-    found: list[Row] = []
+    drawn: list[Row] = []
     for published in table("zero_shot").to_dict("records"):
         family, task = families.get(published["family"]), names.get(published["task"])
         if family is None or task is None or not published["value"]:
             continue
         if not published["source"].startswith(CURVES_ELSEWHERE.get(family, V1)):
             continue
-        found.append(
+        drawn.append(
             {
                 "source": published["source"],
                 "experiment": "zeroshot",
@@ -72,18 +72,18 @@ def zero_shot_rows() -> list[Row]:
                 "value": float(published["value"]) / (1 if published["metric"] == "ppl" else 100),
             }
         )
-    return found
+    return drawn
 
 
 def lra_scores(source: str) -> dict[str, dict[str, float]]:
     """Long Range Arena of one source: model -> task or `Avg` -> percent, as far as numbers are printed."""
-    found: dict[str, dict[str, float]] = {}
+    by_model: dict[str, dict[str, float]] = {}
     for row in table("lra").to_dict("records"):
         if row["source"].startswith(source):
-            scores = found.setdefault(row["model"], {})
+            scores = by_model.setdefault(row["model"], {})
             if row["value"]:
                 scores[row["task"]] = float(row["value"])
-    return found
+    return by_model
 
 
 def rows() -> list[Row]:
@@ -93,13 +93,13 @@ def rows() -> list[Row]:
 
 def generation_rows() -> list[Row]:
     """The curves of the generation figures: cumulative seconds, and bytes beyond the weights."""
-    found: list[Row] = []
+    drawn: list[Row] = []
     for published in table("figures_digitized").to_dict("records"):
         x, value = float(published["x"]), float(published["value"])
         name = published["model"]
         family, size, label = MODELS.get(name, (FAMILIES.get(name, name), x, name))
         memory = published["metric"].startswith("peak_memory")
-        found.append(
+        drawn.append(
             {
                 "source": f"{published['source'].split(' Figure')[0]} {published['figure']}",
                 "figure": published["figure"],
@@ -116,4 +116,4 @@ def generation_rows() -> list[Row]:
                 "value": value * 1e9 if memory else value,
             }
         )
-    return found
+    return drawn

@@ -58,19 +58,23 @@ def effect(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any
     """
     if [(item["doc"], item["gold"]) for item in first] != [(item["doc"], item["gold"]) for item in second]:
         raise ValueError("not the same items")
-    whole = [(one, other) for one, other in zip(first, second, strict=True) if not one["cut"] and not other["cut"]]
+    whole = [pair for pair in zip(first, second, strict=True) if not any(item["cut"] for item in pair)]
     if not whole:
         raise ValueError("every item was cut")
-    kept = [one for one, _ in whole]
-    gold, one = _indicators(kept, labels)
-    _, other = _indicators([other for _, other in whole], labels)
-    once, weights = np.ones((1, len(kept))), _resampled(kept)
-    value = (_metric(metric, once, gold, other) - _metric(metric, once, gold, one))[0]
-    low, high = np.quantile(_metric(metric, weights, gold, other) - _metric(metric, weights, gold, one), [0.025, 0.975])
-    change = (gold & other).any(1).astype(int) - (gold & one).any(1)
-    by_question = np.bincount([item["question"] for item in kept], change)
+    items = [item for item, _ in whole]
+    gold, before = _indicators(items, labels)
+    _, after = _indicators([item for _, item in whole], labels)
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        return _metric(metric, weights, gold, after) - _metric(metric, weights, gold, before)
+
+    (value,) = difference(np.ones((1, len(items))))
+    low, high = np.quantile(difference(_resampled(items)), [0.025, 0.975])
+    change = (gold & after).any(1).astype(int) - (gold & before).any(1)
+    by_question = np.bincount([item["question"] for item in items], change)
     p = mcnemar(int((by_question < 0).sum()), int((by_question > 0).sum()))
-    return Effect(len(kept), float(value), float(low), float(high), int((change < 0).sum()), int((change > 0).sum()), p)
+    first_only, second_only = int((change < 0).sum()), int((change > 0).sum())
+    return Effect(len(items), float(value), float(low), float(high), first_only, second_only, p)
 
 
 def _indicators(items: Sequence[Mapping[str, Any]], labels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,5 +118,5 @@ def _chance(metric: str, gold: np.ndarray) -> float:
     labels, items = gold.shape[1], len(gold)
     if metric == "accuracy":
         return float(gold.sum(1).mean() / labels)
-    own = gold.sum(0)
-    return float((2 * own / (items + labels * own))[own > 0].mean())
+    of_label = gold.sum(0)
+    return float((2 * of_label / (items + labels * of_label))[of_label > 0].mean())

@@ -40,9 +40,9 @@ def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, An
     by_question: dict[int, list[float]] = defaultdict(list)
     for item, difference in zip(first, differences, strict=True):
         by_question[item.get("question", item["doc"])].append(difference)
-    sums = [sum(own) - mean * len(own) for own in by_question.values()]
+    sums = [sum(of_question) - mean * len(of_question) for of_question in by_question.values()]
     spread = statistics.stdev(sums) * math.sqrt(len(sums)) / len(first) if len(sums) > 1 else math.inf
-    signs = [sum(own) for own in by_question.values()]
+    signs = [sum(of_question) for of_question in by_question.values()]
     p = mcnemar(sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs))
     reach = statistics.NormalDist().inv_cdf(0.975) * spread
     return Paired(len(differences), wins, losses, mean, mean - reach, mean + reach, p)

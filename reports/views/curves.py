@@ -105,10 +105,10 @@ def state(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
 
 def _alike(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Curves, those with the very same points as one, so that none lies hidden under another."""
-    found: dict[tuple[float, ...], list[tuple[str, pd.DataFrame]]] = {}
+    curves: dict[tuple[float, ...], list[tuple[str, pd.DataFrame]]] = {}
     for label, one in points.groupby("label", sort=False):
-        found.setdefault((*one.tokens, *one.value), []).append((str(label), one))
-    for same in found.values():
+        curves.setdefault((*one.tokens, *one.value), []).append((str(label), one))
+    for same in curves.values():
         yield " = ".join(label for label, _ in same), same[0][1]
 
 
@@ -129,7 +129,7 @@ def common_tokens(frame: pd.DataFrame, metric: str) -> int:
 
 
 def _lines(part: pd.DataFrame, metric: str, scale: float = 1.0, window: int = 1) -> list[Series]:
-    found = []
+    lines = []
     for label, one in part[part.metric == metric].groupby("label", sort=False):
         smooth = one[["value", "band_low", "band_high"]].rolling(window, center=True, min_periods=1).median() * scale
         y, low, high = (list(smooth[column]) for column in smooth)
@@ -137,8 +137,8 @@ def _lines(part: pd.DataFrame, metric: str, scale: float = 1.0, window: int = 1)
         disturbed = bool(one.disturbed.any())
         name = f"{label} (disturbed)" if disturbed else str(label)
         family, x = one.family.iloc[0], list(one.tokens)
-        found.append(Series(name, family, x, y, low, high, dashed=disturbed, hollow=disturbed, apart=apart))
-    return found
+        lines.append(Series(name, family, x, y, low, high, dashed=disturbed, hollow=disturbed, apart=apart))
+    return lines
 
 
 def _line(points: pd.DataFrame, label: str, scale: float, *, markers: bool = True, dashed: bool = False) -> Series:

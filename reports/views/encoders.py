@@ -64,11 +64,11 @@ def views(results: Results) -> Iterator[View]:
 
 def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:
     series = []
-    for (mixer, label), own in part.groupby(["contender", "title"], sort=False):
-        timed = own.disturbed & (own.metric == "race_s")
-        own = own[timed == timed.groupby(own.tokens).transform("min")]  # a disturbed one where there is nothing else
-        value = scale * own.groupby("tokens").value.median()  # attention's: of all the cells that it took turns in
-        crossed = list(timed[own.index].groupby(own.tokens).any())
+    for (mixer, label), line in part.groupby(["contender", "title"], sort=False):
+        timed = line.disturbed & (line.metric == "race_s")
+        line = line[timed == timed.groupby(line.tokens).transform("min")]  # a disturbed one where there is nothing else
+        value = scale * line.groupby("tokens").value.median()  # attention's: of all the cells that it took turns in
+        crossed = list(timed[line.index].groupby(line.tokens).any())
         dashed = mixer == "attention"
         series.append(Series(str(label), str(mixer), list(value.index), list(value), dashed=dashed, crossed=crossed))
     return Panel(title, "tokens", unit, series, log_x=2, log_y=10)
@@ -77,11 +77,11 @@ def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:
 def _table(part: pd.DataFrame, name: str) -> Table:
     lengths = sorted(set(part.tokens))
     lines = []
-    for (mixer, way, _), own in part.groupby(["mixer", "what", "variant"], sort=False):
-        line = {"mixer": own[own.contender == mixer].title.iloc[0], "direction": WAYS[str(way)]}
-        line["inner"] = f"{own[own.contender == mixer].inner.max():.0f}"
+    for (mixer, way, _), cells in part.groupby(["mixer", "what", "variant"], sort=False):
+        line = {"mixer": cells[cells.contender == mixer].title.iloc[0], "direction": WAYS[str(way)]}
+        line["inner"] = f"{cells[cells.contender == mixer].inner.max():.0f}"
         for tokens in lengths:
-            at = own[own.tokens == tokens]
+            at = cells[cells.tokens == tokens]
             line[numbers.count(tokens)] = _cell(at, str(mixer)) if len(at) else "-"
         lines.append(line)
     note = (

@@ -152,14 +152,14 @@ class Values:
         self.part = part
 
     def row(self, metric: str, tokens: float | None = None) -> Any:
-        found = self.part[self.part.metric == metric]
+        values = self.part[self.part.metric == metric]
         if tokens is not None:
-            found = found[found.tokens == tokens]
-        return None if found.empty else found.iloc[-1]
+            values = values[values.tokens == tokens]
+        return None if values.empty else values.iloc[-1]
 
     def last_tokens(self, metric: str) -> int | None:
-        found = self.part[self.part.metric == metric]
-        return None if found.empty else int(found.tokens.max())
+        values = self.part[self.part.metric == metric]
+        return None if values.empty else int(values.tokens.max())
 
     def milliseconds(self, metric: str) -> str:
         row = self.row(metric)

@@ -100,9 +100,9 @@ def views(results: Results) -> Iterator[View]:
 
 def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     lines = []
-    for _, own in part.groupby("cell", sort=False):
-        value = own.drop_duplicates("metric").set_index("metric").value
-        first = own.iloc[0]
+    for _, run in part.groupby("cell", sort=False):
+        value = run.drop_duplicates("metric").set_index("metric").value
+        first = run.iloc[0]
         lines.append(
             {
                 "model": first.label,
@@ -122,7 +122,7 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     longest = part[(part.metric == "held_out_loss") & (part.steps == part.steps.max())]
     best = longest.loc[longest.groupby("label", sort=False).value.idxmin()].cell
     curves = [part[(part.cell == cell) & (part.metric == "step_loss")] for cell in best]
-    series = [Series(own.label.iloc[0], own.family.iloc[0], list(own.tokens), list(own.value)) for own in curves]
+    series = [Series(run.label.iloc[0], run.family.iloc[0], list(run.tokens), list(run.value)) for run in curves]
     y_title = f"nats a token (median of {MEDIAN_STEPS} steps)"
     panel = Panel("Training loss, the best of each model's longest runs", "tokens", y_title, series)
     return View(name, f"Training, {mark}", [], [table], [Picture(name, f"Training, {mark}", [panel], footer)])
@@ -130,27 +130,30 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
 
 def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     levels = _levels(part)
-    groups = [(f"{window:.0f}", own) for window, own in part[part.metric == "context_loss"].groupby("window")]
-    panels = [_panel(own, f"Trained with windows of {window}", levels) for window, own in groups]
+    groups = [(f"{window:.0f}", losses) for window, losses in part[part.metric == "context_loss"].groupby("window")]
+    panels = [_panel(losses, f"Trained with windows of {window}", levels) for window, losses in groups]
     picture = Picture(name, f"Loss against context, {mark}", [*panels, *_published()], footer)
-    tables = [_losses(part, name, mark), *itertools.chain(*(_paired(own, f"{name}-{w}", mark) for w, own in groups))]
+    tables = [
+        _losses(part, name, mark),
+        *itertools.chain(*(_paired(losses, f"{name}-{w}", mark) for w, losses in groups)),
+    ]
     return View(name, f"Loss against context length, {mark}", _text(part, mark), tables, [picture])
 
 
 def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     levels = _levels(part)
-    stages = [(stage, own) for stage, own in part[part.metric == "context_loss"].groupby("stage")]
+    stages = [(stage, losses) for stage, losses in part[part.metric == "context_loss"].groupby("stage")]
     panels = [
-        _panel(own, f"{f'After stage {i},' if i else 'Before:'} windows of {own.window.iloc[0]:.0f}", levels)
-        for i, (_, own) in enumerate(stages)
+        _panel(losses, f"{f'After stage {i},' if i else 'Before:'} windows of {losses.window.iloc[0]:.0f}", levels)
+        for i, (_, losses) in enumerate(stages)
     ]
     text = [*_text(part, mark), "Each stage goes on from the one before it, with windows as named."]
     title = f"Context extension by the schedule {part.schedule.iloc[0]}, {mark}"
     picture = Picture(name, title, [*panels, *_published()], footer)
     tables = [
         table
-        for stage, own in stages
-        for table in (_losses(own, f"{name}-{stage:.0f}", mark), *_paired(own, f"{name}-{stage:.0f}", mark))
+        for stage, losses in stages
+        for table in (_losses(losses, f"{name}-{stage:.0f}", mark), *_paired(losses, f"{name}-{stage:.0f}", mark))
     ]
     return View(name, title, text, tables, [picture])
 
@@ -162,33 +165,45 @@ def _text(part: pd.DataFrame, mark: str) -> list[str]:
 
 
 def _levels(part: pd.DataFrame) -> list[Series]:
-    found = part[part.metric == "context_level"]
-    if found.empty:
+    levels = part[part.metric == "context_level"]
+    if levels.empty:
         return []
-    most = found[found.documents == found.documents.mode()[0]]  # of the documents that most were measured on
-    found = most.drop_duplicates(["level", "tokens"]).sort_values("tokens")
+    most = levels[levels.documents == levels.documents.mode()[0]]  # of the documents that most were measured on
+    levels = most.drop_duplicates(["level", "tokens"]).sort_values("tokens")
     return [
         Series(
-            str(name), LEVELS[str(name)], list(own.tokens), list(own.value), markers=False, dashed=name == "no look-up"
+            str(name),
+            LEVELS[str(name)],
+            list(level.tokens),
+            list(level.value),
+            markers=False,
+            dashed=name == "no look-up",
         )
-        for name, own in found.groupby("level", sort=False)
+        for name, level in levels.groupby("level", sort=False)
     ]
 
 
 def _panel(part: pd.DataFrame, title: str, levels: list[Series]) -> Panel:
     series = [
-        Series(own.label.iloc[0], own.family.iloc[0], list(own.tokens), list(own.value), list(own.low), list(own.high))
-        for _, own in part.groupby("cell", sort=False)
+        Series(
+            curve.label.iloc[0],
+            curve.family.iloc[0],
+            list(curve.tokens),
+            list(curve.value),
+            list(curve.low),
+            list(curve.high),
+        )
+        for _, curve in part.groupby("cell", sort=False)
     ]
     return Panel(title, "tokens of context", "nats a token", [*series, *levels], log_x=2)
 
 
 def _losses(part: pd.DataFrame, name: str, mark: str) -> Table:
     lines = []
-    for _, own in part[part.metric == "context_loss"].groupby("cell", sort=False):
-        losses = zip(own.tokens, own.value, own.stderr, strict=True)
+    for _, curve in part[part.metric == "context_loss"].groupby("cell", sort=False):
+        losses = zip(curve.tokens, curve.value, curve.stderr, strict=True)
         cells = {f"{tokens:.0f}": numbers.with_error(loss, error, ".3f") for tokens, loss, error in losses}
-        lines.append({"model": own.label.iloc[0], "trained at": f"{own.window.iloc[0]:.0f}", **cells})
+        lines.append({"model": curve.label.iloc[0], "trained at": f"{curve.window.iloc[0]:.0f}", **cells})
     for level in _levels(part):
         cells = {f"{tokens:.0f}": f"{loss:.3f}" for tokens, loss in zip(level.x, level.y, strict=True)}
         lines.append({"model": level.label, "trained at": "", **cells})
@@ -226,8 +241,8 @@ def _published() -> list[Panel]:
     rows = rows[rows.item == "pile_test_loss"]
     rows = rows.astype({"context_length": int, "value": float})
     series = [
-        Series(f"{model}, published", "rwkv4", list(own.context_length), list(own.value), hollow=True)
-        for model, own in rows.groupby("model", sort=False)
+        Series(f"{model}, published", "rwkv4", list(curve.context_length), list(curve.value), hollow=True)
+        for model, curve in rows.groupby("model", sort=False)
     ]
     title = "Published: on the Pile's test set (v1 Fig. 5)"
     return [Panel(title, "tokens of context", "nats a token", series, log_x=2)]

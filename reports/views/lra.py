@@ -97,10 +97,10 @@ def views(results: Results) -> Iterator[View]:
         protocol, device, variant = key
         name = f"lra{number}"
         title = f"Long Range Arena, protocol {protocol}{', other data, sizes or steps' if variant else ''}"
-        own = _unscored(refused[(refused[WHERE] == list(key)).all(axis=1)], part)
+        unscored = _unscored(refused[(refused[WHERE] == list(key)).all(axis=1)], part)
         best = part[part.chosen]
         note = (POCKET_NOTE if protocol == "pocket" else "") + TABLE_NOTE
-        tables = [Table(name, title, _scores(best, own), note), _published(name), _costs(part, name)]
+        tables = [Table(name, title, _scores(best, unscored), note), _published(name), _costs(part, name)]
         footer = f"protocol {protocol} · {device}"
         pictures = [_picture(best, f"{name}-curves", "Validation accuracy while training", footer, _curves)]
         for machine_number, (machine,), timed in parts(best, ["machine"]):
@@ -134,8 +134,8 @@ def _chosen(frame: pd.DataFrame) -> pd.DataFrame:
     kind = [*WHERE, "task", "model"]
     frame["setting"] = frame.groupby([*kind, *SETTING]).ngroup()
     judged = frame[frame.metric == "lra_validation"].groupby([*kind, "setting"])
-    asked = judged.agg(seeds=("seed", "nunique"), mean=("value", "mean")).reset_index("setting")
-    best = asked.sort_values(["seeds", "mean"]).groupby(kind).setting.last()
+    means = judged.agg(seeds=("seed", "nunique"), mean=("value", "mean")).reset_index("setting")
+    best = means.sort_values(["seeds", "mean"]).groupby(kind).setting.last()
     frame["chosen"] = frame.setting.isin(best)
     return frame
 
@@ -153,14 +153,14 @@ def _scores(part: pd.DataFrame, refused: pd.DataFrame) -> pd.DataFrame:
         line_of(MAJORITY, {str(task): numbers.percent(share) for task, share in floors.majority.items()}),
         line_of(ROOT, {str(task): numbers.percent(share) for task, share in floors.root.dropna().items()}),
     ]
-    for model, own in scores.groupby("model", sort=False):
-        by_task = {str(task): rows for task, rows in own.groupby("task")}
-        printed = published.get(own.published.iloc[0], {})
+    for model, of_model in scores.groupby("model", sort=False):
+        by_task = {str(task): rows for task, rows in of_model.groupby("task")}
+        printed = published.get(of_model.published.iloc[0], {})
         means = {task: float(rows.value.mean()) for task, rows in by_task.items() if task in real}
         line = line_of(str(model), {task: _score(rows) for task, rows in by_task.items()}, printed=printed)
         if len(means) > 1 and len(means) == len(real):
             line["average"] = numbers.percent(sum(means.values()) / len(means))
-        lines.append({**line, "parameters": numbers.span(own.parameters.min(), own.parameters.max())})
+        lines.append({**line, "parameters": numbers.span(of_model.parameters.min(), of_model.parameters.max())})
     for row in refused.itertuples():
         kind = f"{row.mixer}{', causal' if row.direction == 'causal' else ''}"
         lines.append({"model": kind, "why not": f"{TITLES.get(str(row.task), row.task)}: {row.error}"})
@@ -185,10 +185,10 @@ def _line(
     return line
 
 
-def _score(own: pd.DataFrame) -> str:
-    if len(own) == 1:
-        return numbers.percent(own.value.iloc[0], own.stderr.iloc[0])
-    return numbers.spread(own.value.mean(), own.value.min(), own.value.max(), numbers.percent)
+def _score(runs: pd.DataFrame) -> str:
+    if len(runs) == 1:
+        return numbers.percent(runs.value.iloc[0], runs.stderr.iloc[0])
+    return numbers.spread(runs.value.mean(), runs.value.min(), runs.value.max(), numbers.percent)
 
 
 def _published(name: str) -> Table:
@@ -217,10 +217,10 @@ def _published(name: str) -> Table:
 def _costs(part: pd.DataFrame, name: str) -> Table:
     lines = []
     titles = task_titles(part, TITLES)
-    for _, own in part.groupby(["task", "model", *SETTING, "machine"], sort=False):
-        scores = own[own.metric == "lra"]
+    for _, runs in part.groupby(["task", "model", *SETTING, "machine"], sort=False):
+        scores = runs[runs.metric == "lra"]
         first = scores.iloc[0]
-        mean = own.groupby("metric").value.mean()
+        mean = runs.groupby("metric").value.mean()
         lines.append(
             {
                 "task": titles[first.task],
@@ -234,7 +234,7 @@ def _costs(part: pd.DataFrame, name: str) -> Table:
                 "seeds": len(scores),
                 "validation": numbers.percent(mean.lra_validation),
                 "test": numbers.percent(mean.lra),
-                "best after": f"{own[own.metric == 'lra_validation'].best.median():.0f}",
+                "best after": f"{runs[runs.metric == 'lra_validation'].best.median():.0f}",
                 "minutes": numbers.minutes(mean.lra_train_s),
                 "machine": first.machine,
                 "data": first.data_source,
@@ -252,8 +252,8 @@ def _picture(part: pd.DataFrame, name: str, title: str, footer: str, panel: Call
     return Picture(name, title, [panel(part[part.task == task], called) for task, called in titles.items()], footer)
 
 
-def _curves(own: pd.DataFrame, title: str) -> Panel:
-    series, validated = [], own[own.metric == "lra_curve"]
+def _curves(part: pd.DataFrame, title: str) -> Panel:
+    series, validated = [], part[part.metric == "lra_curve"]
     for (mixer, model), line in validated.groupby(["mixer", "model"], sort=False):
         by_step = 100 * line.groupby("tokens").value.agg(["mean", "min", "max"])
         x, (y, low, high) = list(by_step.index), (list(by_step[key]) for key in ("mean", "min", "max"))
@@ -262,22 +262,22 @@ def _curves(own: pd.DataFrame, title: str) -> Panel:
     return Panel(title, "steps", "validation accuracy, percent", [*series, *_floors(validated, ends)])
 
 
-def _times(own: pd.DataFrame, title: str) -> Panel:
+def _times(part: pd.DataFrame, title: str) -> Panel:
     series = []
-    for (mixer, model), line in own.groupby(["mixer", "model"], sort=False):
+    for (mixer, model), line in part.groupby(["mixer", "model"], sort=False):
         mean = line.groupby("metric").value.mean()
         causal = line.direction.iloc[0] == "causal"
         x, y = [mean.lra_train_s / 60], [100 * mean.lra]
         series.append(Series(str(model), str(mixer), x, y, joined=False, hollow=causal))
     minutes = [at for line in series for at in line.x]
-    floors = _floors(own[own.metric == "lra"], (min(minutes) / 1.2, max(minutes) * 1.2))  # of one point a line, too
+    floors = _floors(part[part.metric == "lra"], (min(minutes) / 1.2, max(minutes) * 1.2))  # of one point a line, too
     return Panel(title, "minutes of training", "test accuracy, percent", [*series, *floors], log_x=10)
 
 
-def _floors(own: pd.DataFrame, ends: tuple[float, float]) -> Iterator[Series]:
+def _floors(part: pd.DataFrame, ends: tuple[float, float]) -> Iterator[Series]:
     """Black lines from end to end: what needs no learning, in the part that is shown."""
     for name, label, dashed in (("majority", MAJORITY, True), ("root", ROOT, False)):
-        if pd.notna(value := own[name].iloc[0]):
+        if pd.notna(value := part[name].iloc[0]):
             yield Series(label, label, ends, [100 * value] * 2, markers=False, dashed=dashed)
 
 

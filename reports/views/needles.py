@@ -78,10 +78,10 @@ def views(results: Results) -> Iterator[View]:
 
 def _picture(frame: pd.DataFrame, title: str, name: str, footer: str) -> Picture:
     panels = []
-    for label, own in frame.groupby("label", sort=False):
-        grid = own[own.depth.notna()].pivot_table("value", "depth", "length")
-        held = own[own.metric == "state_bytes"].groupby("length").value.max()
-        trained = f"trained on windows of {own.window.iloc[0]:.0f}"
+    for label, part in frame.groupby("label", sort=False):
+        grid = part[part.depth.notna()].pivot_table("value", "depth", "length")
+        held = part[part.metric == "state_bytes"].groupby("length").value.max()
+        trained = f"trained on windows of {part.window.iloc[0]:.0f}"
         panels.append(
             HeatMap(
                 f"{label}, {trained}",
@@ -97,9 +97,9 @@ def _picture(frame: pd.DataFrame, title: str, name: str, footer: str) -> Picture
 
 def _table(frame: pd.DataFrame, name: str) -> Table:
     lines = []
-    for _, own in frame.groupby("cell", sort=False):
-        (whole,) = own[(own.metric == "needle") & own.depth.isna()].to_dict("records")
-        (held,) = own[own.metric == "state_bytes"].value
+    for _, part in frame.groupby("cell", sort=False):
+        (whole,) = part[(part.metric == "needle") & part.depth.isna()].to_dict("records")
+        (held,) = part[part.metric == "state_bytes"].value
         lines.append(
             {
                 "task": whole["task"],

@@ -75,15 +75,15 @@ def pair(first: Record, second: Record, labels: Mapping[tuple[str, str], str]) -
     """One line of the comparison of two records of the same items. labels: of the records, by their keys."""
     entry = configs.read("tasks")[first.cell["params"]["task"]]
     metric = entry["metric"]
-    found = paired.compare(first.samples["items"], second.samples["items"], metric)
+    compared = paired.compare(first.samples["items"], second.samples["items"], metric)
     return {
         "task": entry["label"],
         "first": labels[key(first)],
         "second": labels[key(second)],
         "metric": metric,
-        "items": str(found.items),
-        "only first": str(found.first_only),
-        "only second": str(found.second_only),
-        "difference": numbers.points(found.difference, found.low, found.high, digits=2),
-        "p": numbers.p_value(found.p),
+        "items": str(compared.items),
+        "only first": str(compared.first_only),
+        "only second": str(compared.second_only),
+        "difference": numbers.points(compared.difference, compared.low, compared.high, digits=2),
+        "p": numbers.p_value(compared.p),
     }

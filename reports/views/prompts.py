@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -87,9 +88,9 @@ def _scores(frame: pd.DataFrame, name: str, mark: str) -> Table:
     lines = []
     for key, part in frame.groupby(["task", "order", "way"], sort=False):
         task, order, way = map(str, key)
-        for _, own in part.groupby("cell", sort=False):
-            value = own.set_index("metric")
-            first = own.iloc[0]
+        for _, cell in part.groupby("cell", sort=False):
+            value = cell.set_index("metric")
+            first = cell.iloc[0]
             lines.append(
                 {
                     "task": tasks()[task]["label"],
@@ -120,30 +121,30 @@ def _effects(frame: pd.DataFrame, results: Results) -> Iterator[dict[str, Any]]:
         cells = part.drop_duplicates("order").set_index("order")
         for first, second in tasks()[task]["effects"]:
             if first in cells.index and second in cells.index:
-                one, other = (results.items(*cells.loc[order, ["cell", "machine"]]) for order in (first, second))
-                if all(a["cut"] or b["cut"] for a, b in zip(one, other, strict=True)):
+                before, after = (results.items(*cells.loc[order, ["cell", "machine"]]) for order in (first, second))
+                if all(a["cut"] or b["cut"] for a, b in zip(before, after, strict=True)):
                     continue
-                found = orders.effect(one, other, len(tasks()[task]["labels"]), tasks()[task]["metric"])
-                yield {"task": task, "way": way, "orders": (first, second), "row": cells.loc[first], "effect": found}
+                effect = orders.effect(before, after, len(tasks()[task]["labels"]), tasks()[task]["metric"])
+                yield {"task": task, "way": way, "orders": (first, second), "row": cells.loc[first], "effect": effect}
 
 
 def _effect_table(effects: Sequence[dict[str, Any]], name: str) -> Table:
     lines = []
-    for own in effects:
-        entry, found = tasks()[own["task"]], own["effect"]
+    for compared in effects:
+        entry, effect = tasks()[compared["task"]], compared["effect"]
         lines.append(
             {
                 "task": entry["label"],
                 "metric": entry["metric"],
-                "answer": own["way"],
-                "model": own["row"].label,
-                "orders": f"{own['orders'][1]} minus {own['orders'][0]}",
-                "difference": numbers.points(found.difference, found.low, found.high),
-                "items": found.items,
-                "accuracy": numbers.points((found.second_only - found.first_only) / found.items),
-                "only first": found.first_only,
-                "only second": found.second_only,
-                "p": numbers.p_value(found.p),
+                "answer": compared["way"],
+                "model": compared["row"].label,
+                "orders": f"{compared['orders'][1]} minus {compared['orders'][0]}",
+                "difference": numbers.points(effect.difference, effect.low, effect.high),
+                "items": effect.items,
+                "accuracy": numbers.points((effect.second_only - effect.first_only) / effect.items),
+                "only first": effect.first_only,
+                "only second": effect.second_only,
+                "p": numbers.p_value(effect.p),
             }
         )
     return Table(f"{name}-effects", "What the order does", pd.DataFrame(lines), EFFECT)
@@ -152,13 +153,14 @@ def _effect_table(effects: Sequence[dict[str, Any]], name: str) -> Table:
 def _picture(effects: Sequence[dict[str, Any]], name: str, footer: str) -> Picture:
     """A panel a way of answering: for each task and pair of orders a point a model."""
     panels = []
-    for way, group in itertools.groupby(sorted(effects, key=lambda own: own["way"]), key=lambda own: own["way"]):
-        own = list(group)
-        places = list(dict.fromkeys((e["task"], e["orders"]) for e in own))
-        labels = list(dict.fromkeys(e["row"].label for e in own))
+    by_way = operator.itemgetter("way")
+    for way, group in itertools.groupby(sorted(effects, key=by_way), key=by_way):
+        of_way = list(group)
+        places = list(dict.fromkeys((e["task"], e["orders"]) for e in of_way))
+        labels = list(dict.fromkeys(e["row"].label for e in of_way))
         series = []
         for i, label in enumerate(labels):
-            points = [e for e in own if e["row"].label == label]
+            points = [e for e in of_way if e["row"].label == label]
             shift = 0.12 * (i - (len(labels) - 1) / 2)
             x = [places.index((e["task"], e["orders"])) + shift for e in points]
             y, low, high = ([100 * getattr(e["effect"], k) for e in points] for k in ("difference", "low", "high"))
@@ -179,9 +181,9 @@ def _published(frame: pd.DataFrame, name: str) -> Iterator[Table]:
     names = {entry["published"]: (task, entry) for task, entry in tasks().items() if "published" in entry}
     for source, rows in published.groupby("source", sort=False):
         lines = []
-        for asked, theirs in rows.groupby("task", sort=False):
-            task, entry = names[asked]
-            line = {"task": asked, "metric": theirs.metric.iloc[0]}
+        for printed, theirs in rows.groupby("task", sort=False):
+            task, entry = names[printed]
+            line = {"task": printed, "metric": theirs.metric.iloc[0]}
             for row in theirs.to_dict("records"):
                 line[f"{row['system']}, {row['prompt_style'].partition(' (')[0]}"] = row["value"]
             ours = frame[(frame.task == task) & (frame.metric == entry["metric"])]

@@ -88,27 +88,27 @@ def best_rates(frame: pd.DataFrame) -> pd.DataFrame:
     every rate (over all, if none did), of rates that are alike the one with the most seeds; `edge`: no lower or no
     higher rate was tried.
     """
-    found = []
-    for _, own in frame.groupby(RUN, sort=False):
-        losses = own[own.metric == "loss"].pivot_table("value", "seed", "rate")
+    best = []
+    for _, run in frame.groupby(RUN, sort=False):
+        losses = run[run.metric == "loss"].pivot_table("value", "seed", "rate")
         shared = losses.dropna()
         means = (losses if shared.empty else shared).mean()
         alike = means[means < means.min() + ALIKE].index
         rate = max(alike, key=lambda rate: (losses[rate].count(), -means[rate]))
-        found.append(own[own.rate == rate].assign(edge=rate in (means.index.min(), means.index.max())))
-    return pd.concat(found)
+        best.append(run[run.rate == rate].assign(edge=rate in (means.index.min(), means.index.max())))
+    return pd.concat(best)
 
 
 def _panel(part: pd.DataFrame, title: str, alphabet: int) -> Panel:
     accuracy = part[(part.metric == "accuracy") & ~part.shuffled]
     usual = accuracy.steps.mode().min()
     series = []
-    for (mixer, steps), own in accuracy.groupby(["mixer", "steps"], sort=False):
-        by_size = own.groupby("size").value
+    for (mixer, steps), line in accuracy.groupby(["mixer", "steps"], sort=False):
+        by_size = line.groupby("size").value
         x, y = list(by_size.mean().index), list(100 * by_size.mean())
         low, high = list(100 * by_size.min()), list(100 * by_size.max())
-        label = str(mixer) if steps == usual else f"{mixer}, {numbers.count(own.steps.iloc[0])} steps"
-        series.append(Series(label, own.family.iloc[0], x, y, low, high, dashed=bool(own["shift"].iloc[0])))
+        label = str(mixer) if steps == usual else f"{mixer}, {numbers.count(line.steps.iloc[0])} steps"
+        series.append(Series(label, line.family.iloc[0], x, y, low, high, dashed=bool(line["shift"].iloc[0])))
     floor = accuracy.groupby("size")[["rule", "chance"]].first()
     for name, label in (("rule", "rule of thumb"), ("chance", "chance")):
         dashed = name == "rule"
@@ -121,8 +121,8 @@ def _panel(part: pd.DataFrame, title: str, alphabet: int) -> Panel:
 def _table(best: pd.DataFrame, name: str) -> Table:
     lines = []
     for (task, mixer), part in best.groupby(["task", "mixer"], sort=False):
-        for (size, *_), own in part.groupby(["size", *SETTING]):
-            values = own[own.metric == "accuracy"]
+        for (size, *_), alike in part.groupby(["size", *SETTING]):
+            values = alike[alike.metric == "accuracy"]
             lines.append(
                 {
                     "task": task,
@@ -137,7 +137,7 @@ def _table(best: pd.DataFrame, name: str) -> Table:
                     "rule of thumb": numbers.percent(values.rule.mean()),
                     "rate": f"{values.rate.iloc[0]:g}{' (edge)' if values.edge.iloc[0] else ''}",
                     "parameters": numbers.count(values.parameters.iloc[0]),
-                    "state or cache, bytes": numbers.count(own[own.metric == "state_bytes"].value.iloc[0]),
+                    "state or cache, bytes": numbers.count(alike[alike.metric == "state_bytes"].value.iloc[0]),
                 }
             )
     note = (
@@ -160,14 +160,14 @@ def _setting(values: pd.DataFrame) -> dict[str, str]:
 def _orders(best: pd.DataFrame, name: str) -> Iterator[Table]:
     """Nothing where no size was measured in both orders."""
     lines = []
-    asked = best[(best.metric == "accuracy") & best.task.isin(["query_first", "query_last"])]
-    for mixer, part in asked.groupby("mixer", sort=False):
-        for (size, *_), own in part.groupby(["size", *SETTING]):
-            by_task = own.groupby("task").value.mean()
+    accuracy = best[(best.metric == "accuracy") & best.task.isin(["query_first", "query_last"])]
+    for mixer, part in accuracy.groupby("mixer", sort=False):
+        for (size, *_), alike in part.groupby(["size", *SETTING]):
+            by_task = alike.groupby("task").value.mean()
             if len(by_task) == 2:
                 gain = by_task.query_first - by_task.query_last
                 first, last = (numbers.percent(by_task[task]) for task in ("query_first", "query_last"))
-                line = {"model": mixer, "pairs": size, **_setting(own), "query first": first, "query last": last}
+                line = {"model": mixer, "pairs": size, **_setting(alike), "query first": first, "query last": last}
                 lines.append({**line, "what the order gives": numbers.points(gain)})
     if lines:
         note = "Percent, means over the seeds."
@@ -177,15 +177,15 @@ def _orders(best: pd.DataFrame, name: str) -> Iterator[Table]:
 def _sweep(frame: pd.DataFrame, name: str) -> Table:
     """Every rate that was tried."""
     lines = []
-    for _, own in frame.groupby(RUN, sort=False):
-        means = own.groupby(["rate", "metric"]).value.mean()
-        seeds = own[own.metric == "loss"].groupby("rate").size()
+    for _, run in frame.groupby(RUN, sort=False):
+        means = run.groupby(["rate", "metric"]).value.mean()
+        seeds = run[run.metric == "loss"].groupby("rate").size()
         tried = {
             f"rate {rate:g}": f"{means[rate, 'loss']:.3f}, {numbers.percent(means[rate, 'accuracy'])} ({seeds[rate]})"
             for rate in seeds.index
         }
-        first = {key: own[key].iloc[0] for key in ("task", "mixer", "size")}
-        lines.append({**first, **_setting(own), **tried})
+        first = {key: run[key].iloc[0] for key in ("task", "mixer", "size")}
+        lines.append({**first, **_setting(run), **tried})
     columns = sorted({key for line in lines for key in line if key.startswith("rate ")}, key=lambda key: float(key[5:]))
     shown = pd.DataFrame(lines)
     shown = shown[[*(key for key in shown if key not in columns), *columns]].fillna("-")

@@ -17,28 +17,28 @@ CLEAR = 0.01  # a rule that gains less over chance is no floor of its own
 Tasks = Mapping[str, Mapping[str, Any]]
 
 
-def row(own: pd.DataFrame, task: str, metric: str) -> Any:
+def row(part: pd.DataFrame, task: str, metric: str) -> Any:
     """The row of a task's metric; None where it was not measured."""
-    found = own[(own.task == task) & (own.metric == metric)]
-    return None if found.empty else found.iloc[-1]
+    rows = part[(part.task == task) & (part.metric == metric)]
+    return None if rows.empty else rows.iloc[-1]
 
 
-def floors(found: pd.DataFrame) -> list[float | None]:
+def floors(part: pd.DataFrame) -> list[float | None]:
     """Of rows of one task and metric: chance, and what the rules of thumb give (see evals.zeroshot.run) where that is
     clearly more.
     """
-    rows = [found[name].astype(float).dropna() for name in ("chance", "named", "fixed")]
+    rows = [part[name].astype(float).dropna() for name in ("chance", "named", "fixed")]
     chance, *rules = [None if values.empty else float(values.iloc[0]) for values in rows]
     return [chance, *(rule if rule and chance and rule > chance + CLEAR else None for rule in rules)]
 
 
-def average(own: pd.DataFrame, tasks: Tasks) -> tuple[float, float] | None:
+def average(part: pd.DataFrame, tasks: Tasks) -> tuple[float, float] | None:
     """Mean and standard error over the twelve tasks of one model, each by its metric; None where one is missing."""
     values, errors = [], []
     for task, entry in tasks.items():
         if not entry.get("twelve"):
             continue
-        scored = row(own, task, entry["metric"])
+        scored = row(part, task, entry["metric"])
         if scored is None:
             return None
         values.append(scored.value)
@@ -50,7 +50,7 @@ def pictures(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> list[P
     """Against parameters: every task and the average. Against training FLOPs: the same, of our points and theirs."""
     published = pd.DataFrame(paper.zero_shot_rows())
     random = " (filled points: RANDOM WEIGHTS, chance)" if (part.weights == "random").any() else ""
-    found = []
+    drawn = []
     for axis, title, x_title in (
         ("parameters", "Accuracy against parameters", "parameters (billions)"),
         ("flops", "Accuracy against training FLOPs (6 x parameters x tokens)", "training FLOPs (1e21)"),
@@ -64,8 +64,8 @@ def pictures(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> list[P
         picture = Picture(
             f"zeroshot-{axis}-{name}", title + random, [panel for panel in panels if panel.series], footer
         )
-        found.append(picture)
-    return [picture for picture in found if picture.panels]
+        drawn.append(picture)
+    return [picture for picture in drawn if picture.panels]
 
 
 def by_task(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> Picture:
@@ -82,13 +82,13 @@ def by_task(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> Picture
         low, high = ([v + sign * e for v, e in zip(y, error, strict=True)] for sign in (-1, 1))
         family = part[part.label == label].family.iloc[0]
         series.append(Series(label, family, x, y, low, high, joined=False))
-    found = [
+    levels = [
         (place, floors(own))
         for place, (task, entry) in enumerate(shown.items())
         for _, own in part[(part.task == task) & (part.metric == entry["metric"])].groupby("sample", sort=False)
     ]
-    chance = [(place, 100 * level) for place, (level, *_) in found if level is not None]
-    better = [(place, 100 * rule) for place, (_, *rules) in found for rule in rules if rule is not None]
+    chance = [(place, 100 * level) for place, (level, *_) in levels if level is not None]
+    better = [(place, 100 * rule) for place, (_, *rules) in levels for rule in rules if rule is not None]
     series += [
         Series(label, label, [place for place, _ in marks], [level for _, level in marks], joined=False)
         for label, marks in (("chance", chance), ("rule of thumb", better))
@@ -104,7 +104,9 @@ def _panel(
 ) -> Panel:
     chosen = part[(part.task == task) & (part.metric == entry["metric"])]
     theirs = published[(published.task == task) & (published.metric == entry["metric"])]
-    series = [_points(own, str(family), axis, hollow=True) for family, own in theirs.groupby("family", sort=False)]
+    series = [
+        _points(points, str(family), axis, hollow=True) for family, points in theirs.groupby("family", sort=False)
+    ]
     series += _families(chosen, axis)
     chance = dict.fromkeys(numbers.percent(level) for level in chosen.chance.dropna())  # other items have another
     note = f"chance: {', '.join(chance)}" if chance else ""
@@ -113,10 +115,10 @@ def _panel(
 
 def _average_panel(part: pd.DataFrame, tasks: Tasks, axis: str, x_title: str) -> Panel:
     lines = []
-    for _, own in part.groupby("label", sort=False):
-        found = average(own, tasks)
-        if found is not None:
-            lines.append({**own.iloc[0].to_dict(), "value": found[0], "stderr": found[1]})
+    for _, of_model in part.groupby("label", sort=False):
+        mean = average(of_model, tasks)
+        if mean is not None:
+            lines.append({**of_model.iloc[0].to_dict(), "value": mean[0], "stderr": mean[1]})
     frame = pd.DataFrame(lines)
     series = _families(frame, axis) if lines else []
     note = "no published number: v2 prints this average only as a plot"
@@ -126,11 +128,11 @@ def _average_panel(part: pd.DataFrame, tasks: Tasks, axis: str, x_title: str) ->
 def _families(frame: pd.DataFrame, axis: str) -> list[Series]:
     """A line a family; another for what of it was measured in another way."""
     groups = frame.groupby(["family", "variant"], sort=False)
-    return [_points(own, str(family), axis, str(variant)) for (family, variant), own in groups]
+    return [_points(points, str(family), axis, str(variant)) for (family, variant), points in groups]
 
 
-def _points(own: pd.DataFrame, family: str, axis: str, variant: str = "", *, hollow: bool = False) -> Series:
-    ordered = own.sort_values("parameters")
+def _points(points: pd.DataFrame, family: str, axis: str, variant: str = "", *, hollow: bool = False) -> Series:
+    ordered = points.sort_values("parameters")
     x = ordered.parameters / 1e9
     if axis == "flops":
         x = 6 * ordered.parameters * configs.read("families").get(family, {}).get("training_tokens", math.nan) / 1e21

@@ -88,8 +88,8 @@ def views(results: Results) -> Iterator[View]:
         labels = dict(zip(zip(part.cell, part.machine, strict=True), part.label, strict=True))
         scored = part.drop_duplicates(["task", "docs", "questions"])
         counts = [
-            f"{tasks()[task]['label']} {docs:.0f}" + (f" (of {asked:.0f} questions)" if asked < docs else "")
-            for task, docs, asked in zip(scored.task, scored.docs, scored.questions, strict=True)
+            f"{tasks()[task]['label']} {docs:.0f}" + (f" (of {questions:.0f} questions)" if questions < docs else "")
+            for task, docs, questions in zip(scored.task, scored.docs, scored.questions, strict=True)
         ]
         text = [
             *([NOTES[weights]] if weights in NOTES else []),
@@ -107,20 +107,24 @@ def views(results: Results) -> Iterator[View]:
 
 def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
     lines = []
-    for label, own in part.groupby("label", sort=False):
-        line = {"model": label, "parameters": numbers.millions(own.parameters.iloc[0], ",.1f"), "items": _items(own)}
+    for label, subset in part.groupby("label", sort=False):
+        line = {
+            "model": label,
+            "parameters": numbers.millions(subset.parameters.iloc[0], ",.1f"),
+            "items": _items(subset),
+        }
         for task, entry in tasks().items():
             for metric in [entry["metric"], entry.get("second_metric")]:
                 if metric and (part.task == task).any():
-                    line[f"{entry['label']} {metric}"] = _cell(own, task, metric)
-        line["average of twelve"] = _average(own)
+                    line[f"{entry['label']} {metric}"] = _cell(subset, task, metric)
+        line["average of twelve"] = _average(subset)
         lines.append(line)
     floors = []
-    for sample, own in part.groupby("sample", sort=False):  # other items have other floors
-        several = [{"model": f"{name}{sample}", "parameters": "", "items": _items(own)} for name in FLOORS]
+    for sample, subset in part.groupby("sample", sort=False):  # other items have other floors
+        several = [{"model": f"{name}{sample}", "parameters": "", "items": _items(subset)} for name in FLOORS]
         for task, entry in tasks().items():
-            found = own[(own.task == task) & (own.metric == entry["metric"])]
-            for floor, value in zip(several, scores.floors(found), strict=True):
+            scored = subset[(subset.task == task) & (subset.metric == entry["metric"])]
+            for floor, value in zip(several, scores.floors(scored), strict=True):
                 if value is not None:
                     floor[f"{entry['label']} {entry['metric']}"] = numbers.percent(value, digits=2)
         floors += several
@@ -136,12 +140,12 @@ def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
     return Table(f"zeroshot-{name}", f"Scores, {mark}", frame, note)
 
 
-def _items(own: pd.DataFrame) -> str:
-    return numbers.span(own.docs.min(), own.docs.max(), ".0f")
+def _items(part: pd.DataFrame) -> str:
+    return numbers.span(part.docs.min(), part.docs.max(), ".0f")
 
 
-def _cell(own: pd.DataFrame, task: str, metric: str) -> str:
-    row = scores.row(own, task, metric)
+def _cell(part: pd.DataFrame, task: str, metric: str) -> str:
+    row = scores.row(part, task, metric)
     if row is None:
         return "-"
     return perplexity(row) if metric == "perplexity" else numbers.percent(row.value, row.stderr, digits=2)
@@ -151,25 +155,25 @@ def perplexity(row: Any) -> str:
     return numbers.with_error(row.value, row.stderr, ".2f" if row.value < 1e5 else ".3g")
 
 
-def _average(own: pd.DataFrame) -> str:
-    found = scores.average(own, tasks())
-    return "-" if found is None else numbers.percent(*found, digits=2)
+def _average(part: pd.DataFrame) -> str:
+    mean = scores.average(part, tasks())
+    return "-" if mean is None else numbers.percent(*mean, digits=2)
 
 
 def _published(part: pd.DataFrame, name: str, comparable: bool) -> Iterator[Table]:
     published = paper.table("zero_shot")
-    names = {task: own for own, entry in tasks().items() for task in entry.get("published", [])}
+    names = {task: of_variant for of_variant, entry in tasks().items() for task in entry.get("published", [])}
     for table, columns in PAPER_TABLES.items():
         printed = published[published.source == f"arXiv:2305.13048v1 {table}"]
         lines = []
         for model, theirs in printed.groupby("model", sort=False):
             ours = part[part.model == paper.ZERO_SHOT_MODELS.get(str(model), "")]
             for variant in dict.fromkeys(ours.variant) or [""]:
-                own = ours[ours.variant == variant]
+                of_variant = ours[ours.variant == variant]
                 line = {"model": f"{model}{variant}"}
                 for (task, metric), heading in columns.items():
                     value = theirs[(theirs.task == task) & (theirs.metric == metric)].value
-                    row = scores.row(own, names.get(task, ""), {"ppl": "perplexity"}.get(metric, metric))
+                    row = scores.row(of_variant, names.get(task, ""), {"ppl": "perplexity"}.get(metric, metric))
                     line[heading] = beside(value.iloc[0] if len(value) else "", row, metric == "ppl", comparable)
                 lines.append(line)
         note = (
