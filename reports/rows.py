@@ -63,8 +63,3 @@ def _base(record: Record) -> Row:
             for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens", "schedule", "mixer", "direction")
         },
     }
-
-
-def mark(weights: str) -> str:
-    """What a heading says of the kind of weights."""
-    return "pocket world" if weights == "pocket" else f"{weights} weights"

@@ -14,9 +14,8 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.rows import mark
 from reports.views.families import ordered
-from reports.views.view import Section, View, of_task, parts, task_titles
+from reports.views.view import Section, View, mark, of_task, parts, task_titles
 
 WHERE = ["weights", "machine", "device", "dtype"]
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted

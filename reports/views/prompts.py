@@ -17,10 +17,9 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.rows import mark
 from reports.statistics import orders
 from reports.views.families import ordered
-from reports.views.view import Section, View, parts
+from reports.views.view import Section, View, mark, parts
 
 WHERE = ["weights", "machine", "device", "dtype"]
 WAYS = {

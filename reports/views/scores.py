@@ -74,8 +74,8 @@ def by_task(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> Picture
     labels = list(dict.fromkeys(part.label))
     series = []
     for i, label in enumerate(labels):
-        own = [row(part[part.label == label], task, entry["metric"]) for task, entry in shown.items()]
-        scored = [(place, one) for place, one in enumerate(own) if one is not None]
+        rows = [row(part[part.label == label], task, entry["metric"]) for task, entry in shown.items()]
+        scored = [(place, one) for place, one in enumerate(rows) if one is not None]
         x = [place + 0.12 * (i - (len(labels) - 1) / 2) for place, _ in scored]
         y = [100 * one.value for _, one in scored]
         error = [100 * one.stderr if pd.notna(one.stderr) else 0.0 for _, one in scored]
@@ -83,9 +83,9 @@ def by_task(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> Picture
         family = part[part.label == label].family.iloc[0]
         series.append(Series(label, family, x, y, low, high, joined=False))
     levels = [
-        (place, floors(own))
+        (place, floors(scored))
         for place, (task, entry) in enumerate(shown.items())
-        for _, own in part[(part.task == task) & (part.metric == entry["metric"])].groupby("sample", sort=False)
+        for _, scored in part[(part.task == task) & (part.metric == entry["metric"])].groupby("sample", sort=False)
     ]
     chance = [(place, 100 * level) for place, (level, *_) in levels if level is not None]
     better = [(place, 100 * rule) for place, (_, *rules) in levels for rule in rules if rule is not None]

@@ -51,6 +51,11 @@ def parts(frame: pd.DataFrame, where: Sequence[str]) -> Iterator[tuple[str, tupl
         yield f"-{i + 1}" if i else "", key, part
 
 
+def mark(weights: str) -> str:
+    """What a heading says of the kind of weights."""
+    return "pocket world" if weights == "pocket" else f"{weights} weights"
+
+
 def timed(row: Any, digits: int | None = None) -> str:
     """Milliseconds of a row of seconds, in brackets the least and the largest of the repeats; marked if disturbed."""
     text = numbers.spread(row.value, row.low, row.high, lambda seconds: numbers.milliseconds(seconds, digits))

@@ -14,9 +14,8 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.rows import mark
 from reports.views import pairs, scores
-from reports.views.view import Section, View, parts
+from reports.views.view import Section, View, mark, parts
 
 WHERE = ["protocol", "weights", "machine", "device", "dtype"]
 PROTOCOLS = {
