@@ -30,7 +30,9 @@ DataDir = Annotated[
 TokenizerFile = Annotated[
     Path | None, typer.Option("--tokenizer", help="A tokenizer.json to use instead of each model's own.")
 ]
-Only = Annotated[str, typer.Option(help="Only cells whose id contains this, as in --only pythia.")]
+Only = Annotated[
+    str, typer.Option(help="Only cells whose id contains this, or that have it: --only pythia, --only protocol=fair.")
+]
 
 
 @app.command()
@@ -71,11 +73,18 @@ def run(
     if a cell failed.
     """
     from bench import schedule as matrices
+    from reports.records.record import SCHEMA
 
     if dry_run:
         plan(matrix, store, only, data_dir, tokenizer)
         return
     chosen = matrices.choose(matrix, store, only, _files(data_dir, tokenizer))
+    if any(record.schema < SCHEMA for records in chosen.records.values() for record in records):
+        with chosen.store.locked():
+            copy = chosen.store.migrate()
+        typer.echo(
+            f"{chosen.store.folder}: written by an earlier version; renewed, and copied to {copy} before", err=True
+        )
     if not chosen.pending:
         typer.echo(f"nothing to measure: all {len(chosen.cells)} cells are in {chosen.store.folder}")
         return

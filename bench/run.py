@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 
+from bench.cells import arguments, check_files, spec
 from bench.experiments import EXPERIMENTS
 from bench.instruments import disturbance
-from bench.matrix import Cell
 from reports.records import provenance
+from reports.records.cell import Cell
 from reports.records.record import Record, Status
 from rwkv_core import machine
 from rwkv_core.errors import BadInput, Unsupported, out_of_memory
@@ -36,27 +37,29 @@ def measure(cells: Iterable[Cell]) -> Iterator[Record]:
     """One record a cell, in order, each cell taken when the one before is done; the cells share an experiment and a
     model, which is loaded once.
     """
-    torch.set_num_threads(threads())
     cells = iter(cells)
     first = next(cells)
     cells = itertools.chain([first], cells)
-    spec, (_, device, dtype) = first.spec, first.group
-    if EXPERIMENTS[first.experiment].subject == "spec":
+    loaded, (_, device, dtype) = spec(first), first.group
+    experiment = EXPERIMENTS[first.experiment]
+    if loaded is None or experiment.subject == "spec":
+        subject = [] if loaded is None else [loaded]
         for cell in cells:
-            yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, spec, dtype=dtype), dict)
+            yield _measure(cell, functools.partial(experiment.run, *subject, dtype=dtype), dict)
         return
+    torch.set_num_threads(threads())
     try:
-        model = load(spec, device=device, dtype=dtype)
+        model = load(loaded, device=device, dtype=dtype)
     except Exception as error:
         for cell in cells:
             yield failed(cell, error)
         return
     for cell in cells:
-        yield _measure(cell, functools.partial(EXPERIMENTS[cell.experiment].run, model), lambda: _facts(model))
+        yield _measure(cell, functools.partial(experiment.run, model), lambda: _facts(model))
 
 
 def threads() -> int:
-    """torch's threads, no more than the cores that this process may use: torch knows of no container's quota."""
+    """The process's threads of torch, no more than the cores that it may use: torch knows of no container's quota."""
     return min(torch.get_num_threads(), machine.cores())
 
 
@@ -75,7 +78,7 @@ def without_result(cell: Cell, status: Status, why: object, trace: str = "") -> 
     """A record that says why there is no number; `why` in its first line."""
     lines = str(why).strip().splitlines() or [type(why).__name__]
     error, trace = _placeless(lines[0], cell), _placeless(trace, cell)
-    return Record(cell.to_dict(), status, error=error, traceback=trace, provenance=_provenance(cell))
+    return Record(cell, status, error=error, traceback=trace, provenance=_provenance(cell))
 
 
 def _placeless(text: str, cell: Cell) -> str:
@@ -99,14 +102,30 @@ def definition(cell: Cell) -> str:
     return together([json.dumps(defined(cell.params), sort_keys=True)]) if defined else ""
 
 
+@contextlib.contextmanager
+def _with_threads(cell: Cell) -> Iterator[None]:
+    """As many threads of torch as the cell says, and afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(cell.threads or threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[], dict[str, Any]]) -> Record:
+    with _with_threads(cell):
+        return _measured(cell, run, facts)
+
+
+def _measured(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[], dict[str, Any]]) -> Record:
     started = time.perf_counter()
     try:
-        cell.check_files()
+        check_files(cell)
         try:
-            metrics, samples = run(device=cell.device, **cell.arguments)
+            metrics, samples = run(device=cell.device, **arguments(cell))
         finally:  # whatever came of it was not of what the cell is named by
-            cell.check_files()
+            check_files(cell)
     except Exception as error:
         return failed(cell, error)
     if wrong := _unwritable({"metrics": metrics, "samples": samples}):
@@ -114,9 +133,7 @@ def _measure(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[]
     wall = round(time.perf_counter() - started, 2)
     provenance = _provenance(cell, threads=torch.get_num_threads(), waits=_waits(), wall_s=wall, **facts())
     verdict = disturbance.verdict(samples)
-    return Record(
-        cell.to_dict(), "disturbed" if verdict else "ok", metrics, samples, error=verdict, provenance=provenance
-    )
+    return Record(cell, "disturbed" if verdict else "ok", metrics, samples, error=verdict, provenance=provenance)
 
 
 def _unwritable(value: Any, name: str = "") -> str:
@@ -149,7 +166,11 @@ def _facts(model: LanguageModel) -> dict[str, Any]:
     }
 
 
+def accelerator(device: str) -> str | None:
+    """The GPU that a cell of that device is measured on; None for the CPU, and where there is none."""
+    return torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else None
+
+
 def _provenance(cell: Cell, **facts: Any) -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name() if cell.device == "cuda" and torch.cuda.is_available() else None
     defined = {"definition": digest} if (digest := definition(cell)) else {}
-    return provenance.collect(gpu, **facts, **defined)
+    return provenance.collect(accelerator(cell.device), **facts, **defined)

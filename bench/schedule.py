@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from bench import launch, matrix, run
 from bench.experiments import EXPERIMENTS
-from bench.matrix import Cell
 from bench.unfit import Unfit
+from reports.records import provenance
+from reports.records.cell import Cell
 from reports.records.record import FINAL, Record
 from reports.records.store import Store
 from rwkv_core.errors import BadInput
@@ -26,11 +27,11 @@ from rwkv_core.errors import BadInput
 
 @dataclass(frozen=True)
 class Chosen:
-    """The cells of a matrix beside what its store already holds."""
+    """The cells of a matrix beside what its store already holds, by cell id."""
 
     cells: list[Cell]
     store: Store
-    records: dict[str, Record]
+    records: Mapping[str, Sequence[Record]]
     damaged: dict[Path, str]
 
     @functools.cached_property
@@ -41,11 +42,26 @@ class Chosen:
         return sorted(unmeasured, key=lambda cell: states[cell.id] == "disturbed")
 
     def state(self, cell: Cell) -> str:
-        """The status of the cell's record, if it has one of the task that configs/ define today."""
-        record = self.records.get(cell.id)
-        if record is None or record.provenance.get("definition") not in (None, run.definition(cell)):
-            return "to measure"
-        return record.status
+        """The status of the cell's record; what was timed on another machine is no record of it here."""
+        records = [record for record in self.records.get(cell.id, ()) if _of_cell(record, cell)]
+        return max(records, key=lambda record: record.worth).status if records else "to measure"
+
+
+def _of_cell(record: Record, cell: Cell) -> bool:
+    """Whether a record with a cell's id is of what the experiment, its task and its defaults are today; where it was
+    timed, or ran out of memory, on this machine.
+    """
+    if record.provenance.get("definition") not in (None, run.definition(cell)):
+        return False
+    if any(cell.params.get(key, value) != value for key, value in record.cell.params.items()):
+        return False
+    here = record.machine == _machine(cell.device)
+    return here or not (EXPERIMENTS[cell.experiment].timed or record.status == "oom")
+
+
+@functools.cache
+def _machine(device: str) -> str:
+    return provenance.machine_name(run.accelerator(device))
 
 
 @dataclass(frozen=True)
@@ -57,13 +73,19 @@ class Outcome:
 
 
 def choose(path: Path, folder: Path | None, only: str, overrides: Mapping[str, str] | None = None) -> Chosen:
-    """The cells of a matrix file whose id contains `only`; the store is results/NAME unless given."""
+    """The cells of a matrix file whose id contains `only`, or that have that parameter.
+
+    folder: of the store, where it is not results/NAME.
+    """
     cells = matrix.read(path, overrides)
-    matching = [cell for cell in cells if only in cell.id]
+    matching = [cell for cell in cells if only in cell.id or only in (f"{k}={v}" for k, v in cell.params.items())]
     if not matching:
         raise BadInput(f"--only {only!r} is in none of the {len(cells)} cells; `rwkv-bench plan {path}` lists them")
     store = Store(folder or Path("results") / path.stem)
-    records, damaged = store.read()
+    records: dict[str, list[Record]] = {}
+    whole, damaged = store.read()
+    for record in whole:
+        records.setdefault(record.id, []).append(record)
     for warning in damaged.values():
         tqdm.write(warning, file=sys.stderr)
     return Chosen(matching, store, records, damaged)
@@ -82,7 +104,12 @@ def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
         raise BadInput("the matrix asks for `device: cuda`, but torch sees no CUDA device here; use `device: cpu`")
     counts: Counter[str] = Counter()
     failed: list[Record] = []
-    unfit = Unfit(record for record in chosen.records.values() if record.status == "oom")
+    unfit = Unfit(
+        record
+        for same in chosen.records.values()
+        for record in same
+        if record.status == "oom" and record.machine == _machine(record.cell.device)
+    )
     places = {cell.id: _read_from(cell) for cell in cells}
     for path in chosen.damaged:
         tqdm.write(f"{path}: kept as {chosen.store.set_aside(path)}", file=sys.stderr)
@@ -101,9 +128,9 @@ def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
 
 def _measured(cells: Sequence[Cell], jobs: int, unfit: Unfit, bar: tqdm[NoReturn]) -> Iterator[Record]:
     for name, batch in _batches(cells, jobs):
-        launcher, experiment = launch.LAUNCHERS[name], batch[0].experiment
-        bar.set_description(f"{jobs} side by side" if launcher.concurrent else f"{experiment} {batch[0].model.label}")
-        if not EXPERIMENTS[experiment].timed:
+        launcher = launch.LAUNCHERS[name]
+        bar.set_description(f"{jobs} side by side" if launcher.concurrent else batch[0].title)
+        if not EXPERIMENTS[batch[0].experiment].timed:
             yield from launcher.measure(batch, jobs)
             continue
         for cell in batch:

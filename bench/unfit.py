@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench import run
+from bench.cells import alike, larger
 from bench.experiments import EXPERIMENTS
-from bench.matrix import Cell
+from reports.records.cell import Cell
 from reports.records.record import Record
 
 
@@ -17,29 +18,21 @@ class Unfit:
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._smallest: dict[tuple[Any, ...], list[tuple[Cell, Record]]] = {}
+        self._smallest: dict[tuple[Any, ...], list[Record]] = {}
         for record in records:
             self.add(record)
 
     def add(self, record: Record) -> None:
         """From now on no cell that is larger than this record's is worth a try."""
-        if record.cell["experiment"] not in EXPERIMENTS:  # of another version of this program
+        if record.cell.experiment not in EXPERIMENTS:  # of another version of this program
             return
-        cell = Cell.from_dict(record.cell)
-        alike = self._smallest.setdefault(_common(cell), [])
-        if not any(cell == smaller or cell.larger_than(smaller) for smaller, _ in alike):
-            alike.append((cell, record))
+        smallest = self._smallest.setdefault(alike(record.cell), [])
+        if not any(record.cell == one.cell or larger(record.cell, one.cell) for one in smallest):
+            smallest.append(record)
 
     def refusal(self, cell: Cell) -> Record | None:
         """The record of a cell that is not run, with the status and the name of the smaller one; else None."""
-        for smaller, record in self._smallest.get(_common(cell), []):
-            if cell.larger_than(smaller):
+        for record in self._smallest.get(alike(cell), []):
+            if larger(cell, record.cell):
                 return run.without_result(cell, record.status, f"not run: {record.status} already at {record.id}")
         return None
-
-
-def _common(cell: Cell) -> tuple[Any, ...]:
-    """What is the same in two cells of which one is larger."""
-    grows = EXPERIMENTS[cell.experiment].grows
-    same = sorted((key, value) for key, value in cell.params.items() if key not in grows)
-    return cell.experiment, cell.version, cell.group, tuple(same)

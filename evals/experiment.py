@@ -27,7 +27,7 @@ class Experiment:
 
     run: Callable[..., Measured]
     version: int
-    subject: Literal["model", "spec"] = "model"
+    subject: Literal["model", "spec", "none"] = "model"
     timed: bool = False
     grows: tuple[str, ...] = ()
     reads: Mapping[str, Identify] = field(default_factory=dict)

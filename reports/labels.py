@@ -9,41 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from reports.reading import Reading
+from reports.records.cell import Cell
 from reports.records.record import Record
 
 OF_NAME = ("repo", "revision", "context_length")  # what a model's name stands for
 OF_TASK = {"data"}  # is another for each task anyway
 WRITTEN = {"work", "out"}
 SECTION = ("experiment", "label", "weights", "machine", "device", "dtype", "text", "schedule", "protocol")
-MODEL = ("name", "weights", *OF_NAME)
-DESCRIBED = {
-    "label",
-    "family",
-    "architecture",
-    "parameters",
-    "attention",
-    "cache",
-}  # said elsewhere, or meant by the name
+MODEL = ("name", "weights", *OF_NAME, "runtime")
 SAMPLE = ("docs", "data")
 
 
 def variant(record: Record) -> str:
     """What a label says of a model that is not at its best: by choice, or because its layers allow no better cache."""
-    model = record.cell["model"]
-    copied = "dynamic" in (model.get("cache"), record.provenance.get("cache"))
-    return (" (eager)" if model["attention"] == "eager" else "") + (" (DynamicCache)" if copied else "")
+    if (model := record.cell.model) is None:
+        return ""
+    copied = "dynamic" in (model.cache, record.provenance.get("cache"))
+    return (" (eager)" if model.attention == "eager" else "") + (" (DynamicCache)" if copied else "")
 
 
-def weights(cell: Mapping[str, Any]) -> str:
+def weights(cell: Cell) -> str:
     """random, fresh (the training is the measurement), pocket (trained and scored on the pocket world), pocket-trained
     (scored elsewhere), or trained.
     """
-    kind = str(cell["model"]["weights"]).partition(":")[0]
-    if kind in ("random", "fresh"):
-        return kind
-    if not cell["model"]["repo"].startswith("package:evals/pocket"):
+    if cell.model is None or cell.model.fresh:
+        return "fresh"
+    if cell.model.seed is not None:
+        return "random"
+    if cell.model.trained_on != "pocket":
         return "trained"
-    data = cell["params"].get("data") or cell["params"].get("text") or cell["params"].get("task")
+    data = cell.params.get("data") or cell.params.get("text") or cell.params.get("task")
     return "pocket" if str(data).startswith("pocket") else "pocket-trained"
 
 
@@ -60,7 +55,7 @@ def tell_apart(measured: Sequence[tuple[Record, dict[str, Any]]], readings: Mapp
         reading = readings[several[0][1]["experiment"]]
         for (record, columns), parts in zip(several, _parts([record for record, _ in several], reading), strict=True):
             if "docs" in parts:
-                parts["docs"] = f"{record.cell['params']['docs'] or 'all'} {reading.items}"
+                parts["docs"] = f"{record.cell.params['docs'] or 'all'} {reading.items}"
             differences = _behind(parts.values())
             columns["sample"] = _behind(parts[key] for key in SAMPLE if key in parts)
             columns["variant"] += differences
@@ -93,7 +88,7 @@ def current(records: Iterable[Record]) -> list[Record]:
     outdated = {
         id(record)
         for several in versions.values()
-        if len({record.cell["version"] for record in several}) > 1
+        if len({record.cell.version for record in several}) > 1
         for record in several
         if any(_replaces(later, record) for later in several)
     }
@@ -102,39 +97,37 @@ def current(records: Iterable[Record]) -> list[Record]:
 
 def _place(record: Record) -> Hashable:
     cell = record.cell
-    model = [cell["model"].get(key) for key in ("name", "weights", "attention", "cache")]
-    params = [str(cell["params"].get(key)) for key in ("task", "protocol", "order", "length", "text")]
-    return (cell["experiment"], cell["device"], cell["dtype"], record.provenance["machine"], *model, *params)
+    model = [getattr(cell.model, key, None) for key in ("name", "weights", "attention", "cache", "runtime")]
+    params = [str(cell.params.get(key)) for key in ("task", "protocol", "order", "length", "text")]
+    return (cell.experiment, cell.device, cell.dtype, record.provenance["machine"], *model, *params)
 
 
 def _replaces(later: Record, earlier: Record) -> bool:
     """Whether `later` is the same cell by a later version; parameters that `earlier` did not have do not count."""
     new, old = later.cell, earlier.cell
-    if not later.final or new["version"] <= old["version"]:
+    if not later.final or new.version <= old.version or new.threads != old.threads:
         return False
-    return all(new["params"].get(key, value) == value for key, value in old["params"].items())
+    return all(new.params.get(key, value) == value for key, value in old.params.items())
 
 
 def _compared_within(key: str, record: Record, reading: Reading) -> Hashable:
     """Cells in which a fact is compared: all of the section, or those of one line where a line has one cell."""
     of_line = reading.line_of_cell and key == "docs"
-    params = record.cell["params"]
+    params = record.cell.params
     return tuple(params.get(name) for name in ("task", "way", "length")) if of_line or key in OF_TASK else ()
 
 
 def _facts(record: Record, reading: Reading) -> dict[str, Any]:
     cell = record.cell
-    model = cell["model"]
-    facts = {key: model.get(key) for key in MODEL}
-    facts |= {key: model[key] for key in model.keys() - {*MODEL, *DESCRIBED}}
+    facts = {key: getattr(cell.model, key, None) for key in MODEL}
     if facts["weights"] != "pretrained":  # they come from no repository
         facts |= {"repo": None, "revision": None}
     if reading.seeds_pooled:
         facts["weights"] = str(facts["weights"]).partition(":")[0]
     if reading.apart is not None:
         apart = {*reading.apart, *WRITTEN}
-        facts |= {key: value for key, value in cell["params"].items() if key not in apart}
-    return {**facts, "version": cell["version"]}
+        facts |= {key: value for key, value in [*cell.params.items(), ("threads", cell.threads)] if key not in apart}
+    return {**facts, "version": cell.version}
 
 
 def _texts(key: str, values: Sequence[Any]) -> list[str]:

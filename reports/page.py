@@ -69,13 +69,13 @@ def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
             raise BadInput(f"{folder}: no such folder of records; `rwkv-bench run` makes one under results/")
         whole, damaged = Store(folder).read(items=True)
         warnings += damaged.values()
-        for record in whole.values():
+        for record in whole:
             here = key(record)
             if here in records:
                 warnings.append(
                     f"{record.id}: in several stores; one that is ok goes before, then a disturbed one, then the later"
                 )
-            if here not in records or _worth(record) >= _worth(records[here]):
+            if here not in records or record.worth >= records[here].worth:
                 records[here] = record
     if not records and warnings:
         raise BadInput(f"no whole record among {len(warnings)}, the first: {warnings[0]}")
@@ -83,12 +83,17 @@ def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
         raise BadInput(
             f"{', '.join(map(str, stores))}: no records in there; `rwkv-bench run configs/pocket.yaml` makes some"
         )
-    return labels.current(records.values()), warnings
+    return sorted(labels.current(records.values()), key=_place), warnings
 
 
-def _worth(record: Record) -> int:
-    """Of two records of one cell the one that is worth more is shown."""
-    return ("disturbed", "ok").index(record.status) + 1 if record.measured else 0
+def _place(record: Record) -> tuple[str, ...]:
+    """Where a record stands among the others, whatever its id: by experiment and model, then by what differs from the
+    defaults, in the experiment's order; by its protocol in any case, which has a section of its own.
+    """
+    cell, model = record.cell, record.cell.model
+    params = [f"{k}={v}" for k, v in cell.params.items() if k in cell.differing or k == "protocol"]
+    words = [cell.experiment, *([model.name] if model else []), cell.device, cell.dtype, *params, str(cell.threads)]
+    return "_".join(words), model.weights if model else "", record.machine, record.id
 
 
 def _write_table(out: Path, table: Table) -> None:

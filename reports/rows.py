@@ -25,18 +25,18 @@ def from_records(records: Iterable[Record], readings: Mapping[str, Reading]) -> 
         if record.status != "ok":
             rows.append({**base, "metric": "status", "error": record.error})
         if is_read:
-            rows += [{**base, **value} for value in readings[record.cell["experiment"]].rows(record)]
+            rows += [{**base, **value} for value in readings[record.cell.experiment].rows(record)]
         elif record.measured:
             rows.append({**base, "metric": "status", "status": "outdated", "error": OUTDATED})
     return rows
 
 
 def _outdated(record: Record, readings: Mapping[str, Reading]) -> bool:
-    return bool(record.cell["version"] < readings[record.cell["experiment"]].oldest)
+    return bool(record.cell.version < readings[record.cell.experiment].oldest)
 
 
 def _base(record: Record) -> Row:
-    cell, model = record.cell, record.cell["model"]
+    cell, model = record.cell, record.cell.model
     variant = labels.variant(record)
     return {
         "source": "measured",
@@ -44,22 +44,22 @@ def _base(record: Record) -> Row:
         "measured_at": record.provenance["measured_at"],
         "status": record.status,
         "disturbed": record.status == "disturbed",
-        "experiment": cell["experiment"],
-        "model": model["name"],
-        "label": model["label"] + variant,
+        "experiment": cell.experiment,
+        "model": model.name if model else None,
+        "label": (model.label if model else "-") + variant,
         "variant": variant,
         "at_best": not variant,
-        "family": model["family"],
+        "family": model.family if model else None,
         "weights": labels.weights(cell),
-        "parameters": record.metrics.get("parameters", model["parameters"]),
-        "device": cell["device"],
-        "dtype": cell["dtype"],
+        "parameters": record.metrics.get("parameters", model.parameters if model else None),
+        "device": cell.device,
+        "dtype": cell.dtype,
         "machine": record.provenance["machine"],
         "threads": record.provenance.get("threads"),
         "attention": record.provenance.get("attention"),
-        "text": str(cell["params"].get("text")),
+        "text": str(cell.params.get("text")),
         **{
-            key: cell["params"].get(key)
+            key: cell.params.get(key)
             for key in ("task", "protocol", "batch", "prompt_tokens", "new_tokens", "schedule", "mixer", "direction")
         },
     }

@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+STD = 0.02  # of random matrices, as transformers draws them
+
 
 @torch.no_grad()
-def random_fill(module: nn.Module, seed: int, std: float = 0.02) -> None:
+def random_fill(module: nn.Module, seed: int, std: float = STD) -> None:
     """Weights for timing: matrices normal(0, std), one-dimensional weights 1, biases 0.
 
     Never zero matrices, which some machines multiply faster. A block of 2^20 normal numbers is drawn

@@ -23,8 +23,6 @@ def load(name_or_spec: str | ModelSpec, *, device: str = "cpu", dtype: str = "fl
     is not here or cannot run the model, MemoryError before anything is allocated where the weights alone cannot fit.
     """
     spec = find(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec
-    if spec.family == "encoder":
-        raise BadInput(f"{spec.name} is no language model; the experiment lra builds it")
     if dtype not in DTYPES:
         raise BadInput(f"unknown dtype {dtype!r}: one of {', '.join(DTYPES)}")
     torch_dtype: torch.dtype = getattr(torch, dtype)

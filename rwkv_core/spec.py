@@ -25,6 +25,7 @@ class ModelSpec:
     transformers) or "eager". cache: "preallocated" (keys and values are written in place) or "dynamic"
     (transformers' DynamicCache, which copies all of them at every token). runtime: who computes it, one of
     runtimes.RUNTIMES; without one the architecture's. parameters counts every tensor once, tied ones too.
+    trained_on: "pocket" where the pretrained weights come from the pocket world's text.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModelSpec:
     attention: str = "default"
     cache: str = "preallocated"
     runtime: str = ""
+    trained_on: str = ""
 
     def __post_init__(self) -> None:
         if not self.runtime:

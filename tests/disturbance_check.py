@@ -71,6 +71,8 @@ def main() -> int:
 
 def measure(name: str, threads: int, each: int) -> None:
     """The cells that are not there yet: the quiet ones between the others, so that none stands for a time of day."""
+    import torch
+
     from bench.instruments import disturbance
     from bench.speed import inference
     from rwkv_core import load, models
@@ -83,6 +85,7 @@ def measure(name: str, threads: int, each: int) -> None:
     done = len(path.read_text().splitlines()) if path.is_file() else 0
     if done >= len(order):
         return
+    torch.set_num_threads(threads)
     model = load.load(models.find(name, weights="random:0"), device="cpu", dtype="float32")
     for neighbours in order[done:]:
         disturbance.calibration.cache_clear()
@@ -94,7 +97,7 @@ def measure(name: str, threads: int, each: int) -> None:
             process.start()
         try:
             time.sleep(SETTLE_S if processes else 0.0)
-            _, samples = inference.run(model, device="cpu", new_tokens=NEW_TOKENS, threads=threads)
+            _, samples = inference.run(model, device="cpu", new_tokens=NEW_TOKENS)
         finally:
             for process in processes:
                 process.kill()

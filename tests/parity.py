@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rwkv_core.fill import random_fill
 from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
+from rwkv_core.rwkv import init
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 
@@ -29,7 +29,7 @@ def make(size: str, seed: int = 0) -> RWKV:
     layers, width, vocab = SIZES[size]
     shape = {"model_type": "rwkv", "vocab_size": vocab, "hidden_size": width, "num_hidden_layers": layers}
     model = RWKV.of(ModelSpec(size, "rwkv4", shape)).to_empty(device="cpu").eval()
-    random_fill(model, seed, std=width**-0.5)
+    init.random(model, seed, std=width**-0.5)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from bench import run
-from bench.matrix import Cell
 from reports import page
+from reports.records.cell import Cell
 from reports.records.record import Record
 from reports.records.store import Store
 from tests.gpu import __main__ as entry
@@ -63,7 +63,7 @@ def test_the_rehearsal_runs_every_step_and_its_store_makes_a_page(tmp_path: Path
     assert not queue.lacks(steps.STEPS[0]) and "1 of 1 cases are right" in (queue.folder / "proofs.txt").read_text()
 
     with tarfile.open(queue.folder.with_suffix(".tgz")) as archive:
-        packed = {name.partition("/")[2] for name in archive.getnames()}
+        packed = {name.rpartition("/")[2] for name in archive.getnames()}
     assert packed >= {f"{id_}.json" for id_ in queue.records} | {"proofs.txt", "tests.txt", "journal.jsonl"}
     lines = list(page.write([queue.folder], tmp_path / "page"))
     text = (tmp_path / "page" / "report.md").read_text()

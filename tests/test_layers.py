@@ -5,11 +5,22 @@ import graphlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
 
+import configs
 from bench.experiments import EXPERIMENTS
+from evals.lra import data
+from evals.needles import haystacks
+from evals.recall import sequences as recall
 from reports.views.table import READINGS
+from rwkv_core import architectures
+from rwkv_core.rwkv.version import VERSIONS
+from rwkv_core.wkv import OPERATORS
+from rwkv_core.wkv.operator import FALLBACK, ORACLE
+from tests.wkv_cases import CASES
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
@@ -83,5 +94,33 @@ def test_what_is_heavy_is_not_needed(modules: str, absent: str) -> None:
 
 
 def test_every_experiment_is_shown() -> None:
-    """Its values become rows, and what its views tell apart by themselves is known."""
+    """Its values become rows, and what tells its cells apart is known."""
     assert set(EXPERIMENTS) == set(READINGS)
+
+
+def test_every_operator_has_an_oracle_cases_and_a_model() -> None:
+    """So that no implementation is without a test, and none without a race."""
+    assert set(OPERATORS) == set(CASES) == {version.OPERATOR.name for version in VERSIONS}
+    hints = EXPERIMENTS["kernels"].hints
+    for operator in OPERATORS.values():
+        assert {ORACLE, FALLBACK} <= set(operator.implementations) and set(operator.moved) == set(
+            get_args(hints["direction"])
+        )
+        inputs, dy = operator.example((2, 3, 4), "cpu", torch.float32, seed=1)
+        y, _ = operator.call(*inputs, impl=ORACLE)
+        assert y.shape == dy.shape == inputs[-1].shape == (2, 3, 4)
+
+
+def test_every_version_of_rwkv_has_its_arithmetic_and_its_family() -> None:
+    for version in VERSIONS:
+        row = architectures.ARCHITECTURES[version.MODEL_TYPE]
+        assert row.recurrent and row.runtime == "native" and row.parameters and row.flops
+        assert version.FAMILY in configs.read("families") and version.FAMILY.startswith("rwkv")
+
+
+def test_every_task_has_a_title() -> None:
+    for tasks in (recall.TASKS, haystacks.TASKS, data.TASKS):
+        titles = [task.title for task in tasks.values()]
+        assert all(titles) and len(set(titles)) == len(titles)
+    for name in ("tasks", "prompts"):
+        assert all(entry["label"] for entry in configs.read(name).values())

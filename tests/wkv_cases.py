@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -157,3 +158,6 @@ def _results(impl: str, case: Case, device: str, exact: bool = False) -> dict[st
         return results
     gradients = torch.autograd.grad((y * weight).double().sum() + mean.double().sum(), leaves)
     return results | dict(zip(["w", "u", "k", "v", "a", "b", "p"], gradients, strict=False))
+
+
+CASES: dict[str, Callable[..., list[Case]]] = {"wkv4": cases}  # by operator

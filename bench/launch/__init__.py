@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bench import run
 from bench.experiments import EXPERIMENTS
 from bench.launch import pool, process
-from bench.matrix import Cell
+from reports.records.cell import Cell
 from reports.records.record import Record
 
 

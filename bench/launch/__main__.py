@@ -15,7 +15,7 @@ import torch
 
 from bench import run
 from bench.launch.process import die_with_parent, unpacked
-from bench.matrix import Cell
+from reports.records.cell import Cell
 from reports.records.record import Record
 
 

@@ -13,7 +13,7 @@ import torch
 
 from bench import run
 from bench.launch.process import die_with_parent
-from bench.matrix import Cell
+from reports.records.cell import Cell
 from reports.records.record import Record
 from rwkv_core.errors import BadInput
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench import run
 from bench.experiments import EXPERIMENTS
-from bench.matrix import Cell
+from reports.records.cell import Cell
 from reports.records.record import Record
 from rwkv_core.models import ROOT
 
@@ -148,12 +148,12 @@ class Process:
 
 def packed(cell: Cell) -> str:
     """A cell as one line, for the process that measures it."""
-    return json.dumps({**cell.to_dict(), "paths": dict(cell.paths)})
+    return json.dumps({**cell.to_json(), "paths": dict(cell.paths)})
 
 
 def unpacked(line: str) -> Cell:
     """The cell of such a line."""
-    return Cell.from_dict(json.loads(line))
+    return Cell.from_json(json.loads(line))
 
 
 def _oom_kills() -> int:

@@ -18,7 +18,6 @@ from evals.experiment import AtLeast, Experiment, OneOf
 from evals.lra.encoder import Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, label
 from rwkv_core.errors import BadInput
-from rwkv_core.spec import ModelSpec
 
 VERSION = 2
 
@@ -26,7 +25,6 @@ VALUES, CLASSES = 256, 2  # as Text's
 
 
 def run(
-    spec: ModelSpec,
     *,
     device: str,
     dtype: str,
@@ -39,7 +37,6 @@ def run(
     heads: Annotated[int, AtLeast(1)] = 4,
     inner: Annotated[int, AtLeast(8)] = 256,
     rounds: Annotated[int, AtLeast(3)] = 9,
-    threads: Annotated[int, AtLeast(0)] = 1,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Time a training step of Long Range Arena's encoder with a mixer and with attention, in turn, at one budget.
@@ -53,7 +50,6 @@ def run(
     heads: of attention.
     inner: hidden width of attention's feed-forward layers; a mixer's follows from the budget.
     rounds: turns that each of the two gets.
-    threads: of torch; 0 leaves its choice.
     seed: of weights and inputs.
 
     Returns metrics (`peak_bytes` beyond the weights, of an untimed step each) and the samples of a race. Raises
@@ -61,8 +57,6 @@ def run(
     """
     if dtype != "float32":
         raise BadInput("an encoder is trained in float32; write `dtype: float32`")
-    if threads:
-        torch.set_num_threads(threads)
     problem = Problem(VALUES, CLASSES, tokens)
     size, both = Size(layers, width, heads, inner), direction == "both"
     sizes = {name: matched(name, size, problem, bidirectional=both) for name in (mixer, "attention")}
@@ -107,4 +101,4 @@ def _step(encoder: Encoder, tokens: Tensor, labels: Tensor) -> None:
     F.cross_entropy(encoder(tokens, lengths), labels).backward()
 
 
-EXPERIMENT = Experiment(run, version=VERSION, subject="spec", timed=True, grows=("batch", "tokens"))
+EXPERIMENT = Experiment(run, version=VERSION, subject="none", timed=True, grows=("batch", "tokens"))

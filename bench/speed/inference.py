@@ -37,7 +37,6 @@ def run(
     batch: Annotated[int, AtLeast(1)] = 1,
     repeats: Annotated[int, AtLeast(3)] = 3,
     warmup_tokens: Annotated[int, AtLeast(1)] = 8,
-    threads: Annotated[int, AtLeast(0)] = 0,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Generate greedily after a random prompt, several times; then once untimed for memory.
@@ -49,7 +48,6 @@ def run(
     batch: sequences at once.
     repeats: timed runs; the median and the extremes are reported.
     warmup_tokens: generated before anything is timed.
-    threads: of torch; 0 leaves its choice.
     seed: of the random prompt.
 
     Returns metrics (bytes) and samples: `token_seconds` [repeats][new_tokens], seconds from the start of the prompt to
@@ -59,8 +57,6 @@ def run(
     limit = model.spec.max_tokens
     if limit is not None and prompt_tokens + new_tokens - 1 > limit:
         raise Unsupported(f"{model.spec.name} has {limit} learned positions; {prompt_tokens} + {new_tokens} do not fit")
-    if threads:
-        torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(seed)
     bound = min(PROMPT_VOCABULARY, model.spec.vocab_size)
     prompt = torch.randint(bound, (batch, prompt_tokens), generator=generator).to(device)

@@ -41,7 +41,6 @@ def run(
     batch: Annotated[int, AtLeast(1)] = 1,
     tokens: Annotated[int, AtLeast(1)] = 1024,
     rounds: Annotated[int, AtLeast(3)] = 25,
-    threads: Annotated[int, AtLeast(0)] = 1,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Time WKV's y, or y and the gradients of w, u, k and v, by each implementation in turn, at the model's width.
@@ -50,7 +49,6 @@ def run(
     batch: sequences, B of k and v [B, T, C].
     tokens: of each, T.
     rounds: turns that each contender gets.
-    threads: of torch; 0 leaves its choice.
     seed: of the random inputs.
 
     Returns metrics (`errors` of the largest entry, `bytes` that must move, `floor_bytes` that the floor moved) and the
@@ -60,8 +58,6 @@ def run(
     operator = operators.get(spec.architecture["model_type"])
     if operator is None:
         raise Unsupported(f"{spec.name} has no WKV; the kernels are measured at the width of an RWKV")
-    if threads:
-        torch.set_num_threads(threads)
     inputs, dy = operator.example((batch, tokens, spec.width), device, getattr(torch, dtype), seed)
     calls = contenders(operator, device, direction, inputs, dy)
     if torch.get_num_threads() > 1 and "c" in calls:

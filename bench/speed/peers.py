@@ -37,7 +37,6 @@ def run(
     batch: Annotated[int, AtLeast(1)] = 1,
     tokens: Annotated[int, AtLeast(1)] = 1,
     rounds: Annotated[int, AtLeast(3)] = 15,
-    threads: Annotated[int, AtLeast(0)] = 1,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Time one task of RWKV-4 with every implementation of it, in turn, their results compared first.
@@ -47,15 +46,12 @@ def run(
     batch: sequences at once.
     tokens: of a prompt, or of what is trained on.
     rounds: turns that each contender gets.
-    threads: of torch; 0 leaves its choice.
     seed: of the random inputs.
 
     Returns metrics and samples as `kernels` does.
     """
     if not isinstance(model, RWKV):
         raise Unsupported(f"{model.spec.name} is no RWKV-4: there are no other implementations of it to race here")
-    if threads:
-        torch.set_num_threads(threads)
     ids = torch.randint(
         model.spec.vocab_size, (batch, CONTEXT + tokens), generator=torch.Generator().manual_seed(seed)
     ).to(device)

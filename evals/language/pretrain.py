@@ -50,7 +50,7 @@ def run(
     tokenizer: str,
     steps: Annotated[int, AtLeast(1)],
     learning_rate: float,
-    end_rate: float,
+    final_learning_rate: float,
     window: Annotated[int, AtLeast(1)] = 256,
     batch: Annotated[int, AtLeast(1)] = 16,
     autocast: bool = False,
@@ -64,7 +64,7 @@ def run(
     tokenizer: pocket (that world's), or a tokenizer.json.
     steps: of training.
     learning_rate: the highest of the schedule; see evals/train/recipe.py.
-    end_rate: the last one.
+    final_learning_rate: the last of the schedule.
     window: tokens of a sequence.
     batch: sequences a step.
     autocast: train in bfloat16 where that is safe.
@@ -85,7 +85,7 @@ def run(
     held_out = corpus.stream(text, encode, end, HELD_OUT_TOKENS, held_out=True, long=0)
     unseen = corpus.windows(held_out, window, batch, 0)
     seed = model.spec.seed or 0
-    recipe = Recipe(steps, learning_rate, end_rate, seed=seed, autocast=autocast)
+    recipe = Recipe(steps, learning_rate, final_learning_rate, seed=seed, autocast=autocast)
     objective = NextToken(model)
     batches = corpus.windows(tokens, window, batch, seed)
     folder = folder_of_model(work, model, device, VERSION, tokens, recipe, window, batch, processes)

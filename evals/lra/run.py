@@ -26,7 +26,6 @@ from evals.train.recipe import Recipe
 from rwkv_core import finite
 from rwkv_core.errors import BadInput
 from rwkv_core.files import folder as content
-from rwkv_core.spec import ModelSpec
 
 VERSION = 2
 
@@ -45,7 +44,6 @@ class Classified(nn.Module):
 
 
 def run(
-    spec: ModelSpec,
     *,
     device: str,
     dtype: str,
@@ -64,12 +62,13 @@ def run(
     steps: Annotated[int, AtLeast(1)] = 5000,
     batch: Annotated[int, AtLeast(1)] = 32,
     learning_rate: float = 1e-3,
-    rise: float = 0.1,
+    warmup: float = 0.1,
     weight_decay: float = 0.05,
     train_count: Annotated[int, AtLeast(0)] = 0,
     validation_count: Annotated[int, AtLeast(0)] = 0,
     test_count: Annotated[int, AtLeast(0)] = 0,
-    every: Annotated[int, AtLeast(1)] = 500,
+    eval_every: Annotated[int, AtLeast(1)] = 500,
+    seed: Annotated[int, AtLeast(0)] = 0,
     work: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train Long Range Arena's encoder with one mixer on one task, choose its weights on the validation part and test
@@ -90,12 +89,13 @@ def run(
     steps: of training.
     batch: sequences a step.
     learning_rate: the highest of the schedule.
-    rise: share of the steps in which the rate rises, before it falls along a cosine to nothing.
+    warmup: share of the steps in which the rate rises, before it falls along a cosine to nothing.
     weight_decay: of AdamW.
     train_count: samples to train on; 0 for all there are.
     validation_count: samples to choose on; 0 for all there are.
     test_count: samples to test; 0 for all there are.
-    every: steps between validations; the best one's weights are tested.
+    eval_every: steps between validations; the best one's weights are tested.
+    seed: of the weights and of the order of the samples.
     work: a folder for what a later run goes on from; empty for results/work.
 
     Returns accuracies, floors, parameters and the time; samples: losses, validations, and what was right in the test.
@@ -103,8 +103,6 @@ def run(
     """
     if dtype != "float32":
         raise BadInput("training wants `dtype: float32`")
-    if spec.seed is None or not spec.fresh:
-        raise BadInput(f"{spec.name}: training starts from fresh weights; write `weights: fresh:SEED`")
     arena = tasks.TASKS[task]
     problem = Problem(arena.values, arena.classes, length, arena.pairs, pixels)
     size = Size(layers, width, heads, inner, dropout)
@@ -113,31 +111,31 @@ def run(
     counts = (train_count, validation_count, test_count)
     parts = tasks.load(task, data, length, counts, 0, works.place(work))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
+        torch.manual_seed(seed)
         encoder = Encoder(mixer, budgeted, problem, bidirectional=both)
     recipe = Recipe(
         steps,
         learning_rate,
         0.0,
         constant=0.0,
-        rise=max(1, round(rise * steps)),
+        rise=max(1, round(warmup * steps)),
         betas=(0.9, 0.98),
         weight_decay=weight_decay,
-        seed=spec.seed,
+        seed=seed,
         cosine=True,
     )
     fingerprint = tasks.fingerprint(parts)
-    settings = (VERSION, task, mixer, asdict(budgeted), asdict(problem), both, batch, every, asdict(recipe))
+    settings = (VERSION, task, mixer, asdict(budgeted), asdict(problem), both, batch, eval_every, asdict(recipe))
     folder = works.folder(work, "lra", [" ".join(map(str, (*settings, fingerprint)))], digits=12)
     log = train(
         Classified(encoder),
-        _batches(parts.train, batch, spec.seed),
+        _batches(parts.train, batch, seed),
         recipe,
         folder,
         device=device,
         label=f"{arena.title} {label(mixer)}",
         evaluate=lambda: float(_right(encoder, parts.validation, device).mean()),
-        eval_every=every,
+        eval_every=eval_every,
     )
     right = _right(encoder, parts.test, device)
     best = max((entry for entry in log if "score" in entry), key=lambda entry: entry["score"])
@@ -152,6 +150,7 @@ def run(
         "budget": encoder.budget,
         "inner": budgeted.inner,
         "title": label(mixer),
+        "task_title": arena.title,
         "published": configs.read("mixers")[mixer].get("published", ""),
         "train_s": sum(entry["seconds"] for entry in log),
         "data_source": parts.source,
@@ -219,4 +218,4 @@ def _identify(data: str, params: Mapping[str, Any]) -> tuple[str, str]:
     return (f"local:{content(folder)}", str(Path(data).resolve())) if folder else (GENERATED, GENERATED)
 
 
-EXPERIMENT = Experiment(run, version=VERSION, subject="spec", reads={"data": _identify, "work": identity.place})
+EXPERIMENT = Experiment(run, version=VERSION, subject="none", reads={"data": _identify, "work": identity.place})

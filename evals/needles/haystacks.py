@@ -155,9 +155,28 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(before)
 
 
-TASKS: dict[str, Callable[[Encode, int, int, int], list[Needle]]] = {
-    "pocket_passkey": functools.partial(pocket, quiet=True),
-    "pocket_needle": functools.partial(pocket, quiet=False),
-    **{task: functools.partial(ruler, task=task) for task in RULER},
-    "fwe": frequent_words,
+@dataclass(frozen=True)
+class Task:
+    """title: on the page. make: (encode, tokens, count, seed) -> needles."""
+
+    title: str
+    make: Callable[[Encode, int, int, int], list[Needle]]
+
+
+TASKS = {
+    "pocket_passkey": Task(
+        "One thing put into one room, nothing else put anywhere (pocket world)", functools.partial(pocket, quiet=True)
+    ),
+    "pocket_needle": Task(
+        "One thing put into a room, among many others (pocket world)", functools.partial(pocket, quiet=False)
+    ),
+    **{
+        task: Task(f"{title} (RULER {task})", functools.partial(ruler, task=task))
+        for task, title in (
+            ("niah_single_1", "One number among sentences that repeat"),
+            ("niah_multikey_2", "One number among many under other keys"),
+            ("niah_multikey_3", "The same with identifiers"),
+        )
+    },
+    "fwe": Task("The three most frequent words (RULER fwe)", frequent_words),
 }

@@ -46,7 +46,7 @@ def run(
     was given, and the answer. Raises Unsupported where the architecture or the task ends before that length.
     """
     asker = Asker.of(model, device, tokenizer, "v0.4", label=f"{task} {length} {model.spec.label}")
-    needles = TASKS[task](asker.codec.encode, length - len(asker.special_tokens), docs, seed)
+    needles = TASKS[task].make(asker.codec.encode, length - len(asker.special_tokens), docs, seed)
     tokens = max(len(asker.tok_encode(needle.prompt)) for needle in needles)
     asker.max_length = max(length, tokens + needles[0].new_tokens)  # RULER counts without the answer's first words
     if model.spec.max_tokens and asker.max_length > model.spec.max_tokens:
@@ -54,6 +54,7 @@ def run(
     items = _scored(asker, needles) if needles[0].choices else _generated(asker, needles)
     itemsize = model.itemsize
     metrics = {
+        "title": TASKS[task].title,
         "docs": len(needles),
         "accuracy": statistics.fmean(item["share"] for item in items),
         "chance": statistics.fmean(needle.chance for needle in needles),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from evals import identity
 from evals.experiment import AtLeast, Experiment, OneOf
 from evals.language.pretrain import check_fresh
-from evals.recall.sequences import MARKS, NEEDS, TASKS, Sequences
+from evals.recall.sequences import MARKS, TASKS, Sequences
 from evals.train.loop import train
 from evals.train.recipe import Recipe
 from evals.train.work import folder_of_model
@@ -102,7 +102,7 @@ def run(
     if token_shift:
         add_token_shift(model)
         shifted = 2 * model.spec.layers * model.spec.width * 4  # bytes: a vector before each sublayer
-    make = functools.partial(TASKS[task], size=size, length=length, vocabulary=vocabulary, alphabet=alphabet)
+    make = functools.partial(TASKS[task].make, size=size, length=length, vocabulary=vocabulary, alphabet=alphabet)
     # constant for long: what is learned here comes suddenly, after a plateau that a falling rate would not leave
     recipe = Recipe(steps, learning_rate, learning_rate / 10, constant=0.8, seed=seed)
     settings = (device, VERSION, task, size, length, alphabet, token_shift, batch, shuffled, recipe)
@@ -118,6 +118,7 @@ def run(
         "chance": unseen.chance,
         "majority": unseen.majority,
         "rule": unseen.rule,
+        "title": TASKS[task].title,
         "docs": test,
         "tokens": tokens,
         "parameters": model.parameter_count,
@@ -162,7 +163,7 @@ def answered(model: Trainable, sequences: Sequences, device: str) -> np.ndarray:
 
 def check(spec: ModelSpec, task: str, size: int, length: int, alphabet: int) -> None:
     """Raises BadInput where the vocabulary or the length is too small."""
-    needed = MARKS + NEEDS.get(task, 2 * max(size, alphabet))  # as many keys and as many values as pairs
+    needed = MARKS + (TASKS[task].tokens or 2 * max(size, alphabet))
     if spec.vocab_size < needed:
         raise BadInput(f"{task} of size {size} needs a vocabulary of {needed}, and {spec.name} has {spec.vocab_size}")
     if 0 < alphabet < size:

@@ -153,14 +153,24 @@ def _pairs(
     return keys, middle + np.argsort(rng.random((count, alphabet or vocabulary - middle)), axis=1)[:, :size]
 
 
-TASKS: dict[str, Callable[..., Sequences]] = {
-    "mqar": mqar,
-    "query_last": query_last,
-    "query_first": query_first,
-    "copying": copying,
-    "passkey": passkey,
-    "parity": parity,
-    "permutations3": permutations(3),
-    "permutations5": permutations(5),
+@dataclass(frozen=True)
+class Task:
+    """title: on the page. make: (rng, count, size, length, vocabulary, alphabet) -> sequences. tokens: that it needs
+    beside the marks; None for as many keys and values as there are pairs.
+    """
+
+    title: str
+    make: Callable[..., Sequences]
+    tokens: int | None = None
+
+
+TASKS = {
+    "mqar": Task("Every key again: its value (MQAR)", mqar),
+    "query_last": Task("Pairs, then key: its value", query_last),
+    "query_first": Task("Key, then pairs: its value", query_first),
+    "copying": Task("Copying", copying, 4),
+    "passkey": Task("A marked value after so many tokens", passkey, 4),
+    "parity": Task("Parity of all bits so far", parity, 2),
+    "permutations3": Task("Product of permutations of 3", permutations(3), 6),
+    "permutations5": Task("Product of permutations of 5", permutations(5), 120),
 }
-NEEDS = {"copying": 4, "passkey": 4, "parity": 2, "permutations3": 6, "permutations5": 120}  # tokens beside the marks

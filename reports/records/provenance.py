@@ -24,7 +24,7 @@ def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:
     """
     return {
         "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": accelerator or f"{cpu_name()}, {machine.cores()} cores",
+        "machine": machine_name(accelerator),
         "cpu": cpu_name(),
         "cores": machine.cores(),
         "memory_bytes": machine.total_memory(),
@@ -35,6 +35,11 @@ def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:
         **git(),
         **more,
     }
+
+
+def machine_name(accelerator: str | None) -> str:
+    """What figures call the machine, and a store its folder: the GPU that is used, or else the CPU and its cores."""
+    return accelerator or f"{cpu_name()}, {machine.cores()} cores"
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Where records lie: one JSON file a cell. That the file is there is what resumes a run.
+"""Where records lie: one JSON file a cell and machine. That the file is there is what resumes a run.
 
 A file is written under a temporary name, flushed to the disk and moved into place, so that what has
 a record's name is whole. What was found for each item of a task, `items` among a record's samples,
@@ -14,6 +14,8 @@ import fcntl
 import gzip
 import hashlib
 import json
+import re
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +23,12 @@ from typing import Any
 
 from reports.records.record import SCHEMA, Record, SchemaTooNew
 from rwkv_core.errors import BadInput
-from rwkv_core.files import write_atomically
+from rwkv_core.files import replaced, write_atomically
 
+LOCK = ".lock"
+DAMAGED = "damaged"
+ITEMS = ".items.jsonl.gz"
+DAMAGES = (ValueError, TypeError, KeyError, EOFError, gzip.BadGzipFile, zlib.error)  # what reading one raises
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without locks answer
 
 
@@ -39,10 +45,12 @@ def _whole(path: Path) -> Record:
     """The record of a file. Raises ValueError where the file is no record, or another cell's."""
     if not path.is_file():  # a folder, or a pipe, on which reading would wait for ever
         raise ValueError("not a file")
-    record = Record.from_json(path.read_text(encoding="utf-8"))
-    if record.id != path.stem:
-        raise ValueError(f"it is the record of {record.id}")
-    return record
+    return Record.from_json(path.read_text(encoding="utf-8"), path.stem)
+
+
+def _items_path(path: Path) -> Path:
+    """Where the items of the record in that file lie."""
+    return path.with_name(f"{path.stem}{ITEMS}")
 
 
 def _checked(path: Path, beside: Any) -> bytes:
@@ -62,50 +70,76 @@ def _checked(path: Path, beside: Any) -> bytes:
 
 
 class Store:
-    """A folder of records."""
+    """A folder of records, in it a folder a machine, so that two machines never overwrite each other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, items: bool = False) -> tuple[dict[str, Record], dict[Path, str]]:
-        """Records by cell id, and a warning for each damaged one; `items`: with the items of their samples, which are
-        looked through in any case: a record is whole where they are.
-
-        Raises BadInput for a newer schema.
+    def read(self, items: bool = False) -> tuple[list[Record], dict[Path, str]]:
+        """The records, and a warning for each damaged one; `items`: with the items of their samples, which are
+        looked through in any case: a record is whole where they are. Those of earlier schemas are read as this one has
+        them, also where they lie beside the machines' folders. Raises BadInput for a newer schema.
         """
-        records, damaged = {}, {}
-        for path in sorted(self.folder.glob("*.json")):
+        records, damaged = [], {}
+        for path in self._files():
             try:
-                record = _whole(path)
-                if "items" in record.samples:
-                    packed = _checked(self._items_path(path.stem), record.samples["items"])
-                    if items:
-                        record.samples["items"] = _unpack(packed)
+                records.append(_read(path, items))
             except SchemaTooNew as error:
                 raise BadInput(
                     f"{path}: written by a newer rwkv-bench (schema {error}, this one knows {SCHEMA}); "
                     "update it or choose another --store"
                 ) from error
-            except (ValueError, TypeError, KeyError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            except DAMAGES as error:
                 damaged[path] = f"{path}: damaged record ({error}); `rwkv-bench run` measures it again"
-                continue
-            records[record.id] = record
         return records, damaged
 
     def write(self, record: Record) -> Path:
-        """The record's file, replacing an earlier one of the same cell."""
-        path = self.folder / f"{record.id}.json"
+        """The record's file, replacing an earlier one of the same cell on the same machine."""
+        path = self._path(record)
         if "items" in record.samples:
             items = record.samples["items"]
             packed = _pack(items)
-            write_atomically(self._items_path(record.id), packed)
+            write_atomically(_items_path(path), packed)
             beside = {"count": len(items), "sha256": hashlib.sha256(packed).hexdigest()}
             record = dataclasses.replace(record, samples={**record.samples, "items": beside})
         write_atomically(path, record.to_json())
         return path
 
-    def _items_path(self, cell: str) -> Path:
-        return self.folder / f"{cell}.items.jsonl.gz"
+    def migrate(self) -> Path | None:
+        """Write the records of earlier schemas as this one has them, under its ids and in their machines' folders, when
+        the whole store has been copied; the copy's folder, or None where there is none. What is damaged stays. Of two
+        records of one cell and machine, one of this schema among them, the one that is worth more stays.
+        """
+        earlier: dict[Path, Record] = {}
+        best: dict[Path, tuple[tuple[int, str], Path]] = {}  # of each record to be: its worth, and where it lies
+        for path in self._files():
+            with contextlib.suppress(*DAMAGES):
+                record = _read(path, items=False)
+                if record.schema < SCHEMA:
+                    earlier[path] = record
+                this, renewed = (record.worth, path), self._path(record)
+                best[renewed] = max(this, best.get(renewed, this))
+        if not earlier:
+            return None
+        folder = self.folder.resolve()
+        copy = _free(folder.with_name(f"{folder.name}.before-schema-{SCHEMA}"))
+        with replaced(copy) as part:
+            shutil.copytree(folder, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK))
+        for path, record in earlier.items():
+            renewed = self._path(record)
+            if best[renewed][1] == path:
+                self.write(_read(path, items=True))
+            for file in {path, _items_path(path)} - {renewed, _items_path(renewed)}:
+                file.unlink(missing_ok=True)
+        return copy
+
+    def _path(self, record: Record) -> Path:
+        return self.folder / folder_of(record.machine) / f"{record.id}.json"
+
+    def _files(self) -> list[Path]:
+        """Of all records, damaged ones too, less those that were set aside."""
+        files = [*self.folder.glob("*.json"), *self.folder.glob("*/*.json")]
+        return sorted(path for path in files if path.parent.name != DAMAGED)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[str]:
@@ -114,7 +148,7 @@ class Store:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / ".lock").open("ab")
+            handle = (self.folder / LOCK).open("ab")
         except OSError as error:
             raise BadInput(f"{self.folder}: cannot be written ({error.strerror}); choose another --store") from error
         with handle:
@@ -134,20 +168,40 @@ class Store:
                     "start no second run there, or give a --store on a local disk"
                 )
                 return
-            for leftover in self.folder.glob(".writing-*"):
+            for leftover in self.folder.rglob(".writing-*"):
                 leftover.unlink()
             yield ""
 
     def set_aside(self, path: Path) -> Path:
         """Move a damaged record and its items to damaged/, where nothing reads them and nothing overwrites them."""
-        folder = self.folder / "damaged"
+        folder = path.parent / DAMAGED
         folder.mkdir(exist_ok=True)
-        aside = folder / path.name
-        number = 1
-        while aside.exists():
-            number += 1
-            aside = folder / f"{path.stem}.{number}.json"
+        aside = _free(folder / path.name)
         path.rename(aside)
         with contextlib.suppress(FileNotFoundError):
-            self._items_path(path.stem).rename(folder / f"{aside.stem}.items.jsonl.gz")
+            _items_path(path).rename(_items_path(aside))
         return aside
+
+
+def folder_of(machine: str) -> str:
+    """The name of a machine's folder."""
+    return re.sub("[^a-z0-9]+", "-", machine.lower()).strip("-")
+
+
+def _read(path: Path, items: bool) -> Record:
+    """The record of a file, with its items or their number; raises one of `DAMAGES` where either is damaged."""
+    record = _whole(path)
+    if "items" in record.samples:
+        packed = _checked(_items_path(path), record.samples["items"])
+        if items:
+            record.samples["items"] = _unpack(packed)
+    return record
+
+
+def _free(path: Path) -> Path:
+    """The path, or, where something lies there, the next with a number."""
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}.{number}{path.suffix}")
+    return candidate

@@ -35,7 +35,7 @@ def rows(record: Record) -> Iterator[Row]:
         name = row["contender"]
         mixer = {"title": metrics["titles"][name], "budget": metrics["budget"][name], "inner": metrics["inner"][name]}
         yield {**row, **mixer}
-    shared = {"what": record.cell["params"]["direction"], "tokens": record.cell["params"]["tokens"]}
+    shared = {"what": record.cell.params["direction"], "tokens": record.cell.params["tokens"]}
     for name, peak in metrics["peak_bytes"].items():
         yield {"metric": "peak_bytes", "value": peak, "contender": name, "title": metrics["titles"][name], **shared}
 

@@ -19,7 +19,6 @@ from reports.statistics.bands import spread
 from reports.views import contexts, curves
 from reports.views.families import compared
 from reports.views.view import DISTURBED, Section, View, disturbed_note, parts, timed
-from rwkv_core.spec import ModelSpec
 
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
 OURS = (
@@ -53,11 +52,12 @@ def rows(record: Record) -> Iterator[Row]:
     cuts = [statistics.quantiles(run, n=100, method="inclusive") for run in steps]
     for percent in (50, 90, 99):
         yield spread(f"p{percent}_s", [cut[percent - 1] for cut in cuts])
-    batch = record.cell["params"]["batch"]
+    batch = record.cell.params["batch"]
     yield spread("tokens_per_s", [batch * len(step) / sum(step) for step in steps])
 
-    spec = ModelSpec(**record.cell["model"])
-    itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[record.cell["dtype"]]
+    spec = record.cell.model
+    assert spec is not None
+    itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[record.cell.dtype]
     for point in record.samples["memory"]:
         context = point["context_tokens"]
         # what the figures call memory: the allocator's peak on a GPU, live tensors on a CPU

@@ -46,7 +46,7 @@ CONTEXT = (
 
 def pretrain_rows(record: Record) -> Iterator[Row]:
     """Losses (nats a token) of training, held out and by tokens; tokens a second, seconds, passes over the text."""
-    params, metrics = record.cell["params"], record.metrics
+    params, metrics = record.cell.params, record.metrics
     shared = {"rate": params["learning_rate"], "steps": params["steps"], "window": params["window"]}
     for metric in ("loss", "held_out_loss", "tokens_per_s", "train_s", "passes"):
         yield {"metric": metric, "value": metrics[metric], "tokens": metrics["tokens"], **shared}
@@ -251,7 +251,7 @@ def _published() -> list[Panel]:
 SECTION = Section(
     views,
     {
-        "pretrain": Reading(pretrain_rows, apart={"text", "learning_rate", "end_rate", "steps"}, oldest=2),
+        "pretrain": Reading(pretrain_rows, apart={"text", "learning_rate", "final_learning_rate", "steps"}, oldest=2),
         "context": Reading(context_rows, apart={"text"}, oldest=2),
         "extend": Reading(extend_rows, apart={"text", "schedule"}, oldest=2),
     },

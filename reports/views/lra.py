@@ -19,8 +19,8 @@ from reports.views.families import ordered
 from reports.views.view import Section, View, of_task, parts, task_titles
 
 WHERE = ["protocol", "device", "variant"]
-SIZES = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "every")
-RECIPE = ("dropout", "rise", "weight_decay")
+SIZES = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "eval_every")
+RECIPE = ("dropout", "warmup", "weight_decay")
 SHARED = [*SIZES, "attention_inner", "data_fingerprint"]  # what all mixers of a table have in common, task by task
 SETTING = [*RECIPE, "rate"]  # among which each mixer has its best
 TASKS = {  # ours -> the paper's columns, in its order; those without one are of no table that was published
@@ -64,11 +64,11 @@ POCKET_NOTE = "Scaled tasks of the protocol pocket: shorter, fewer samples. The 
 
 def rows(record: Record) -> Iterator[Row]:
     """Accuracies (shares) of the test and of the validation, at the end and by steps; seconds of training."""
-    params, metrics = record.cell["params"], record.metrics
+    params, metrics = record.cell.params, record.metrics
     shared = {key: params[key] for key in ("mixer", "direction", *SIZES, *RECIPE)}
     shared |= {key: metrics[key] for key in OF_RUN}
     shared |= {"attention_inner": params["inner"], **of_task(record, "task_title")}  # `title` is the mixer's
-    shared["seed"] = record.cell["model"]["weights"].partition(":")[2]
+    shared["seed"] = record.cell.seed
     shared["rate"] = params["learning_rate"]
     share = metrics["accuracy"]
     error = math.sqrt(share * (1 - share) / metrics["docs"])

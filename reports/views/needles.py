@@ -43,7 +43,7 @@ NOTES = {
 def rows(record: Record) -> Iterator[Row]:
     """The share that was right over all texts (depth None) and at each of DEPTHS depths (0 to 1); the state's bytes."""
     metrics = record.metrics
-    shared = {"length": record.cell["params"]["length"], "window": metrics["trained_tokens"]}
+    shared = {"length": record.cell.params["length"], "window": metrics["trained_tokens"]}
     shared |= {"tokens": metrics["tokens"], **of_task(record)}
     shares: dict[float | None, list[float]] = {None: [item["share"] for item in record.samples["items"]]}
     for item in record.samples["items"]:

@@ -28,9 +28,10 @@ def tables(records: Sequence[Record], labels: Mapping[tuple[str, str], str], nam
     """Each family of ours against each other family, where the sizes are within a factor of 1.5."""
     lines = []
     for first, second in itertools.permutations(records, 2):
-        a, b = first.cell["model"], second.cell["model"]
-        alike = 1 / 1.5 < a["parameters"] / b["parameters"] < 1.5
-        if compared(a["family"], b["family"]) and alike and same_items(first, second):
+        a, b = first.cell.model, second.cell.model
+        assert a and b
+        alike = 1 / 1.5 < a.parameters / b.parameters < 1.5
+        if compared(a.family, b.family) and alike and same_items(first, second):
             lines.append(pair(first, second, labels))
     if lines:
         yield Table(f"zeroshot-pairs-{name}", f"Item by item, {mark}", pd.DataFrame(lines), NOTE)
@@ -40,9 +41,9 @@ def comparison(results: Results, first: str, second: str) -> Table:
     """Any two models, by name or by label, on every task and protocol that both were scored on; two checkpoints of one
     name with each other, where it is given twice. Raises BadInput where there is none.
     """
-    scored = [r for r in results.records if r.status == "ok" and r.cell["experiment"] == "zeroshot"]
+    scored = [r for r in results.records if r.status == "ok" and r.cell.experiment == "zeroshot"]
     rows = {(row["cell"], row["machine"]): row for row in results.frame("zeroshot").to_dict("records")}
-    called = [(r, {r.cell["model"]["name"], rows[key(r)]["label"]}) for r in scored if key(r) in rows]
+    called = [(r, {rows[key(r)]["model"], rows[key(r)]["label"]}) for r in scored if key(r) in rows]
     known = sorted(set().union(*(names for _, names in called)))
     for name in (first, second):
         if name not in known:
@@ -51,7 +52,7 @@ def comparison(results: Results, first: str, second: str) -> Table:
     labels = {cell: ", ".join([row["label"], *(row[column] for column in differing)]) for cell, row in rows.items()}
     both = itertools.permutations(called, 2) if first != second else itertools.combinations(called, 2)
     lines = [
-        {"protocol": a.cell["params"]["protocol"], **pair(a, b, labels)}
+        {"protocol": a.cell.params["protocol"], **pair(a, b, labels)}
         for (a, names_a), (b, names_b) in both
         if first in names_a and second in names_b and labels[key(a)] != labels[key(b)] and same_items(a, b)
     ]
@@ -64,16 +65,16 @@ def same_items(first: Record, second: Record) -> bool:
     """Whether two records scored the same content by the same protocol, and hold their items."""
     if not all(isinstance(record.samples.get("items"), list) for record in (first, second)):
         return False
-    if first.cell["params"]["task"] != second.cell["params"]["task"]:
+    if first.cell.params["task"] != second.cell.params["task"]:
         return False
-    if first.cell["params"]["protocol"] != second.cell["params"]["protocol"]:
+    if first.cell.params["protocol"] != second.cell.params["protocol"]:
         return False
     return bool(first.metrics["data_fingerprint"] == second.metrics["data_fingerprint"])
 
 
 def pair(first: Record, second: Record, labels: Mapping[tuple[str, str], str]) -> dict[str, str]:
     """One line of the comparison of two records of the same items. labels: of the records, by their keys."""
-    entry = configs.read("tasks")[first.cell["params"]["task"]]
+    entry = configs.read("tasks")[first.cell.params["task"]]
     metric = entry["metric"]
     compared = paired.compare(first.samples["items"], second.samples["items"], metric)
     return {

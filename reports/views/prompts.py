@@ -55,7 +55,7 @@ def tasks() -> dict[str, dict[str, Any]]:
 
 def rows(record: Record) -> Iterator[Row]:
     """Numbers of items that were unreadable or cut; each metric (a share) with its standard error and floors."""
-    params, metrics = record.cell["params"], record.metrics
+    params, metrics = record.cell.params, record.metrics
     shared = {"order": params["order"], "way": params["way"], "docs": metrics["docs"]}
     shared["data"] = metrics["data_fingerprint"]
     yield {"metric": "unparsed", "value": metrics["unparsed"], **shared}

@@ -52,12 +52,12 @@ WHOLE_TEXT = (
 
 def rows(record: Record) -> Iterator[Row]:
     """Seconds of each contender, the spread over the rounds. scale: what a floor's were multiplied by."""
-    params, metrics = record.cell["params"], record.metrics
+    params, metrics = record.cell.params, record.metrics
     shared = {
         "what": params.get("direction") or params["task"],
         "tokens": params["tokens"],
         "channels": metrics.get("channels"),
-        "threads": params["threads"],
+        "threads": record.cell.threads,
     }
     for name, seconds in record.samples["seconds"].items():
         # a floor moves its own number of bytes: its time is scaled to those that must move

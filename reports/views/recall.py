@@ -41,7 +41,7 @@ TEXT = (
 
 def rows(record: Record) -> Iterator[Row]:
     """The accuracy (a share) with its floors, the loss at the end of training (nats), the state's bytes."""
-    params, metrics = record.cell["params"], record.metrics
+    params, metrics = record.cell.params, record.metrics
     shared = {
         "size": params["size"],
         "alphabet": params["alphabet"],
@@ -50,7 +50,7 @@ def rows(record: Record) -> Iterator[Row]:
         "shuffled": params["shuffled"],
         "steps": params["steps"],
         "tokens": metrics["tokens"],
-        "seed": record.cell["model"]["weights"].partition(":")[2],
+        "seed": record.cell.seed,
         **of_task(record),
     }
     floors = {floor: metrics[floor] for floor in ("chance", "majority", "rule")}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
-from rwkv_core import fingerprint, finite, text, weights, wrapping
+from rwkv_core import finite, text, weights, wrapping
 from rwkv_core.errors import BadInput, Unsupported, out_of_memory
 from rwkv_core.files import replaced
 from rwkv_core.fill import random_fill
@@ -23,6 +23,7 @@ from rwkv_core.models import check_size, local, offline
 from rwkv_core.runtimes import hf_cache
 from rwkv_core.runtimes.hf_cache import CacheState
 from rwkv_core.spec import ModelSpec
+from rwkv_core.torch_model import TorchModel
 
 BUFFERS = {  # what the hub's older files hold beside the parameters, all of it computed from the configuration
     r"\.attention\.bias$": "GPT-Neo's and GPT-NeoX's mask that hides later tokens",
@@ -33,7 +34,7 @@ BUFFERS = {  # what the hub's older files hold beside the parameters, all of it 
 RENAMED = {r"^backbone\.embedding\.": "backbone.embeddings."}  # Mamba's, as its first conversions have it
 
 
-class HFModel(nn.Module):
+class HFModel(TorchModel):
     """A LanguageModel over a transformers causal model. Recurrent ones (Mamba) go on from a state by one token at a
     time; they, and those with a sliding window or other layers that do not attend to all, have no ragged batches.
     """
@@ -53,25 +54,6 @@ class HFModel(nn.Module):
     def module(self) -> nn.Module:
         """What is trained."""
         return self
-
-    @property
-    def parameter_count(self) -> int:
-        """Numbers of all weights, tied ones once."""
-        return sum(p.numel() for p in self.parameters())
-
-    @property
-    def parameter_bytes(self) -> int:
-        """Bytes of all weights as they lie in memory."""
-        return sum(p.nbytes for p in self.parameters())
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of a number of the model's type."""
-        return next(self.parameters()).itemsize
-
-    def fingerprint(self) -> str:
-        """Of the weights: the same ones, the same fingerprint."""
-        return fingerprint.of(self)
 
     def hidden(
         self,

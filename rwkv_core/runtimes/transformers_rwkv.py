@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rwkv_core import text
@@ -15,6 +15,7 @@ from rwkv_core.runtimes import native
 from rwkv_core.rwkv import checkpoint
 from rwkv_core.rwkv.model import HALF_RESCALE_EVERY, RWKV
 from rwkv_core.spec import ModelSpec
+from rwkv_core.torch_model import TorchModel
 
 State = list[Tensor]  # five [B, C, L]: what transformers' model carries, and changes in place
 
@@ -41,7 +42,7 @@ def converted(model: RWKV, device: str = "", dtype: torch.dtype | None = None) -
     return peer.eval()
 
 
-class TransformersRWKV(nn.Module):
+class TransformersRWKV(TorchModel):
     """A LanguageModel over transformers' RwkvForCausalLM. A batch keeps no state of padded rows, and does
     not go on by single tokens.
     """
@@ -56,21 +57,6 @@ class TransformersRWKV(nn.Module):
         self.revision, self.layout = model.revision, model.layout
         self._fingerprint = model.fingerprint()
         self.causal = causal
-
-    @property
-    def parameter_count(self) -> int:
-        """Numbers of all weights."""
-        return sum(p.numel() for p in self.parameters())
-
-    @property
-    def parameter_bytes(self) -> int:
-        """Bytes of all weights as they lie in memory."""
-        return sum(p.nbytes for p in self.parameters())
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of a number of the model's type."""
-        return self.causal.head.weight.itemsize
 
     def fingerprint(self) -> str:
         """Of the weights as the native runtime reads them in float32."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rwkv_core.fill import orthogonal, random_fill
+from rwkv_core.fill import STD, orthogonal, random_fill
 from rwkv_core.rwkv.model import RWKV
 
 EMBEDDING_RANGE = 1e-4  # small-init embedding: the LayerNorm after it makes small steps large (paper sec. 3.4)
@@ -24,8 +24,8 @@ def fresh(model: RWKV, seed: int) -> None:
         model.version.initialise(block, layer, len(model.blocks), generator)
 
 
-def random(model: RWKV, seed: int) -> None:
-    """Random matrices for timing, with decays and shifts as training begins with them."""
-    random_fill(model, seed)
+def random(model: RWKV, seed: int, std: float = STD) -> None:
+    """Random matrices for timing, with decays and shifts as training begins with them. std: of the matrices."""
+    random_fill(model, seed, std)
     for layer, block in enumerate(model.blocks):
         model.version.set_vectors(block, layer, len(model.blocks))

@@ -13,17 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rwkv_core import fingerprint, text
+from rwkv_core import text
 from rwkv_core.rwkv import checkpoint, version
 from rwkv_core.rwkv.version import Version
 from rwkv_core.spec import ModelSpec
+from rwkv_core.torch_model import TorchModel
 
 HALF_RESCALE_EVERY = 6  # layers; float16 overflows without it (as in BlinkDL's and transformers' inference)
 
 State = list[Any]  # what each layer carries: a flat NamedTuple of tensors [B, ...], its version's
 
 
-class RWKV(nn.Module):
+class RWKV(TorchModel):
     """A model of any version. Parameters are uninitialised: fill them from a checkpoint or by init.py."""
 
     blocks: Sequence[Any]  # a ModuleList of the version's blocks
@@ -85,25 +86,6 @@ class RWKV(nn.Module):
         like, operator = self.emb.weight, self.version.OPERATOR
         exact = torch.promote_types(like.dtype, torch.float32)
         return f"{operator.name}:{operator.choose(self.impl, like.device, exact)}"
-
-    @property
-    def parameter_count(self) -> int:
-        """Numbers of all weights, tied ones once."""
-        return sum(p.numel() for p in self.parameters())
-
-    @property
-    def parameter_bytes(self) -> int:
-        """Bytes of all weights as they lie in memory."""
-        return sum(p.nbytes for p in self.parameters())
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of a number of the model's type."""
-        return self.emb.weight.itemsize
-
-    def fingerprint(self) -> str:
-        """Of the weights: the same ones, the same fingerprint."""
-        return fingerprint.of(self)
 
     @torch.no_grad()
     def rescale(self, every: int) -> None:

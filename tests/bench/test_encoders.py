@@ -4,16 +4,14 @@ import pytest
 
 from bench.speed import encoders
 from rwkv_core.errors import BadInput, Unsupported
-from rwkv_core.models import find
 
-SPEC = find("lra-encoder", weights="fresh:0")
 SMALL = {"layers": 1, "width": 16, "heads": 2, "inner": 64, "rounds": 3}
 
 
 def test_both_encoders_are_timed_and_their_peaks_grow_with_the_length() -> None:
     peaks = {}
     for tokens in (64, 256):
-        metrics, samples = encoders.run(SPEC, device="cpu", dtype="float32", mixer="rwkv4", tokens=tokens, **SMALL)
+        metrics, samples = encoders.run(device="cpu", dtype="float32", mixer="rwkv4", tokens=tokens, **SMALL)
         assert samples["seconds"].keys() == {"rwkv4", "attention"}
         assert all(second > 0 for seconds in samples["seconds"].values() for second in seconds)
         ours, attention = metrics["budget"].values()
@@ -24,6 +22,6 @@ def test_both_encoders_are_timed_and_their_peaks_grow_with_the_length() -> None:
 
 def test_what_cannot_be_had_says_why() -> None:
     with pytest.raises(Unsupported, match="cannot be run in both directions"):
-        encoders.run(SPEC, device="cpu", dtype="float32", mixer="mamba", **SMALL)
+        encoders.run(device="cpu", dtype="float32", mixer="mamba", **SMALL)
     with pytest.raises(BadInput, match="float32"):
-        encoders.run(SPEC, device="cpu", dtype="bfloat16", mixer="rwkv4", **SMALL)
+        encoders.run(device="cpu", dtype="bfloat16", mixer="rwkv4", **SMALL)

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from bench import matrix, run, schedule
+from bench.cells import arguments, check_files, spec
 from bench.experiments import EXPERIMENTS
-from bench.matrix import Cell
 from evals.lra.run import _identify as identify_lra
 from evals.pocket.make import TOKENIZER_FILE
 from evals.prompts import tasks as prompts
 from evals.prompts.run import identify_data as identify_prompts
 from evals.zeroshot import tasks
+from reports.records.cell import Cell
 from reports.records.record import Record
 from rwkv_core import content, files, models
 from rwkv_core.errors import BadInput
@@ -66,8 +67,8 @@ def test_a_checkpoint_under_the_same_name_is_measured_anew(tmp_path: Path, pth: 
     assert (right.metrics["acc"], wrong.metrics["acc"]) == (1.0, 0.675)
     assert right.id != wrong.id
     for record in (right, wrong):
-        assert "somebody" not in record.to_json() and record.cell["model"]["weights"].startswith("file:")
-        assert record.cell["model"]["weights"] in record.id  # the readable part tells two files apart
+        assert "somebody" not in record.to_json() and record.cell.model.weights.startswith("file:")
+        assert record.cell.model.weights in record.id  # the readable part tells two files apart
 
 
 def test_the_same_checkpoint_elsewhere_is_the_same_cell(tmp_path: Path, pth: Path) -> None:
@@ -76,9 +77,9 @@ def test_the_same_checkpoint_elsewhere_is_the_same_cell(tmp_path: Path, pth: Pat
     (tmp_path / "moved" / "last.pth").rename(tmp_path / "moved" / "final.pth")
     after = one(tmp_path, weights=str(tmp_path / "moved" / "final.pth"))
     assert before == after and before.id == after.id and before.group == after.group
-    assert after.spec.weights == str(tmp_path / "moved" / "final.pth")
-    again = Cell.from_dict({**json.loads(json.dumps(after.to_dict())), "paths": dict(after.paths)})
-    assert again.spec == after.spec and again.arguments == after.arguments and "weights" not in after.arguments
+    assert spec(after).weights == str(tmp_path / "moved" / "final.pth")
+    again = Cell.from_json({**json.loads(json.dumps(after.to_json())), "paths": dict(after.paths)})
+    assert spec(again) == spec(after) and arguments(again) == arguments(after) and "weights" not in arguments(after)
 
 
 def folder(tmp_path: Path) -> Path:
@@ -121,7 +122,7 @@ def test_whatever_loading_reads_names_the_cell(tmp_path: Path, change: str) -> N
     after = one(tmp_path, model="pocket-pythia", weights=str(path))
     assert after.model.weights != before.model.weights and after.id != before.id
     with pytest.raises(BadInput, match=r"weights 'model': changed or gone since it was planned"):
-        before.check_files()
+        check_files(before)
 
 
 @pytest.mark.parametrize("name", ["last.pth", "last.safetensors"])
@@ -140,7 +141,7 @@ def test_a_checkpoint_of_the_hubs_cache_is_read_by_its_name(tmp_path: Path, pth:
     (snapshot / name).unlink()
     (snapshot / name).symlink_to(CHECKPOINTS / "pocket-rwkv4-2048" / "model.safetensors")  # the link leads elsewhere
     with pytest.raises(BadInput, match="changed or gone"):
-        cell.check_files()
+        check_files(cell)
 
 
 def test_a_link_without_a_tokenizer_has_that_of_the_file_it_leads_to(tmp_path: Path, pth: Path) -> None:
@@ -173,7 +174,7 @@ def test_a_model_of_this_package_is_named_by_its_content(tmp_path: Path, monkeyp
 def test_random_and_fresh_weights_are_named_as_they_were(tmp_path: Path) -> None:
     for weights in ("random:0", "fresh:0"):
         cell = one(tmp_path, model="pocket-rwkv4", weights=weights)
-        assert cell.model == cell.spec == models.find("pocket-rwkv4", weights=weights) and "weights" not in cell.paths
+        assert cell.model == spec(cell) == models.find("pocket-rwkv4", weights=weights) and "weights" not in cell.paths
 
 
 def changed(values: dict[str, Any], key: str, value: Any) -> Callable[[pytest.MonkeyPatch], None]:
@@ -200,7 +201,7 @@ def test_a_task_that_is_defined_anew_is_measured_anew(
         return schedule.choose(tmp_path / "schedule.yaml", tmp_path / "store", "")
 
     schedule.execute(chosen())
-    assert chosen().records[cell.id].status == "ok" and not chosen().pending
+    assert chosen().state(cell) == "ok" and not chosen().pending
     with monkeypatch.context() as meanwhile:
         change(meanwhile)
         assert chosen().pending == [cell] and chosen().state(cell) == "to measure"
@@ -217,12 +218,12 @@ def test_a_branch_that_moved_is_another_cell(tmp_path: Path, monkeypatch: pytest
     for commit in ("a" * 40, "b" * 40):
         (refs / "main").write_text(commit)
         content.commit.cache_clear()
-        spec = ModelSpec("small", "pythia", {}, repo="EleutherAI/pythia-14m")
-        assert content.identified(spec)[0].revision == commit
+        moving = ModelSpec("small", "pythia", {}, repo="EleutherAI/pythia-14m")
+        assert content.identified(moving)[0].revision == commit
         found.append(one(tmp_path, model="pythia-14m", data="hub"))
     (refs / "main").unlink()
     content.commit.cache_clear()
-    assert content.identified(spec)[0].revision == "main"  # neither the hub nor the cache knows
+    assert content.identified(moving)[0].revision == "main"  # neither the hub nor the cache knows
     assert content.commit("a/b", "c" * 40) == "c" * 40
     content.commit.cache_clear()
 
@@ -249,8 +250,8 @@ def test_a_data_set_of_the_hub_that_moved_is_another_cell(
         content.commit.cache_clear()
         found.append(one(tmp_path, **asked, data="hub"))
         pinned = one(tmp_path, **asked, data=f"hub:{commit}")
-        assert found[-1].params["data"] == found[-1].arguments["data"] == f"hub:{commit}" and pinned == found[-1]
-        found[-1].check_files()  # nothing of the hub lies here
+        assert found[-1].params["data"] == arguments(found[-1])["data"] == f"hub:{commit}" and pinned == found[-1]
+        check_files(found[-1])  # nothing of the hub lies here
     assert found[0].id != found[1].id
     (refs / "main").unlink()
     content.commit.cache_clear()
@@ -362,9 +363,9 @@ def test_local_data_that_are_gone_are_never_the_hubs(data: Path, tmp_path: Path)
     assert cell.params["data"].startswith("local:")
     shutil.rmtree(data / "sciq")
     with pytest.raises(BadInput, match="no folder sciq in there"):
-        tasks.load("sciq", cell.arguments["data"], "v0.4")
+        tasks.load("sciq", arguments(cell)["data"], "v0.4")
     lacking = one(tmp_path, model="pythia-14m", weights="random:0", data=str(data), task="sciq")
-    assert (lacking.params["data"], lacking.arguments["data"]) == ("hub", "hub")  # planned as such
+    assert (lacking.params["data"], arguments(lacking)["data"]) == ("hub", "hub")  # planned as such
 
 
 def test_a_tasks_questions_name_its_data(tmp_path: Path) -> None:
@@ -409,7 +410,7 @@ def test_what_nobody_touched_is_what_was_planned() -> None:
     """Whatever stands for a file, a name like pocket too, must be identified again as it was planned."""
     for name in ("pocket", "prompts-pocket", "needles", "pocket-extend", "zeroshot-random"):
         for cell in matrix.read(models.ROOT / "configs" / f"{name}.yaml"):
-            cell.check_files()
+            check_files(cell)
 
 
 @pytest.mark.parametrize("key", ["data", "tokenizer", "weights"])

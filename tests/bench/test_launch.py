@@ -10,7 +10,7 @@ import pytest
 from bench import matrix
 from bench.experiments import EXPERIMENTS
 from bench.launch import LAUNCHERS, launcher_of, process
-from bench.matrix import Cell
+from reports.records.cell import Cell
 
 MATRIX = """
 runs:
@@ -50,7 +50,7 @@ runs:
   - {experiment: inference, model: pythia-14m, weights: random:0}
   - {experiment: recall, model: recall-rwkv4, weights: "fresh:0", task: mqar, size: 4, learning_rate: 1.0e-2}
   - {experiment: pretrain, model: pocket-rwkv4, weights: "fresh:0", text: pocket, tokenizer: pocket, steps: 1,
-     learning_rate: 1.0e-3, end_rate: 1.0e-4, processes: [1, 2]}
+     learning_rate: 1.0e-3, final_learning_rate: 1.0e-4, processes: [1, 2]}
 """
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import matrix
-from bench.matrix import Cell
+from bench import cells, matrix
+from bench.cells import larger
+from reports.records.cell import Cell
 from rwkv_core.errors import BadInput
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -34,11 +35,11 @@ def test_the_matrices_of_the_project_are_valid(path: Path) -> None:
 
 def test_every_list_is_an_axis_and_models_stay_together(tmp_path: Path) -> None:
     path = write(tmp_path, one(model=["pythia-14m", "rwkv4-169m"], protocol=["fair", "paper"], new_tokens=[8, 4, 8]))
-    cells = matrix.read(path)
-    assert len(cells) == len({cell.id for cell in cells}) == 8
-    assert [cell.model.name for cell in cells] == ["pythia-14m"] * 4 + ["rwkv4-169m"] * 4
-    assert {cell.params["repeats"] for cell in cells} == {3}
-    assert all(Cell.from_dict(json.loads(json.dumps(cell.to_dict()))) == cell for cell in cells)
+    planned = matrix.read(path)
+    assert len(planned) == len({cell.id for cell in planned}) == 8
+    assert [cell.model.name for cell in planned] == ["pythia-14m"] * 4 + ["rwkv4-169m"] * 4
+    assert {cell.params["repeats"] for cell in planned} == {3}
+    assert all(Cell.from_json(json.loads(json.dumps(cell.to_json()))) == cell for cell in planned)
 
 
 def test_an_id_changes_with_whatever_is_measured(tmp_path: Path) -> None:
@@ -52,9 +53,31 @@ def test_an_id_goes_with_a_cell_to_other_processes_and_not_with_what_is_made_of_
     (cell,) = matrix.read(write(tmp_path, one()))
     there = pickle.loads(pickle.dumps(cell))  # noqa: S301 - our own
     assert there == cell and there.id == cell.id and hash(there) == hash(cell)
-    longer = dataclasses.replace(cell, params={**cell.params, "new_tokens": 5})
+    longer = cells.changed(cell, new_tokens=5)
     assert longer != cell and longer.id != cell.id and "new_tokens=5" in longer.id
-    assert Cell.from_dict(cell.to_dict()).id == cell.id and "id" not in cell._content()
+    assert Cell.from_json(cell.to_json()).id == cell.id
+    with pytest.raises(ValueError, match="its id is"):
+        Cell.from_json({**cell.to_json(), "device": "cuda"})
+
+
+def test_an_id_is_made_of_what_was_measured_and_of_nothing_else(tmp_path: Path) -> None:
+    (cell,) = matrix.read(write(tmp_path, one(batch=2)))
+    assert cell.differing == ("batch",) and "batch=2" in cell.id and "repeats" not in cell.id
+    assert cell.model
+    spec = {"label": "another", "family": "x", "parameters": 3, "trained_on": "pocket", "repo": "x/y", "revision": "z"}
+    same = [dataclasses.replace(cell, model=dataclasses.replace(cell.model, **{key: spec[key]})) for key in spec]
+    same.append(dataclasses.replace(cell, params={**cell.params, "new": 1}))  # a parameter that came later
+    same.append(dataclasses.replace(cell, paths={"weights": "/elsewhere"}))
+    assert {one.id for one in same} == {cell.id}
+    of_a_path = dataclasses.replace(cell, model=dataclasses.replace(cell.model, weights="results/mine"))
+    assert "/" not in of_a_path.id  # as records of the first versions have it
+    changes = {"context_length": 7, "runtime": "native", "cache": "dynamic", "name": "x", "weights": "pretrained"}
+    other = [dataclasses.replace(cell, model=dataclasses.replace(cell.model, **{key: changes[key]})) for key in changes]
+    other += [dataclasses.replace(cell, threads=1), dataclasses.replace(cell, version=9)]
+    pretrained = other[4].model
+    assert pretrained
+    other += [dataclasses.replace(cell, model=dataclasses.replace(pretrained, revision="z"))]
+    assert len({one.id for one in [cell, *other]}) == len(other) + 1
 
 
 def test_what_two_runs_have_in_common_is_one_cell_with_the_first_ones_files(tmp_path: Path) -> None:
@@ -67,12 +90,12 @@ def test_what_two_runs_have_in_common_is_one_cell_with_the_first_ones_files(tmp_
 
 
 def test_an_id_with_its_ending_is_a_name_that_a_file_may_have(tmp_path: Path) -> None:
-    run = {"experiment": "lra", "model": "lra-encoder", "weights": ["fresh:0", "fresh:1"], "task": "listops"}
-    run |= {"mixer": "nystromformer", "learning_rate": 0.003, "weight_decay": 0.01, "dropout": 0.1, "rise": 0.2}
+    run = {"experiment": "lra", "seed": [0, 1], "task": "listops"}
+    run |= {"mixer": "nystromformer", "learning_rate": 0.003, "weight_decay": 0.01, "dropout": 0.1, "warmup": 0.2}
     run |= {"protocol": "pocket", "train_count": 20000, "validation_count": 1000, "test_count": 2000}
-    run |= {"length": 256, "layers": 2, "width": 48, "inner": 192, "steps": 1500, "every": 150}
-    cells = matrix.read(write(tmp_path, json.dumps({"runs": [run]})))
-    first, second = (f"{cell.id}.items.jsonl.gz" for cell in cells)
+    run |= {"length": 256, "layers": 2, "width": 48, "inner": 192, "steps": 1500, "eval_every": 150}
+    planned = matrix.read(write(tmp_path, json.dumps({"runs": [run]})))
+    first, second = (f"{cell.id}.items.jsonl.gz" for cell in planned)
     assert first != second
     (tmp_path / first).touch()
 
@@ -95,6 +118,12 @@ def test_an_id_with_its_ending_is_a_name_that_a_file_may_have(tmp_path: Path) ->
         (one(attention="flash"), "unknown attention"),
         (one(cache="dynamical"), "unknown cache 'dynamical': did you mean dynamic"),
         (one(weights="random:"), "random:SEED"),
+        (one(threads=-1), "threads must be a whole number"),
+        (one(threads="all"), "threads must be a whole number"),
+        (
+            "runs: [{experiment: encoders, mixer: rwkv4, model: rwkv4-169m}]",
+            "needs no model, so that `model` says nothing",
+        ),
         (one(repeats=2), "repeats must be at least 3"),
         (one(batch=True), "batch must be a value of type int"),
         (one(batch=1.5), "batch must be a value of type int"),
@@ -117,26 +146,26 @@ def test_weights_are_found_from_wherever_a_cell_runs(tmp_path: Path, monkeypatch
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
     cell = matrix.read(write(tmp_path, one(weights="mine")))[0]
-    assert cell.spec.weights == str(tmp_path / "mine") and cell.model.weights.startswith("file:")
+    assert cells.spec(cell).weights == str(tmp_path / "mine") and cell.model.weights.startswith("file:")
 
 
 def test_a_recurrent_model_has_no_attention_to_choose(tmp_path: Path) -> None:
-    cells = matrix.read(write(tmp_path, one(model=["rwkv4-169m", "pythia-14m"], attention=["default", "eager"])))
-    assert [(c.model.name, c.model.attention) for c in cells] == [
+    planned = matrix.read(write(tmp_path, one(model=["rwkv4-169m", "pythia-14m"], attention=["default", "eager"])))
+    assert [(c.model.name, c.model.attention) for c in planned] == [
         ("rwkv4-169m", "default"),
         ("pythia-14m", "default"),
         ("pythia-14m", "eager"),
     ]
 
 
-def test_the_default_cache_is_in_no_record_as_before_there_was_a_choice(tmp_path: Path) -> None:
-    cells = matrix.read(write(tmp_path, one(model=["rwkv4-169m", "pythia-14m"], cache=["preallocated", "dynamic"])))
-    assert [(c.model.name, c.to_dict()["model"].get("cache")) for c in cells] == [
-        ("rwkv4-169m", None),
-        ("pythia-14m", None),
+def test_a_recurrent_model_has_no_cache_to_choose(tmp_path: Path) -> None:
+    planned = matrix.read(write(tmp_path, one(model=["rwkv4-169m", "pythia-14m"], cache=["preallocated", "dynamic"])))
+    assert [(c.model.name, c.model.cache) for c in planned] == [
+        ("rwkv4-169m", "preallocated"),
+        ("pythia-14m", "preallocated"),
         ("pythia-14m", "dynamic"),
     ]
-    assert [Cell.from_dict(json.loads(json.dumps(cell.to_dict()))) for cell in cells] == cells
+    assert [Cell.from_json(json.loads(json.dumps(cell.to_json()))) for cell in planned] == planned
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -145,12 +174,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_larger_than(tmp_path: Path) -> None:
-    cells = matrix.read(write(tmp_path, one(new_tokens=[4, 8], batch=[1, 2], protocol=["fair", "paper"])))
+    planned = matrix.read(write(tmp_path, one(new_tokens=[4, 8], batch=[1, 2], protocol=["fair", "paper"])))
 
     def find(new_tokens: int, batch: int, protocol: str = "fair") -> Cell:
         wanted = {"new_tokens": new_tokens, "batch": batch, "protocol": protocol}
-        return next(cell for cell in cells if wanted.items() <= cell.params.items())
+        return next(cell for cell in planned if wanted.items() <= cell.params.items())
 
-    assert find(8, 1).larger_than(find(4, 1)) and find(8, 2).larger_than(find(4, 1))
-    assert not find(4, 1).larger_than(find(8, 1)) and not find(4, 2).larger_than(find(8, 1))
-    assert not find(8, 1, "paper").larger_than(find(4, 1)) and not find(4, 1).larger_than(find(4, 1))
+    assert larger(find(8, 1), find(4, 1)) and larger(find(8, 2), find(4, 1))
+    assert not larger(find(4, 1), find(8, 1)) and not larger(find(4, 2), find(8, 1))
+    assert not larger(find(8, 1, "paper"), find(4, 1)) and not larger(find(4, 1), find(4, 1))

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ import torch
 
 from bench.instruments import disturbance
 from bench.instruments.race import FEWEST, race
-from bench.matrix import Cell
 from bench.run import measure
 from bench.speed import kernel_peers, kernels, peers
 from reports.records.record import Record
@@ -21,7 +20,7 @@ from rwkv_core import machine, models
 from rwkv_core.errors import Unsupported
 from rwkv_core.runtimes import transformers_rwkv
 from rwkv_core.spec import ModelSpec
-from tests.parity import make
+from tests import make, parity
 from tests.rwkv_core.test_hf import small
 
 SHAPE = {"model_type": "rwkv", "vocab_size": 96, "hidden_size": 40, "num_hidden_layers": 2}
@@ -101,8 +100,7 @@ def test_cells_use_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_model_without_wkv_is_unsupported() -> None:
     pythia = models.find("pythia-160m", weights="random:0")
-    cell = Cell("kernels", kernels.VERSION, pythia, "cpu", "float32", {})
-    (record,) = measure([cell])
+    (record,) = measure([make.cell("kernels", pythia, {}, version=kernels.VERSION)])
     assert record.status == "unsupported" and "has no WKV" in record.error
     with pytest.raises(Unsupported, match="no RWKV-4"):
         peers.run(small("pythia"), device="cpu")
@@ -110,7 +108,7 @@ def test_a_model_without_wkv_is_unsupported() -> None:
 
 @pytest.mark.parametrize("task", ["token", "prompt", "train"])
 def test_peers_agree_and_are_timed(task: Any) -> None:
-    model = make("tiny")
+    model = parity.make("tiny")
     batch = 2 if task == "train" else 1
     metrics, samples = peers.run(model, device="cpu", task=task, batch=batch, tokens=20, rounds=3)
     others = {"prompt": {"pip rwkv"}, "token": {"pip rwkv"}, "train": set()}[task]
@@ -130,18 +128,17 @@ def test_a_peer_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(transformers_rwkv, "converted", wrong)
     with pytest.raises(RuntimeError, match="transformers and our results"):
-        peers.run(make("tiny"), device="cpu", task="prompt", tokens=5)
+        peers.run(parity.make("tiny"), device="cpu", task="prompt", tokens=5)
 
 
-def raced(seconds: dict[str, list[float]], **params: Any) -> Record:
-    """A record of `kernels` at (1, 1024, 768) on one thread."""
-    params = {"direction": "forward", "batch": 1, "tokens": 1024, "rounds": 3, "threads": 1, "seed": 0, **params}
-    spec = models.find("rwkv4-169m", weights="random:0")
-    cell = Cell("kernels", kernels.VERSION, spec, "cpu", "float32", params)
+def raced(seconds: dict[str, list[float]], experiment: str = "kernels", **params: Any) -> Record:
+    """A record of `kernels` at (1, 1024, 768), or of `peers`, on one thread."""
+    first = {"direction": "forward"} if experiment == "kernels" else {}
+    params = {**first, "batch": 1, "tokens": 1024, "rounds": 3, "seed": 0, **params}
     metrics = {"errors": {"c": 1e-7, "loop": 2e-6}, "channels": 768, "graphed": []}
     metrics |= {"bytes": 9437184, "floor_bytes": 9437184}
-    provenance = {"machine": "Test CPU", "measured_at": "2026-01-01T00:00:00+00:00", "threads": 1}
-    return Record({"id": cell.id, **asdict(cell)}, "ok", metrics, {"seconds": seconds}, provenance=provenance)
+    cell = make.cell(experiment, "rwkv4-169m", params, version=kernels.VERSION, weights="random:0", threads=1)
+    return make.record(cell, metrics, {"seconds": seconds}, threads=1)
 
 
 def test_goals_stand_beside_the_ratios() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bench import run, schedule
+from bench.cells import make
 from bench.experiments import EXPERIMENTS
-from bench.matrix import Cell
 from evals.experiment import Experiment
 from reports.records.store import Store
 from rwkv_core.errors import BadInput
@@ -37,12 +37,12 @@ def test_a_result_that_cannot_be_recorded_is_a_failed_cell(
     results = iter([(metrics, samples), GOOD])
     experiment = Experiment(lambda *_, **__: next(results), version=1, subject="spec")
     monkeypatch.setitem(EXPERIMENTS, "kernels", experiment)
-    cells = [Cell("kernels", number, SPEC, "cpu", "float32", {}) for number in (1, 2)]
+    cells = [make("kernels", SPEC, "cpu", "float32", {"seed": number}) for number in (1, 2)]
     store = Store(tmp_path)
     for record in run.measure(cells):
         store.write(record)
     records, damaged = store.read()
-    first, second = (records[cell.id] for cell in cells)
+    first, second = (next(record for record in records if record.id == cell.id) for cell in cells)
     assert not damaged and second.status == "ok" and second.metrics == GOOD[0]
     assert first.status == "failed" and first.error.endswith("which is no result and cannot be recorded")
     assert re.match(why, first.error)
@@ -63,7 +63,7 @@ def test_a_failed_record_tells_no_folder(
     error = kind(f"{path}: damaged; see {ROOT}/README.md and {Path.home()}/.cache/x, not /mnt{tmp_path}/y")
     experiment = Experiment(lambda *_, **__: _raise(error), version=1, subject="spec")
     monkeypatch.setitem(EXPERIMENTS, "kernels", experiment)
-    (record,) = run.measure([Cell("kernels", 1, SPEC, "cpu", "float32", {}, {"text": str(path)})])
+    (record,) = run.measure([make("kernels", SPEC, "cpu", "float32", {}, paths={"text": str(path)})])
     assert record.error == rf"caf\udce9.pth: damaged; see README.md and .cache/x, not /mnt{tmp_path}/y"
     assert ('File "bench/run.py", line' in record.traceback) == (kind is RuntimeError)
     for folder in (tmp_path / "somebody", ROOT):
@@ -81,5 +81,5 @@ def test_the_user_is_told_where_the_files_of_a_failed_cell_lie(
     said = capsys.readouterr()
     assert "weights.pth: cannot be read as a checkpoint" in said.out + said.err
     assert f"(reads {path})" in said.out + said.err
-    (record,) = Store(tmp_path / "store").read()[0].values()
+    (record,) = Store(tmp_path / "store").read()[0]
     assert record.error.startswith("weights.pth: ") and str(tmp_path) not in record.to_json()

@@ -22,11 +22,13 @@ import torch
 from bench import cli, matrix, run, schedule
 from bench.experiments import EXPERIMENTS
 from bench.launch import LAUNCHERS, Launcher, here, process
-from bench.matrix import Cell
 from bench.speed import inference
+from reports.records import provenance
+from reports.records.cell import Cell
 from reports.records.record import Record
 from reports.records.store import Store
 from rwkv_core.errors import BadInput, Unsupported
+from tests import make
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = """
@@ -71,20 +73,20 @@ def test_killed_at_five_moments_it_goes_on_and_holds_each_cell_once(path: Path, 
         process = subprocess.Popen(command(path, store), cwd=ROOT, stderr=subprocess.DEVNULL)
         time.sleep(moments.uniform(0.5, 9))
         deadline = time.monotonic() + 120
-        while kill == 4 and not list(store.glob("*.json")) and time.monotonic() < deadline:
+        while kill == 4 and not list(store.glob("*/*.json")) and time.monotonic() < deadline:
             time.sleep(0.1)  # on a slow machine, until there is something to lose
         process.send_signal(signal.SIGKILL)
         process.wait()
         records, damaged = Store(store).read()
-        assert not damaged and all(record.measured for record in records.values())
+        assert not damaged and all(record.measured for record in records)
         held.append(len(records))
     assert held == sorted(held) and held[-1] > 0, "no kill met a store with something in it"
     done = subprocess.run(command(path, store), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     records, _ = Store(store).read()
-    assert set(records) == {cell.id for cell in matrix.read(path)}
-    assert len(list(store.glob("*.json"))) == 4 and not list(store.glob(".writing-*"))
-    for record in records.values():
+    assert {record.id for record in records} == {cell.id for cell in matrix.read(path)}
+    assert len(list(store.glob("*/*.json"))) == 4 and not list(store.rglob(".writing-*"))
+    for record in records:
         assert len(record.samples["token_seconds"]) == 3
         assert record.provenance["attention"] == "sdpa" and record.provenance["weights_fingerprint"]
         assert len(record.samples["disturbance"]["intervals"]) == 3
@@ -166,7 +168,7 @@ def test_longer_cells_of_the_same_model_are_skipped_with_the_reason(
     chosen = schedule.choose(path, tmp_path / "store", "")
     outcome = schedule.execute(chosen)
     assert lengths == [4, 8] and outcome.counts == {"ok": 1, status: 2}
-    longest = next(r for r in chosen.store.read()[0].values() if r.cell["params"]["new_tokens"] == 16)
+    longest = next(r for r in chosen.store.read()[0] if r.cell.params["new_tokens"] == 16)
     assert longest.error.startswith(f"not run: {status} already at inference_pythia-14m")
     left = schedule.choose(path, tmp_path / "store", "").pending
     assert len(left) == (2 if status == "failed" else 0)  # what failed is measured again
@@ -213,9 +215,10 @@ def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
 
     chosen = schedule.choose(path, tmp_path / "store", "")
     assert [cell.params["protocol"] for cell in chosen.pending] == ["fair", "fair"]
-    record = chosen.records[chosen.pending[0].id]
+    (record,) = chosen.records[chosen.pending[0].id]
     assert record.status == "disturbed" and record.metrics and record.samples["disturbance"]["again"] == 3
-    (tmp_path / "store" / f"{next(cell.id for cell in chosen.cells if cell not in chosen.pending)}.json").unlink()
+    measured_id = next(cell.id for cell in chosen.cells if cell not in chosen.pending)
+    next((tmp_path / "store").glob(f"*/{measured_id}.json")).unlink()
     pending = schedule.choose(path, tmp_path / "store", "").pending
     assert [cell.params["protocol"] for cell in pending] == ["paper", "fair", "fair"]  # what has no number first
     reasons.clear()
@@ -228,15 +231,15 @@ def test_a_cell_whose_items_are_damaged_is_measured_again(
 ) -> None:
     store = Store(tmp_path / "store")
     cell = matrix.read(path)[0]
-    store.write(Record(cell.to_dict(), "ok", samples={"items": [{"doc": 0}]}))
+    store.write(make.record(cell, {}, {"items": [{"doc": 0}]}, machine=provenance.machine_name(None)))
     assert cell not in schedule.choose(path, store.folder, "").pending
-    (packed,) = store.folder.glob("*.items.jsonl.gz")
+    (packed,) = store.folder.glob("*/*.items.jsonl.gz")
     packed.write_bytes(packed.read_bytes()[:-1] + b"?")
     lengths = fake(monkeypatch, {})
     schedule.execute(schedule.choose(path, store.folder, cell.id))
     assert lengths == [cell.params["new_tokens"]]
     assert schedule.choose(path, store.folder, cell.id).pending == []
-    assert len(list((store.folder / "damaged").iterdir())) == 2
+    assert len(list(store.folder.glob("*/damaged/*"))) == 2
 
 
 def test_only_and_unsupported(monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path) -> None:
@@ -329,7 +332,7 @@ def test_side_by_side_measures_the_same(tmp_path: Path) -> None:
     chosen = schedule.choose(path, tmp_path / "store", "")
     outcome = schedule.execute(chosen, jobs=2)
     assert outcome.counts == {"ok": 2}
-    beside, _ = chosen.store.read()
+    beside = {record.id: record for record in chosen.store.read()[0]}
     for record in here(chosen.cells, 1):
         assert beside[record.id].samples["loss"] == pytest.approx(record.samples["loss"], abs=1e-4)
 
@@ -360,7 +363,7 @@ runs:
   - {experiment: inference, model: pythia-14m, weights: random:0, prompt_tokens: 4, new_tokens: [8, 4]}
   - {experiment: recall, model: recall-rwkv4, task: query_last, size: [1, 2], learning_rate: 1.0e-2, weights: "fresh:0"}
   - {experiment: pretrain, model: pocket-rwkv4, weights: "fresh:0", text: pocket, tokenizer: pocket, steps: 1,
-     learning_rate: 1.0e-3, end_rate: 1.0e-4, processes: [2, 1]}
+     learning_rate: 1.0e-3, final_learning_rate: 1.0e-4, processes: [2, 1]}
 """
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from bench import matrix, run
-from bench.matrix import Cell
+from bench import unfit as unfit_module
+from bench.cells import changed, larger
 from bench.unfit import Unfit
+from reports.records.cell import Cell
 from reports.records.record import Record, Status
 
 AXES = {
@@ -34,7 +36,7 @@ def without(cell: Cell, status: Status = "oom") -> Record:
 
 def by_comparison(cell: Cell, records: list[Record]) -> Record | None:
     """The first of the records with whose cells this one compares as larger."""
-    return next((record for record in records if cell.larger_than(Cell.from_dict(record.cell))), None)
+    return next((record for record in records if larger(cell, record.cell)), None)
 
 
 def test_a_cell_is_refused_exactly_where_it_is_larger_than_one_of_them(tmp_path: Path) -> None:
@@ -52,19 +54,19 @@ def test_a_cell_is_refused_exactly_where_it_is_larger_than_one_of_them(tmp_path:
 
 def test_what_differs_in_more_than_its_size_is_run(tmp_path: Path) -> None:
     smallest = planned(tmp_path)[0]
-    larger = dataclasses.replace(smallest, params={**smallest.params, "new_tokens": 16})
+    longer = changed(smallest, new_tokens=16)
     unfit = Unfit([without(smallest)])
-    assert unfit.refusal(larger)
+    assert unfit.refusal(longer)
     assert not unfit.refusal(smallest), "what ran out of memory itself may be tried again"
     different = [
-        dataclasses.replace(larger, version=larger.version + 1),
-        dataclasses.replace(larger, dtype="bfloat16"),
-        dataclasses.replace(larger, device="cuda"),
-        dataclasses.replace(larger, model=dataclasses.replace(larger.model, weights="random:1")),
-        dataclasses.replace(larger, params={**larger.params, "protocol": "paper"}),
-        dataclasses.replace(larger, params={**larger.params, "seed": 1}),
-        dataclasses.replace(larger, params={k: v for k, v in larger.params.items() if k != "batch"}),
-        dataclasses.replace(larger, params={**larger.params, "batch": 0}),
+        dataclasses.replace(longer, version=longer.version + 1),
+        dataclasses.replace(longer, dtype="bfloat16"),
+        dataclasses.replace(longer, device="cuda"),
+        dataclasses.replace(longer, model=dataclasses.replace(longer.model, weights="random:1")),
+        changed(longer, protocol="paper"),
+        changed(longer, seed=1),
+        dataclasses.replace(longer, params={k: v for k, v in longer.params.items() if k != "batch"}),
+        changed(longer, batch=0),
     ]
     assert not any(map(unfit.refusal, different))
 
@@ -82,7 +84,7 @@ def test_records_may_come_one_by_one(tmp_path: Path) -> None:
 def test_a_record_of_an_experiment_that_is_no_more_refuses_nothing(tmp_path: Path) -> None:
     cells = planned(tmp_path)
     record = without(cells[0])
-    gone = dataclasses.replace(record, cell={**record.cell, "experiment": "gone"})
+    gone = dataclasses.replace(record, cell=dataclasses.replace(record.cell, experiment="gone"))
     assert not any(map(Unfit([gone]).refusal, cells))
 
 
@@ -90,13 +92,12 @@ def test_a_look_up_does_not_grow_with_the_records(tmp_path: Path, monkeypatch: p
     cells = planned(tmp_path, model="pythia-14m", seed=list(range(20)))
     unfit = Unfit(map(without, cells))
     compared: list[Cell] = []
-    larger_than = Cell.larger_than
 
-    def counted(self: Cell, smaller: Cell) -> bool:
+    def counted(cell: Cell, smaller: Cell) -> bool:
         compared.append(smaller)
-        return larger_than(self, smaller)
+        return larger(cell, smaller)
 
-    monkeypatch.setattr(Cell, "larger_than", counted)
+    monkeypatch.setattr(unfit_module, "larger", counted)
     refused = [cell for cell in cells if unfit.refusal(cell)]
     assert len(cells) == 360 and len(refused) == 320, "all but the smallest of each seed and protocol"
     assert len(compared) == 360, "each with one of 360 records"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import matrix
+from bench.cells import arguments
 from reports.records.store import Store
 from rwkv_core.errors import BadInput
 from tests.evals import world
@@ -49,8 +50,8 @@ def test_a_cell_is_its_content_and_not_where_it_lies(file: Path, given: dict[str
     moved = {**given, "data": str(tmp_path / "moved")}
     after = matrix.read(file, moved)
     assert [cell.id for cell in before] == [cell.id for cell in after]
-    assert after[0].arguments["data"] == moved["data"] and after[0].params["data"].startswith("local:")
-    assert str(tmp_path) not in json.dumps(after[0].to_dict())
+    assert arguments(after[0])["data"] == moved["data"] and after[0].params["data"].startswith("local:")
+    assert str(tmp_path) not in json.dumps(after[0].to_json())
     path = tmp_path / "moved" / "copa" / "validation.jsonl"
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
     changed = {cell.params["task"] for cell, old in zip(matrix.read(file, moved), before, strict=True) if cell != old}
@@ -68,14 +69,14 @@ def test_a_broken_task_leaves_the_others_and_a_second_run_mends_it(
     assert done.returncode == 1, done.stderr
     assert "copa/validation.jsonl, line 2: broken JSON" in done.stdout and "Traceback" not in done.stderr
     records, _ = Store(tmp_path / "store").read()
-    assert sorted(r.status for r in records.values()) == ["failed"] * 2 + ["ok"] * 4
+    assert sorted(r.status for r in records) == ["failed"] * 2 + ["ok"] * 4
     path.write_text(whole)
     again = command(file, given)
     assert again.returncode == 0 and "2 ok" in again.stdout
     third = command(file, given)
     assert "nothing to measure: all 6 cells" in third.stdout
     records, _ = Store(tmp_path / "store").read(items=True)
-    for record in records.values():
+    for record in records:
         if record.status == "ok":
             assert len(record.samples["items"]) == 3
             assert record.provenance["versions"]["lm_eval"]

@@ -94,7 +94,7 @@ def test_of_files_all_are_held_out_alike_and_a_part_is_trained_on_that_is_no_alp
 
 
 def test_a_short_text_is_passed_over_again_and_the_record_says_so(tmp_path: Path) -> None:
-    asked = {"device": "cpu", "tokenizer": str(TOKENIZER_FILE), "learning_rate": 1e-3, "end_rate": 1e-4}
+    asked = {"device": "cpu", "tokenizer": str(TOKENIZER_FILE), "learning_rate": 1e-3, "final_learning_rate": 1e-4}
     small: Any = {"steps": 8, "window": 16, "batch": 2, "work": str(tmp_path / "work")}
     model = load(find("pocket-rwkv4", weights="fresh:0"))
     for words, once in ((20, False), (2000, True)):

@@ -29,8 +29,10 @@ def encode(text: str) -> list[int]:
 @pytest.mark.parametrize("length", [64, 300])
 @pytest.mark.parametrize("task", ["pocket_passkey", "pocket_needle"])
 def test_a_pocket_text_says_once_what_it_asks_for(task: str, length: int) -> None:
-    made = haystacks.TASKS[task](encode, length, 40, 0)
-    assert made == haystacks.TASKS[task](encode, length, 40, 0) != haystacks.TASKS[task](encode, length, 40, 1)
+    made = haystacks.TASKS[task].make(encode, length, 40, 0)
+    assert (
+        made == haystacks.TASKS[task].make(encode, length, 40, 0) != haystacks.TASKS[task].make(encode, length, 40, 1)
+    )
     for number, needle in enumerate(made):
         asked = ASKED.search(needle.prompt)
         assert asked
@@ -51,7 +53,7 @@ def test_a_pocket_text_says_once_what_it_asks_for(task: str, length: int) -> Non
 
 
 def test_texts_among_many_hold_many() -> None:
-    (needle,) = haystacks.TASKS["pocket_needle"](encode, 500, 1, 0)
+    (needle,) = haystacks.TASKS["pocket_needle"].make(encode, 500, 1, 0)
     assert len(PUT.findall(needle.prompt)) > 15
 
 
@@ -67,7 +69,7 @@ class Asker:
 
 
 def test_an_oracle_scores_all_and_a_liar_nothing() -> None:
-    made = haystacks.TASKS["pocket_needle"](encode, 100, 10, 0)
+    made = haystacks.TASKS["pocket_needle"].make(encode, 100, 10, 0)
     for wrong in (False, True):
         items = needles._scored(Asker(made, wrong), made)  # type: ignore[arg-type]
         assert [item["share"] for item in items] == [float(not wrong)] * 10
@@ -90,7 +92,7 @@ def test_ruler_is_lm_evals(task: str, encoded: haystacks.Encode) -> None:
     from lm_eval.tasks import TaskManager
 
     length = 1024
-    made = haystacks.TASKS[task](encoded, length, 20, 7)
+    made = haystacks.TASKS[task].make(encoded, length, 20, 7)
     asked = {"tokenizer": "ours", "max_seq_lengths": [length - (haystacks.FREQUENT_TOKENS if task == "fwe" else 0)]}
     with haystacks._seeded(7):
         (theirs,) = TaskManager(metadata=asked).load(["ruler_fwe" if task == "fwe" else task])["tasks"].values()
@@ -102,7 +104,7 @@ def test_ruler_is_lm_evals(task: str, encoded: haystacks.Encode) -> None:
 
 @pytest.mark.parametrize("task", haystacks.RULER)
 def test_a_depth_is_the_place_of_the_answers_line(task: str, encoded: haystacks.Encode) -> None:
-    for needle in haystacks.TASKS[task](encoded, 1024, 10, 0):
+    for needle in haystacks.TASKS[task].make(encoded, 1024, 10, 0):
         _, *lines, _ = needle.prompt.split("\n")
         assert needle.depth is not None
         assert f": {needle.answers[0]}." in lines[round(needle.depth * (len(lines) - 1))]
@@ -135,14 +137,14 @@ def test_what_cannot_be_read_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> 
         needles.run(load(find("pocket-opt")), device="cpu", task="pocket_passkey", length=4096, docs=5)
     for length, why in ((150, "Could not generate any"), (260, "have no room")):
         with pytest.raises(Unsupported, match=f"niah_single_1: .*{why}"):
-            haystacks.TASKS["niah_single_1"](encode, length, 4, 0)
+            haystacks.TASKS["niah_single_1"].make(encode, length, 4, 0)
     for length in (64, 100, 128, 200, 240):
         with pytest.raises(Unsupported, match=f"fwe: {length} tokens have no room"):
-            haystacks.TASKS["fwe"](encode, length, 2, 0)
-    assert [len(needle.answers) for needle in haystacks.TASKS["fwe"](encode, 400, 2, 0)] == [3, 3]
+            haystacks.TASKS["fwe"].make(encode, length, 2, 0)
+    assert [len(needle.answers) for needle in haystacks.TASKS["fwe"].make(encode, 400, 2, 0)] == [3, 3]
     monkeypatch.setitem(sys.modules, "lm_eval.tasks.ruler.prepare_niah", None)
     with pytest.raises(BadInput, match=r"pip install 'rwkv-bench\[ruler\]'"):
-        haystacks.TASKS["niah_single_1"](encode, 512, 2, 0)
+        haystacks.TASKS["niah_single_1"].make(encode, 512, 2, 0)
 
 
 def test_generated_answers_of_a_model_are_scored(encoded: haystacks.Encode, tokenizer: Path) -> None:

@@ -18,11 +18,12 @@ NAMES = ["pocket-rwkv4", "pocket-pythia", "pocket-opt", "pocket-bloom"]
 def test_every_model_is_trained_at_the_rate_that_the_sweep_found_best() -> None:
     records, damaged = Store(ROOT / "reports/gallery/pocket-training-cpu/records").read()
     assert not damaged
+    by_id = {record.id: record for record in records}
     found: dict[str, dict[float, float]] = defaultdict(dict)
     for cell in matrix.read(ROOT / "configs/pocket-sweep.yaml"):
-        found[cell.model.name][cell.params["learning_rate"]] = records[cell.id].metrics["held_out_loss"]
+        found[cell.model.name][cell.params["learning_rate"]] = by_id[cell.id].metrics["held_out_loss"]
     for cell in matrix.read(ROOT / "configs/pocket-train.yaml"):
-        assert cell.id in records
+        assert cell.id in by_id
         losses = found[cell.model.name]
         best = min(losses, key=losses.__getitem__)
         assert cell.params["learning_rate"] == best and min(losses) < best < max(losses)

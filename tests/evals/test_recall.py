@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def made(task: str, size: int, count: int = 200, seed: int = 0, alphabet: int = 0) -> Any:
-    return TASKS[task](np.random.default_rng(seed), count, size, 6 * size, VOCABULARY, alphabet)
+    return TASKS[task].make(np.random.default_rng(seed), count, size, 6 * size, VOCABULARY, alphabet)
 
 
 def oracle(task: str, tokens: list[int], place: int, size: int) -> int:
@@ -82,7 +82,7 @@ def test_sequences_are_seeded_and_their_floors_are_what_guessing_scores(task: st
 
 @pytest.mark.parametrize(("size", "length"), [(4, 16), (4, 64), (8, 128)])
 def test_mqar_asks_where_zoology_does_and_its_rule_is_the_best_for_a_rank(size: int, length: int) -> None:
-    found = TASKS["mqar"](np.random.default_rng(0), 4000, size, length, VOCABULARY, 0)
+    found = TASKS["mqar"].make(np.random.default_rng(0), 4000, size, length, VOCABULARY, 0)
     places = (length - 2 * size) // 2
     chances = 0.01 * np.arange(1, places + 1) ** -0.99
     values = found.tokens[:, 1 : 2 * size : 2]

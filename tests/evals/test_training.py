@@ -203,7 +203,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for i in range(2):
         (text / f"{i}.txt").write_text("one two three four five " * 100)
     run = "{{experiment: pretrain, model: pocket-rwkv4, weights: 'fresh:1', text: {text}, tokenizer: {tokenizer}, "
-    run += "steps: 3, learning_rate: 1.0e-3, end_rate: 1.0e-4, window: 16, batch: 4, processes: {n}, work: {work}}}"
+    run += "steps: 3, learning_rate: 1.0e-3, final_learning_rate: 1.0e-4, window: 16, batch: 4, "
+    run += "processes: {n}, work: {work}}}"
     curves = []
     for n, name in ((1, "here"), (2, "together")):
         path = tmp_path / "matrix.yaml"
@@ -237,7 +238,7 @@ def test_pretrain_writes_a_model_that_loads_and_scores_alike(
         tokenizer=str(TOKENIZER_FILE),
         steps=3,
         learning_rate=1e-3,
-        end_rate=1e-4,
+        final_learning_rate=1e-4,
         batch=4,
         window=64,
         work=str(tmp_path / "work"),
@@ -255,13 +256,17 @@ def test_pretrain_writes_a_model_that_loads_and_scores_alike(
 def test_half_precision_weights_are_not_trained() -> None:
     half = load(ModelSpec("small", "rwkv4", SHAPE, weights="fresh:0"), dtype="bfloat16")
     with pytest.raises(BadInput, match="float32"):
-        pretrain.run(half, device="cpu", text="pocket", tokenizer="x", steps=1, learning_rate=1.0, end_rate=1.0)
+        pretrain.run(
+            half, device="cpu", text="pocket", tokenizer="x", steps=1, learning_rate=1.0, final_learning_rate=1.0
+        )
 
 
 def test_only_fresh_weights_are_trained() -> None:
     random = load(ModelSpec("small", "rwkv4", SHAPE, weights="random:0"))
     with pytest.raises(BadInput, match="fresh:SEED"):
-        pretrain.run(random, device="cpu", text="pocket", tokenizer="x", steps=1, learning_rate=1.0, end_rate=1.0)
+        pretrain.run(
+            random, device="cpu", text="pocket", tokenizer="x", steps=1, learning_rate=1.0, final_learning_rate=1.0
+        )
 
 
 def test_a_model_of_the_paper_begins_with_the_papers_weights() -> None:

@@ -11,7 +11,7 @@ from evals.lra import run as lra
 from evals.pocket.make import TOKENIZER_FILE
 from evals.recall import run as recall
 from evals.train import work
-from rwkv_core import weights
+from rwkv_core import fingerprint
 from rwkv_core.load import load
 from rwkv_core.models import find
 
@@ -28,7 +28,7 @@ class Begun(Exception):
 
 def _pretrain(text: str, work: str) -> Any:
     model = load(find("pocket-rwkv4", weights="fresh:3"))
-    sizes = {"steps": 4, "learning_rate": 1e-3, "end_rate": 1e-4, "window": 16, "batch": 4}
+    sizes = {"steps": 4, "learning_rate": 1e-3, "final_learning_rate": 1e-4, "window": 16, "batch": 4}
     return pretrain.run(model, text=text, work=work, **TEXT, **sizes)
 
 
@@ -43,11 +43,19 @@ def _recall(text: str, work: str) -> Any:
 
 
 def _lra(text: str, work: str) -> Any:
-    sizes = {"length": 48, "layers": 1, "width": 16, "heads": 2, "inner": 64, "steps": 30, "batch": 16, "every": 10}
+    sizes = {
+        "length": 48,
+        "layers": 1,
+        "width": 16,
+        "heads": 2,
+        "inner": 64,
+        "steps": 30,
+        "batch": 16,
+        "eval_every": 10,
+    }
     counts = {"train_count": 100, "validation_count": 40, "test_count": 50}
     settings: dict[str, Any] = {"device": "cpu", "dtype": "float32", "protocol": "test", **sizes, **counts}
-    spec = find("lra-encoder", weights="fresh:3")
-    return lra.run(spec, task="listops", mixer="attention", work=work, **settings)
+    return lra.run(seed=3, task="listops", mixer="attention", work=work, **settings)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +79,7 @@ def test_the_same_training_is_kept_in_the_same_folder_as_ever(
         raise Begun(folder)
 
     monkeypatch.setattr(module, "train", begin)
-    monkeypatch.setattr(weights, "fingerprint", lambda _: "0123456789abcdef")  # of weights that a CPU draws
+    monkeypatch.setattr(fingerprint, "of", lambda _: "0123456789abcdef")  # of weights that a CPU draws
     monkeypatch.setattr(extend, "schedules", lambda: {"small": STAGES})
     with pytest.raises(Begun) as begun:
         run(str(tmp_path / "text"), str(tmp_path / "work"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from bench.matrix import Cell
+from bench import cells
+from reports.records.cell import Cell
 from rwkv_core import models
 from rwkv_core.spec import ModelSpec
 
@@ -28,7 +29,7 @@ SHAPE = {
 MOST = {
     "batch": 1,
     "docs": 2,
-    "every": 2,
+    "eval_every": 2,
     "heads": 2,
     "inner": 32,
     "layers": 1,
@@ -56,13 +57,14 @@ def tiny(cell: Cell, work: Path) -> Cell:
     if "docs" in params:  # where 0 stands for all
         params["docs"] = MOST["docs"]
     paths = {**cell.paths, **({"work": str(work)} if "work" in params else {})}
-    return dataclasses.replace(cell, model=_tiny(cell.model), device="cpu", params=params, paths=paths)
+    return cells.make(cell.experiment, _tiny(cell.model), "cpu", cell.dtype, params, cell.threads, paths)
 
 
-def _tiny(model: ModelSpec) -> ModelSpec:
-    if model.parameters < LARGE:
+def _tiny(model: ModelSpec | None) -> ModelSpec | None:
+    if model is None or model.parameters < LARGE:
         return model
-    like = models.find(SMALLEST[model.family], weights=model.weights)
+    kinds = {"attention": model.attention, "cache": model.cache, "runtime": model.runtime}
+    like = models.find(SMALLEST[model.family], weights=model.weights, **kinds)
     shape = {key: SHAPE.get(key, value) for key, value in like.architecture.items()}
     label = f"tiny {like.label.split()[0]}"
     return dataclasses.replace(like, name=f"tiny-{model.family}", label=label, architecture=shape, parameters=100_000)

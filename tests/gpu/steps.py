@@ -35,7 +35,7 @@ def marked() -> tuple[str, ...]:
     return tuple(sorted(str(path) for path in Path("tests").rglob("test_*.py") if "mark.gpu" in path.read_text()))
 
 
-KERNELS = ("rwkv_core/wkv/*.py", "tests/wkv_cases.py", "tests/gpu/proofs.py")
+KERNELS = ("rwkv_core/wkv/**/*.py", "tests/wkv_cases.py", "tests/gpu/proofs.py")
 STEPS = (
     Step("proofs", 30, 60, command=("tests.gpu.proofs", "essential"), sources=KERNELS, rehearsal=("--rehearse",)),
     Step("kernels", 110, 140, "gpu/kernels.yaml", cell_s=60),
@@ -54,6 +54,7 @@ STEPS = (
     Step("more-proofs", 30, 90, command=("tests.gpu.proofs", "rest"), sources=KERNELS, rehearsal=("--rehearse",)),
     Step("zeroshot", 90, 90, "gpu/zeroshot.yaml", cell_s=60, needs=("lm_eval", "datasets")),
     Step("sweep", 120, 90, "gpu/sweep.yaml", cell_s=60),
+    Step("runtimes", 60, 60, "gpu/runtimes.yaml", cell_s=30, needs=("rwkv",)),
     Step("training", 80, 90, "gpu/training.yaml", cell_s=60, needs=("accelerate",)),
     Step(
         "sanitizer",

@@ -23,7 +23,8 @@ from pathlib import Path
 from bench import matrix
 from bench.experiments import EXPERIMENTS
 from bench.launch.process import Process
-from bench.matrix import Cell
+from bench.unfit import Unfit
+from reports.records.cell import Cell
 from reports.records.store import Store
 from reports.views import races
 from reports.views.table import read
@@ -45,7 +46,8 @@ class Queue:
         self.folder = results / f"gpu-{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}"
         self.device, self.ends, self.rehearse = device, ends, rehearse
         self.store = Store(self.folder)
-        self.records, damaged = self.store.read()
+        records, damaged = self.store.read()
+        self.records = {record.id: record for record in records}
         for warning in damaged.values():
             print(warning)
         self.journal = self.folder / "journal.jsonl"  # what was begun and how it ended
@@ -218,13 +220,15 @@ class Queue:
     def pack(self) -> None:
         """The store as one archive, whole or not at all; of what is too large, the items of tasks are left out."""
         path = self.folder.with_suffix(".tgz")
-        every = sorted(p for p in self.folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        patterns = ("*", "*/*.json", "*/*.jsonl.gz")  # not what trainings keep
+        files = (path for pattern in patterns for path in self.folder.glob(pattern))
+        every = sorted(path for path in files if path.is_file() and not path.name.startswith("."))
         for left_out in ((), ("items of tasks",)):
             chosen = [p for p in every if not (left_out and p.name.endswith(".items.jsonl.gz"))]
             content = io.BytesIO()
             with tarfile.open(fileobj=content, mode="w:gz") as archive:
                 for file in chosen:
-                    archive.add(file, f"{self.folder.name}/{file.name}")
+                    archive.add(file, f"{self.folder.name}/{file.relative_to(self.folder)}")
             if content.tell() <= ARCHIVE_BYTES:
                 write_atomically(path, content.getvalue())
                 if left_out:

@@ -5,18 +5,17 @@ from dataclasses import replace
 from reports.records.record import Record
 from reports.views import contexts, inference
 from reports.views.table import read
+from tests.make import altered
 from tests.reports.test_page import record
 
 PROMPTS = (1024, 16, 4096)
 
 
 def after(prompt: int, name: str = "pythia-160m", **changes: float) -> Record:
-    found = record(name, tokens=16, **changes)  # type: ignore[arg-type]
-    found.cell["params"]["prompt_tokens"] = prompt
-    found.cell["id"] += f"-{prompt}"
-    end = max(found.samples["memory"], key=lambda point: point["context_tokens"])
+    made = altered(record(name, tokens=16, **changes), prompt_tokens=prompt)  # type: ignore[arg-type]
+    end = max(made.samples["memory"], key=lambda point: point["context_tokens"])
     end["peak_live_bytes"] = prompt << 20
-    return found
+    return made
 
 
 def test_points_are_those_of_each_prompt() -> None:
@@ -39,18 +38,15 @@ def test_points_are_those_of_each_prompt() -> None:
 def test_fewer_prompts_or_more_tokens_are_no_such_section() -> None:
     two = [after(prompt) for prompt in PROMPTS[:2]]
     assert not list(contexts.views(read(two))) and len(list(inference.views(read(two)))) == 2
-    long = [after(prompt) for prompt in PROMPTS]
-    for one in long:
-        one.cell["params"]["new_tokens"] = 64
+    long = [altered(after(prompt), new_tokens=64) for prompt in PROMPTS]
     assert not list(contexts.views(read(long))) and len(list(inference.views(read(long)))) == 3
 
 
 def test_a_disturbed_prompt_is_marked_and_goes_behind_an_undisturbed_one() -> None:
     measured = [after(prompt, step=0.01) for prompt in PROMPTS]
     for prompt, step in ((16, 0.5), (1024, 0.5)):
-        one = replace(after(prompt, step=step), status="disturbed", error="others used 1.3 of its 2 cores")
-        one.cell["id"] += "-again"
-        measured.append(one)
+        again = altered(after(prompt, step=step), repeats=9)
+        measured.append(replace(again, status="disturbed", error="others used 1.3 of its 2 cores"))
     del measured[PROMPTS.index(1024)]
     (view,) = contexts.views(read(measured))
     latency, _, memory = (picture.panels[0].series[0] for picture in view.pictures)

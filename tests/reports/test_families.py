@@ -1,6 +1,5 @@
 """Every version of RWKV is compared, whether or not configs know its family."""
 
-import copy
 from typing import Any
 
 import pandas as pd
@@ -11,15 +10,13 @@ from reports.records.record import Record
 from reports.views import families, inference, learning, races, zeroshot
 from reports.views.table import read
 from tests.bench.test_race import raced
+from tests.make import altered
 from tests.reports import test_learning, test_page, test_zeroshot
 
 
 def renamed(record: Record, family: str, label: str) -> Record:
     """The same record of a model of another family."""
-    made = copy.deepcopy(record)
-    made.cell["id"] += f"-{family}"
-    made.cell["model"] |= {"name": label, "family": family, "label": label}
-    return made
+    return altered(record, name=label, family=family, label=label)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +88,6 @@ def test_losses_of_each_version_have_a_table_of_differences() -> None:
 
 
 def test_other_implementations_are_of_the_version_that_was_raced() -> None:
-    record = raced({"ours": [0.1] * 3, "gemv": [0.2] * 3})
-    record.cell["experiment"], record.cell["params"]["task"] = "peers", "token"
-    record.cell["params"]["direction"] = None
+    record = raced({"ours": [0.1] * 3, "gemv": [0.2] * 3}, "peers", task="token")
     (view,) = races.views(read([renamed(record, "rwkv7", "RWKV-7 168M")]))
     assert view.title.startswith("rwkv7 in other implementations") and view.text[0].startswith("rwkv7 as a whole")

@@ -1,7 +1,7 @@
 """One row and one line is one model, measured in one way, in every table and figure that has labels."""
 
-import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -13,25 +13,17 @@ from reports.records.record import Record
 from reports.views import pairs, table, zeroshot
 from reports.views.table import read
 from reports.views.view import View
+from rwkv_core import models
 from rwkv_core.errors import BadInput
 from tests.bench.test_race import raced
-from tests.reports import test_learning, test_needles, test_page, test_prompts, test_recall, test_zeroshot
-from tests.reports.test_page import PROVENANCE
+from tests.make import PROVENANCE, altered, measured_elsewhere
+from tests.reports import test_learning, test_lra, test_needles, test_page, test_prompts, test_recall, test_zeroshot
 
 A, B = "a1b2c3" + 6 * "0", "d4e5f6" + 6 * "0"
 
 
-def changed(record: Record, number: int, **changes: Any) -> Record:
-    """Another cell. changes: of its model where that has such a field, else of its parameters."""
-    made = copy.deepcopy(record)
-    for key, value in changes.items():
-        made.cell["model" if key in made.cell["model"] else "params"][key] = value
-    made.cell["id"] += f"-{number}"
-    return made
-
-
 def twins(record: Record, key: str, *values: Any) -> list[Record]:
-    return [changed(record, number, **{key: value}) for number, value in enumerate(values)]
+    return [altered(record, **{key: value}) for value in values]
 
 
 def shown(records: list[Record]) -> list[View]:
@@ -51,29 +43,13 @@ def training(experiment: str, **params: Any) -> Record:
 
 
 def race(experiment: str, *contenders: str) -> Record:
-    record = raced({name: [0.1 + i] * 3 for i, name in enumerate(contenders)})
-    cell = {**record.cell, "experiment": experiment}
-    if experiment == "peers":
-        cell["params"] = {"task": "token", "batch": 1, "tokens": 1, "rounds": 3, "threads": 1, "seed": 0}
-    return Record(cell, "ok", record.metrics, record.samples, provenance=PROVENANCE)
+    params = {"task": "token", "tokens": 1} if experiment == "peers" else {}
+    return raced({name: [0.1 + i] * 3 for i, name in enumerate(contenders)}, experiment, **params)
 
 
 def encoders() -> Record:
-    record = raced({"rwkv4": [0.1] * 3, "attention": [0.2] * 3})
-    both = {"rwkv4": 10, "attention": 10}
-    cell = {**record.cell, "experiment": "encoders", "version": 2}
-    cell["params"] = {
-        "mixer": "rwkv4",
-        "direction": "both",
-        "batch": 1,
-        "tokens": 64,
-        "threads": 1,
-        "layers": 2,
-        "rounds": 3,
-    }
     titles = {"rwkv4": "RWKV-4", "attention": "attention"}
-    metrics = {**record.metrics, "titles": titles, "budget": both, "inner": both, "peak_bytes": both}
-    return Record(cell, "ok", metrics, record.samples, provenance=PROVENANCE)
+    return test_lra.raced({"rwkv4": [0.1] * 3, "attention": [0.2] * 3}, titles, tokens=64, layers=2)
 
 
 WEIGHTS = ("weights", f"file:{A}", f"file:{B}"), (" (weights a1b2c3", " (weights d4e5f6")
@@ -87,6 +63,11 @@ KINDS: dict[str, tuple[Callable[[], Record], tuple[Any, ...], tuple[str, str]]] 
         lambda: test_zeroshot.record("rwkv4-169m", "piqa", 0.5),
         ("docs", 20, 0),
         (" (20 items", " (all items"),
+    ),
+    "zeroshot, threads": (
+        lambda: test_zeroshot.record("rwkv4-169m", "piqa", 0.5),
+        ("threads", 1, 4),
+        (" (threads 1", " (threads 4"),
     ),
     "zeroshot, tokenizer": (
         lambda: test_zeroshot.record("rwkv4-169m", "piqa", 0.5),
@@ -157,7 +138,7 @@ def test_a_matrix_with_twenty_items_and_then_with_all(monkeypatch: pytest.Monkey
     few, every = twins(test_zeroshot.record("pythia-160m", "piqa", 0.95), "docs", 20, 0)
     few.metrics.update(docs=20, acc_chance=0.4)
     every.metrics.update(docs=400, acc=0.8875)
-    other = changed(test_zeroshot.record("pythia-160m", "boolq", 0.575), 2, docs=0)
+    other = altered(test_zeroshot.record("pythia-160m", "boolq", 0.575), docs=0)
     (view,) = zeroshot.views(read([few, every, other]))
     frame = view.tables[0].frame.set_index("model")
     assert list(frame.index[:2]) == ["Pythia 160M (20 items)", "Pythia 160M (all items)"]
@@ -190,9 +171,7 @@ def test_two_checkpoints_of_one_name_are_compared_item_by_item() -> None:
 
 def test_a_comparison_tells_types_and_machines_apart() -> None:
     made = [test_zeroshot.record(name, "piqa", 0.5) for name in ("rwkv4-169m", "pythia-160m")]
-    for record in list(made):
-        made.append(changed(record, 1))
-        made[-1].cell["dtype"] = "bfloat16"
+    made += [altered(record, dtype="bfloat16") for record in made]
     frame = pairs.comparison(read(made), "rwkv4-169m", "pythia-160m").frame
     assert sorted(zip(frame["first"], frame["second"], strict=True)) == [
         (f"RWKV-4 169M, {one}", f"Pythia 160M, {other}")
@@ -203,9 +182,9 @@ def test_a_comparison_tells_types_and_machines_apart() -> None:
 
 def test_the_same_cell_on_another_machine_has_items_of_its_own() -> None:
     here = [test_zeroshot.record(name, "piqa", 0.5) for name in ("rwkv4-169m", "pythia-160m")]
-    elsewhere = [Record(**{**vars(record), "provenance": {**PROVENANCE, "machine": "Other"}}) for record in here]
+    elsewhere = [measured_elsewhere(record, machine="Other") for record in here]
     items = [{**item, "acc": 1.0} for item in here[0].samples["items"]]
-    elsewhere[0] = Record(**{**vars(elsewhere[0]), "samples": {"items": items}})
+    elsewhere[0] = replace(elsewhere[0], samples={"items": items})
     results = read([*elsewhere, *here])
     assert results.items(here[0].id, "Other") == items != results.items(here[0].id, PROVENANCE["machine"])
     for view in zeroshot.views(results):
@@ -218,12 +197,13 @@ def test_the_same_cell_on_another_machine_has_items_of_its_own() -> None:
 
 
 def test_what_a_later_version_measured_anew_is_shown_no_more() -> None:
-    old = changed(test_zeroshot.record("rwkv4-169m", "piqa", 0.5), 1, docs=0)
-    new = changed(test_zeroshot.record("rwkv4-169m", "piqa", 0.6), 2, docs=0, share=True)
-    new.cell["version"] = 3
-    other = changed(test_zeroshot.record("rwkv4-169m", "piqa", 0.7), 3, docs=20)
+    old = altered(test_zeroshot.record("rwkv4-169m", "piqa", 0.5), docs=0)
+    new = altered(test_zeroshot.record("rwkv4-169m", "piqa", 0.6), docs=0, share=True, version=3)
+    other = altered(test_zeroshot.record("rwkv4-169m", "piqa", 0.7), docs=20)
     assert labels.current([old, new, other]) == [new, other]
-    failed = Record(**{**vars(new), "status": "failed"})
+    threads = altered(new, threads=1)
+    assert labels.current([old, threads]) == [old, threads]
+    failed = replace(new, status="failed")
     assert labels.current([old, failed]) == [old, failed]
     frame = pd.DataFrame(read([new, other]).rows)
     assert set(frame.label) == {"RWKV-4 169M (all items, version 3)", "RWKV-4 169M (20 items, version 1)"}
@@ -231,7 +211,7 @@ def test_what_a_later_version_measured_anew_is_shown_no_more() -> None:
 
 def test_seeds_of_training_are_pooled_and_tell_nothing_apart() -> None:
     records = [test_recall.record("recall-rwkv4", "query_first", 16, 0.01, seed, 0.5, 0.5) for seed in (0, 1)]
-    assert {row["label"] for row in read(records).rows} == {records[0].cell["model"]["label"]}
+    assert {row["label"] for row in read(records).rows} == {models.find("recall-rwkv4").label}
 
 
 def test_contents_that_begin_alike_are_said_in_full() -> None:

@@ -1,6 +1,7 @@
 """Views of training and of loss against context, and the pocket world's scores."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,24 +9,16 @@ import pytest
 from reports.records.record import Record
 from reports.views import learning, zeroshot
 from reports.views.table import read
-from rwkv_core import models
-from tests.reports.test_page import PROVENANCE
+from tests import make
+from tests.make import altered
 from tests.reports.test_zeroshot import TWELVE
 from tests.reports.test_zeroshot import record as scored
 
 
 def record(experiment: str, model: str, metrics: dict[str, Any], samples: dict[str, Any], **params: Any) -> Record:
-    spec = models.find(model, weights=params.pop("weights", "pretrained"))
-    cell = {
-        "id": f"{experiment}-{model}-{params}",
-        "experiment": experiment,
-        "version": 2,
-        "model": {**vars(spec), "architecture": dict(spec.architecture)},
-        "device": "cpu",
-        "dtype": "float32",
-        "params": {"text": "pocket", **params},
-    }
-    return Record(cell, "ok", metrics, samples, provenance=PROVENANCE)
+    weights = params.pop("weights", "pretrained")
+    cell = make.cell(experiment, model, {"text": "pocket", **params}, version=2, weights=weights)
+    return make.record(cell, metrics, samples)
 
 
 def curve(first: float) -> dict[str, list[float]]:
@@ -119,8 +112,7 @@ def test_other_documents_are_not_compared_and_older_records_are_named() -> None:
     ]
     (view,) = learning.views(read(found))
     assert [table.name for table in view.tables] == ["context"]
-    found[0].cell["version"] = 1
-    found[0].samples.clear()
+    found[0] = replace(altered(found[0], version=1), samples={})
     results = read(found)
     (line,) = results.refused()
     assert line["status"] == "outdated" and "measures it again" in line["error"]

@@ -9,28 +9,17 @@ from reports.published import paper
 from reports.records.record import Record
 from reports.views import encoders, lra
 from reports.views.table import read
-from rwkv_core import models
-from tests.reports.test_page import PROVENANCE
+from tests import make
+from tests.make import PROVENANCE, measured_elsewhere
 
-SPEC = models.find("lra-encoder", weights="fresh:0")
 PARAMS = {"protocol": "pocket", "direction": "both", "length": 256, "pixels": False, "steps": 20, "batch": 8}
-PARAMS |= {"layers": 2, "width": 32, "heads": 2, "inner": 64, "every": 10}
-PARAMS |= {"dropout": 0.0, "rise": 0.1, "weight_decay": 0.05}
+PARAMS |= {"layers": 2, "width": 32, "heads": 2, "inner": 64, "eval_every": 10, "seed": 0}
+PARAMS |= {"dropout": 0.0, "warmup": 0.1, "weight_decay": 0.05}
 
 
-def record(experiment: str, params: dict[str, Any], metrics: dict[str, Any], samples: dict[str, Any]) -> Record:
-    cell = {
-        "id": f"{experiment}-{params}-{metrics}",
-        "experiment": experiment,
-        "version": 2,
-        "model": {**vars(SPEC), "architecture": dict(SPEC.architecture)},
-        "device": "cpu",
-        "dtype": "float32",
-        "params": params,
-    }
-    if not metrics:
-        return Record(cell, "unsupported", error="too many parameters", provenance=PROVENANCE)
-    return Record(cell, "ok", metrics, samples, provenance=PROVENANCE)
+def refused(task: str, mixer: str) -> Record:
+    cell = make.cell("lra", None, {**PARAMS, "task": task, "mixer": mixer}, version=2)
+    return make.record(cell, status="unsupported", error="too many parameters")
 
 
 def trained(task: str, mixer: str, title: str, published: str, accuracy: float, **more: Any) -> Record:
@@ -46,7 +35,17 @@ def trained(task: str, mixer: str, title: str, published: str, accuracy: float, 
         **({"root": 0.37, "validation_root": 0.33} if task == "listops" else {}),
     }
     params = {**PARAMS, "task": task, "mixer": mixer, "learning_rate": 0.01, **more}
-    return record("lra", params, metrics, {"validation": [[10, 0.3], [20, accuracy + 0.01]]})
+    samples = {"validation": [[10, 0.3], [20, accuracy + 0.01]]}
+    return make.record(make.cell("lra", None, params, version=2), metrics, samples)
+
+
+def raced(seconds: dict[str, list[float]], titles: dict[str, str], tokens: int, **params: Any) -> Record:
+    """A record of `encoders` on one thread. seconds: of the mixer, which is named first, and of attention."""
+    metrics = {"errors": {}, "graphed": [], "channels": 64, "threads": 1, "titles": titles}
+    metrics |= {"budget": dict.fromkeys(seconds, 100), "inner": dict.fromkeys(seconds, 64)}
+    metrics["peak_bytes"] = dict.fromkeys(seconds, 2**20)
+    params = {"mixer": next(iter(seconds)), "direction": "both", "tokens": tokens, "batch": 1, **params}
+    return make.record(make.cell("encoders", None, params, version=2, threads=1), metrics, {"seconds": seconds})
 
 
 def test_scores_stand_beside_floors_and_published_numbers() -> None:
@@ -54,7 +53,7 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
         trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.5),
         trained("image", "rwkv4", "RWKV-4", "RWKV", 0.3),
         trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.4, direction="causal"),
-        record("lra", {**PARAMS, "task": "image", "mixer": "aft"}, {}, {}),
+        refused("image", "aft"),
     ]
     (view,) = lra.views(read(found[::-1]))
     scores = view.tables[0].frame.set_index("model")
@@ -78,7 +77,7 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
 
 
 def test_seeds_are_pooled_and_shown_as_a_range() -> None:
-    found = [trained("listops", "s4", "S4 (S4D)", "S4", score, learning_rate=0.01) for score in (0.3, 0.4, 0.8)]
+    found = [trained("listops", "s4", "S4 (S4D)", "S4", score, seed=n) for n, score in enumerate((0.3, 0.4, 0.8))]
     (view,) = lra.views(read(found))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "ListOps, generated"] == "50.0 (30.0-80.0)"
     assert view.tables[2].frame.seeds.tolist() == [3]
@@ -97,9 +96,7 @@ def test_of_several_rates_the_best_on_validation_is_shown() -> None:
 
 def test_a_lucky_seed_of_another_rate_does_not_go_before_the_mean_of_several() -> None:
     found = [trained("image", "s4", "S4 (S4D)", "S4", 0.4, learning_rate=0.1)]
-    for seed, score in enumerate((0.5, 0.2)):
-        found.append(one := trained("image", "s4", "S4 (S4D)", "S4", score))
-        one.cell["model"]["weights"] = f"fresh:{seed}"
+    found += [trained("image", "s4", "S4 (S4D)", "S4", score, seed=seed) for seed, score in enumerate((0.5, 0.2))]
     (view,) = lra.views(read(found))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (20.0-50.0)"
     assert view.tables[2].frame[["rate", "seeds"]].to_numpy().tolist() == [["0.1 (not chosen)", 1], ["0.01", 2]]
@@ -133,18 +130,16 @@ def test_a_stand_in_has_no_published_number_and_no_part_in_the_average() -> None
 
 
 def test_a_rate_that_failed_does_not_hide_one_that_was_measured() -> None:
-    refused = record("lra", {**PARAMS, "task": "image", "mixer": "s4"}, {}, {})
-    (view,) = lra.views(read([trained("image", "s4", "S4 (S4D)", "S4", 0.4), refused]))
+    (view,) = lra.views(read([trained("image", "s4", "S4 (S4D)", "S4", 0.4), refused("image", "s4")]))
     assert view.tables[0].frame.model.tolist() == ["always the majority", "root operator", "S4 (S4D)"]
 
 
 def test_machines_share_the_scores_but_not_the_times() -> None:
     first, second = (trained("image", "s4", "S4 (S4D)", "S4", score) for score in (0.3, 0.4))
-    found = [first, replace(second, provenance={**PROVENANCE, "machine": "another"})]
-    (view,) = lra.views(read(found))
+    (view,) = lra.views(read([first, measured_elsewhere(second, machine="another")]))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (30.0-40.0)"
     assert view.tables[2].frame[["machine", "seeds", "test"]].to_numpy().tolist() == [
-        ["Test CPU <2 cores>", 1, "30.0"],
+        [PROVENANCE["machine"], 1, "30.0"],
         ["another", 1, "40.0"],
     ]
     _, *times = view.pictures
@@ -163,15 +158,9 @@ def test_both_averages_of_the_published_rows_are_computed_anew() -> None:
 
 
 def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
-    def timed(mixer: str, tokens: int, own: float, attention: float) -> Record:
-        names = dict.fromkeys([mixer, "attention"])
-        metrics = {"errors": {}, "graphed": [], "channels": 64, "threads": 1}
-        metrics |= {"titles": {name: name for name in names}, "budget": dict.fromkeys(names, 100)}
-        metrics["inner"] = dict.fromkeys(names, 64)
-        metrics["peak_bytes"] = dict.fromkeys(names, 2**20)
-        samples = {"seconds": {"attention": [attention] * 3, mixer: [own] * 3}}
-        params = {"mixer": mixer, "direction": "both", "tokens": tokens, "batch": 1, "threads": 1}
-        return record("encoders", params, metrics, samples)
+    def timed(mixer: str, tokens: int, seconds: float, attention: float) -> Record:
+        titles = {mixer: mixer, "attention": "attention"}
+        return raced({mixer: [seconds] * 3, "attention": [attention] * 3}, titles, tokens)
 
     found = [timed("s4", 1024, 0.1, 0.2), timed("rwkv4", 1024, 0.1, 0.05), timed("rwkv4", 2048, 0.2, 0.4)]
     (view,) = encoders.views(read(found))
@@ -188,8 +177,7 @@ def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
 def test_a_task_that_the_report_does_not_know_stands_last() -> None:
     found = [trained(task, "s4", "S4 (S4D)", "S4", 0.4) for task in ("wordsort", "image", "ants")]
     found[0].metrics["task_title"] = "Words in order"
-    refused = record("lra", {**PARAMS, "task": "bees", "mixer": "aft"}, {}, {})
-    (view,) = lra.views(read([*found, refused]))
+    (view,) = lra.views(read([*found, refused("bees", "aft")]))
     scores = view.tables[0].frame.set_index("model")
     assert list(scores)[:4] == ["Image", "Image, published", "ants", "Words in order"]
     assert scores.loc["S4 (S4D)", "Words in order"] == scores.loc["S4 (S4D)", "ants"] == "40.0 ± 4.9"

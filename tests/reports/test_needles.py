@@ -1,7 +1,5 @@
 """The views of the needles: each depth's share, bytes and floors beside, the models' kind said."""
 
-from typing import Any
-
 import pytest
 
 from reports.draw.figure import HeatMap
@@ -9,25 +7,16 @@ from reports.records.record import Record
 from reports.views import needles
 from reports.views.table import read
 from rwkv_core import models
-from tests.reports.test_page import PROVENANCE
+from tests import make
 
 
 def record(model: str, length: int, items: list[tuple[float | None, float]], task: str = "pocket_needle") -> Record:
     spec = models.find(model)
-    cell: dict[str, Any] = {
-        "id": f"needles-{model}-{length}-{task}",
-        "experiment": "needles",
-        "version": 1,
-        "model": {**vars(spec), "architecture": dict(spec.architecture)},
-        "device": "cpu",
-        "dtype": "float32",
-        "params": {"task": task, "length": length, "docs": len(items), "tokenizer": "own", "seed": 0},
-    }
+    params = {"task": task, "length": length, "docs": len(items), "tokenizer": "own", "seed": 0}
     metrics = {"trained_tokens": spec.context_length, "chance": 0.05, "named": 0.25, "parameters": 10}
-    metrics["tokens"] = length - 1
-    metrics["state_bytes"] = spec.state_bytes(length)
-    found = [{"depth": depth, "share": share, "answer": "x"} for depth, share in items]
-    return Record(cell, "ok", metrics, {"items": found}, provenance=PROVENANCE)
+    metrics |= {"tokens": length - 1, "state_bytes": spec.state_bytes(length)}
+    answers = [{"depth": depth, "share": share, "answer": "x"} for depth, share in items]
+    return make.record(make.cell("needles", spec, params), metrics, {"items": answers})
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +14,21 @@ from reports import page
 from reports.draw.figure import Panel
 from reports.draw.table import Table
 from reports.published import paper
-from reports.records.record import Record
+from reports.records.record import Record, Status
 from reports.records.store import Store
 from reports.statistics import bands
 from reports.views import curves, encoders, inference, sources, summary
 from reports.views.table import read
 from rwkv_core import models
 from rwkv_core.errors import BadInput
-
-PROVENANCE = {
-    "machine": "Test CPU <2 cores>",
-    "measured_at": "2026-01-01T00:00:00+00:00",
-    "cpu": "Test CPU",
-    "cores": 2,
-    "memory_bytes": 2**34,
-    "gpus": [],
-    "platform": "Linux",
-    "python": "3.11",
-    "versions": {"torch": "2.13.0"},
-    "commit": "0" * 40,
-    "dirty": False,
-    "threads": 2,
-    "attention": "sdpa",
-}
+from tests import make
+from tests.make import PROVENANCE, altered, measured_elsewhere
+from tests.reports import test_lra
 
 
 def record(name: str, protocol: str = "fair", step: float = 0.1, tokens: int = 64, **changes: Any) -> Record:
     spec = models.find(name, weights="random:0")
-    model = {**vars(spec), "architecture": dict(spec.architecture)}
     params = {"protocol": protocol, "batch": 1, "prompt_tokens": 16, "new_tokens": tokens}
-    cell = {
-        "id": f"{name}-{protocol}-{tokens}",
-        "experiment": "inference",
-        "version": 2,
-        "model": model,
-        "device": "cpu",
-        "dtype": "float32",
-        "params": params,
-    }
     runs = [[round(step * factor * (i + 1), 6) for i in range(tokens)] for factor in (1.0, 1.5, 1.1)]
     carries = protocol == "fair" or spec.family == "rwkv4"
     memory = []
@@ -66,8 +44,8 @@ def record(name: str, protocol: str = "fair", step: float = 0.1, tokens: int = 6
         **{k: v for k, v in memory[-1].items() if k != "context_tokens"},
         **({"disagreement": 1e-6} if carries else {}),
     }
-    made = Record(cell, "ok", metrics, {"token_seconds": runs, "memory": memory}, provenance=PROVENANCE)
-    return Record(**{**vars(made), **changes})
+    samples = {"token_seconds": runs, "memory": memory}
+    return replace(make.record(make.cell("inference", spec, params, version=2), metrics, samples), **changes)
 
 
 def short(records: list[Record]) -> Table:
@@ -98,13 +76,10 @@ def test_statistics_are_derived_from_the_samples(records: list[Record]) -> None:
 
 def test_what_a_model_was_measured_with_stands_behind_its_name() -> None:
     plain = record("pythia-160m")
-    copies = {**plain.cell, "id": "copies", "model": {**plain.cell["model"], "cache": "dynamic"}}
-    chosen = record("pythia-160m", step=0.2, cell=copies)
-    fallen_back = record("opt-125m", provenance={**PROVENANCE, "cache": "dynamic"})
-    before = {key: value for key, value in plain.cell["model"].items() if key != "cache"}
-    older = record("pythia-410m", cell={**plain.cell, "model": {**before, "label": "Older"}})
-    made = read([record("rwkv4-169m"), plain, chosen, fallen_back, older]).rows
-    labels = ["RWKV-4 169M", "Pythia 160M", "Pythia 160M (DynamicCache)", "OPT 125M (DynamicCache)", "Older"]
+    chosen = altered(record("pythia-160m", step=0.2), cache="dynamic")
+    fallen_back = measured_elsewhere(record("opt-125m"), cache="dynamic")
+    made = read([record("rwkv4-169m"), plain, chosen, fallen_back]).rows
+    labels = ["RWKV-4 169M", "Pythia 160M", "Pythia 160M (DynamicCache)", "OPT 125M (DynamicCache)"]
     assert list(dict.fromkeys(row["label"] for row in made)) == labels
     sentence = inference.findings(pd.DataFrame(made))
     assert "Pythia 160M (" not in sentence and "OPT 125M (DynamicCache)" in sentence
@@ -119,7 +94,7 @@ def test_bytes_held_stand_beside_bytes_used_and_records_without_them_are_outdate
     (view,) = inference.views(read([made]))
     line = view.tables[1].frame.iloc[0]
     assert (line["cache or state"], line["held for it"]) == ("5.55 MiB", "11.11 MiB")
-    old = read([record("pythia-160m", cell={**made.cell, "version": 1})]).rows
+    old = read([altered(made, version=1)]).rows
     assert [row["status"] for row in old] == ["outdated"]
 
 
@@ -176,8 +151,8 @@ def test_the_longest_cell_of_a_model_is_shown() -> None:
 
 def test_machines_and_types_are_never_mixed() -> None:
     slow = record("opt-125m", step=0.2)
-    fast = record("opt-125m", step=0.001, provenance={**PROVENANCE, "machine": "Other"})
-    assert list(short([slow, fast]).frame.machine) == ["Test CPU <2 cores>", "Other"]
+    fast = measured_elsewhere(record("opt-125m", step=0.001), machine="Other")
+    assert list(short([slow, fast]).frame.machine) == [PROVENANCE["machine"], "Other"]
     assert len({view.name for view in inference.views(read([slow, fast]))}) == 2
 
 
@@ -191,7 +166,7 @@ def test_a_page_of_little_is_a_page(tmp_path: Path, protocol: str, status: str) 
 
 def test_the_same_cell_in_two_stores(tmp_path: Path) -> None:
     failed = record("opt-125m", status="failed", metrics={}, samples={}, error="broke")
-    elsewhere = record("opt-125m", provenance={**PROVENANCE, "machine": "Other"})
+    elsewhere = measured_elsewhere(record("opt-125m"), machine="Other")
     for name, one in (("a", record("opt-125m")), ("b", failed), ("c", elsewhere)):
         Store(tmp_path / name).write(one)
     lines = list(page.write([tmp_path / name for name in "abc"], tmp_path / "out"))
@@ -258,8 +233,7 @@ def test_a_disturbed_record_is_shown_and_compared_with_nothing(tmp_path: Path) -
 
 def test_where_the_best_was_disturbed_no_variant_stands_for_it() -> None:
     best = record("pythia-160m")
-    copies = {**best.cell, "id": "copies", "model": {**best.cell["model"], "cache": "dynamic"}}
-    variant = record("pythia-160m", cell=copies, step=9.0)
+    variant = altered(record("pythia-160m", step=9.0), cache="dynamic")
     for pythia, compared in ((best, True), (disturbed("pythia-160m"), False)):
         frame = pd.DataFrame(read([record("rwkv4-169m"), pythia, variant]).rows)
         sentence = inference.findings(frame[frame.metric != "status"])
@@ -275,10 +249,8 @@ def test_where_all_was_disturbed_nothing_is_said() -> None:
 
 
 def test_an_undisturbed_record_goes_before_a_disturbed_one(tmp_path: Path) -> None:
-    later = {**PROVENANCE, "measured_at": "2027-01-01T00:00:00+00:00"}
-    made = [record("opt-125m"), disturbed("opt-125m", step=9.0, provenance=later)]
-    made[1].cell["id"] = "another number of repeats"
-    table = short(made)
+    later = measured_elsewhere(disturbed("opt-125m", step=9.0), measured_at="2027-01-01T00:00:00+00:00")
+    table = short([record("opt-125m"), altered(later, repeats=9)])
     assert list(table.frame["ms a token"]) == ["110.0 (100.0-150.0)"]
     failed = record("opt-125m", status="failed", metrics={}, samples={}, error="broke")
     for order, shown in (("ab", "disturbed"), ("ba", "disturbed"), ("bc", "ok"), ("cb", "ok")):
@@ -333,16 +305,10 @@ def test_one_repeat_with_a_spike_does_not_flatten_the_figure() -> None:
 
 
 def test_encoders_that_were_disturbed_have_no_ratio() -> None:
-    def raced(status: str, tokens: int, times: float, mixer: str = "s4") -> Record:
-        spec = models.find("lra-encoder", weights="fresh:0")
-        params = {"mixer": mixer, "direction": "both", "batch": 1, "tokens": tokens, "threads": 1}
-        cell = {"id": f"{mixer}-{status}-{tokens}", "experiment": "encoders", "version": 2, "model": {**vars(spec)}}
-        cell |= {"device": "cpu", "dtype": "float32", "params": params}
-        both = {mixer: mixer.upper(), "attention": "attention"}
-        metrics = {"errors": {}, "graphed": [], "titles": both, "peak_bytes": dict.fromkeys(both, 2**20)}
-        metrics |= {"budget": dict.fromkeys(both, 7), "inner": dict.fromkeys(both, 64)}
-        seconds = {mixer: [times] * 3, "attention": [2 * times] * 3}
-        return Record(cell, status, metrics, {"seconds": seconds}, error="noise", provenance=PROVENANCE)  # type: ignore[arg-type]
+    def raced(status: Status, tokens: int, times: float, mixer: str = "s4") -> Record:
+        titles = {mixer: mixer.upper(), "attention": "attention"}
+        made = test_lra.raced({mixer: [times] * 3, "attention": [2 * times] * 3}, titles, tokens=tokens)
+        return replace(made, status=status, error="noise")
 
     made = [raced("ok", 64, 1.0), raced("disturbed", 128, 3.0)]
     (view,) = encoders.views(read(made))

@@ -12,7 +12,7 @@ from reports.statistics import orders
 from reports.views import prompts
 from reports.views.table import read
 from rwkv_core import models
-from tests.reports.test_page import PROVENANCE
+from tests import make
 
 LABELS = 3
 
@@ -96,20 +96,12 @@ def test_items_that_were_cut_in_one_order_are_left_out_of_both() -> None:
 def record(
     model: str, order: str, items: list[dict[str, Any]], data: str = "same", weights: str = "pretrained"
 ) -> Record:
-    spec = models.find(model, weights=weights)
-    cell = {
-        "id": f"prompts-{model}-{order}-{data}-{weights}",
-        "experiment": "prompts",
-        "version": 2,
-        "model": {**vars(spec), "architecture": dict(spec.architecture)},
-        "device": "cpu",
-        "dtype": "float32",
-        "params": {"task": "tweetsent", "order": order, "way": "score", "tokenizer": "own"},
-    }
+    params = {"task": "tweetsent", "order": order, "way": "score", "tokenizer": "own"}
+    cell = make.cell("prompts", model, params, version=2, weights=weights)
     unread = sum(item["answer"] is None for item in items)
-    metrics = {"docs": len(items), "labels": LABELS, "unparsed": unread, "parameters": spec.parameters}
+    metrics = {"docs": len(items), "labels": LABELS, "unparsed": unread, "parameters": models.find(model).parameters}
     metrics |= {"data_fingerprint": data, "cut": sum(item["cut"] for item in items)}
-    return Record(cell, "ok", metrics, {"items": items}, provenance=PROVENANCE)
+    return make.record(cell, metrics, {"items": items})
 
 
 def test_the_papers_numbers_stand_beside_ours_and_the_order_has_its_effect() -> None:
@@ -121,7 +113,7 @@ def test_the_papers_numbers_stand_beside_ours_and_the_order_has_its_effect() -> 
     (view,) = prompts.views(read(records))
     tables = {table.name: table.frame for table in view.tables}
     assert list(tables["prompts"]["unreadable"]) == [
-        str(r.metrics["unparsed"]) for r in sorted(records, key=lambda r: r.cell["params"]["order"] != "text first")
+        str(r.metrics["unparsed"]) for r in sorted(records, key=lambda r: r.cell.params["order"] != "text first")
     ]
     effects = tables["prompts-effects"].set_index("model")
     assert effects.loc["RWKV-4 169M", "orders"] == "question first minus text first"

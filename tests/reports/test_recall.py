@@ -7,36 +7,18 @@ import pytest
 from reports.records.record import Record
 from reports.views import recall
 from reports.views.table import read
-from rwkv_core import models
-from tests.reports.test_page import PROVENANCE
+from tests import make
 
 
 def record(
     model: str, task: str, size: int, rate: float, seed: int, accuracy: float, loss: float, **more: Any
 ) -> Record:
-    spec = models.find(model, weights=f"fresh:{seed}")
-    params = {
-        "task": task,
-        "size": size,
-        "learning_rate": rate,
-        "token_shift": False,
-        "shuffled": False,
-        "steps": 9,
-        "alphabet": 0,
-        "batch": 128,
-    }
-    cell = {
-        "id": f"recall-{model}-{task}-{size}-{rate}-{seed}-{more}",
-        "experiment": "recall",
-        "version": 1,
-        "model": {**vars(spec), "architecture": dict(spec.architecture)},
-        "device": "cpu",
-        "dtype": "float32",
-        "params": {**params, **more},
-    }
+    params = {"task": task, "size": size, "learning_rate": rate, "token_shift": False, "shuffled": False}
+    params |= {"steps": 9, "alphabet": 0, "batch": 128, **more}
+    cell = make.cell("recall", model, params, weights=f"fresh:{seed}")
     metrics = {"loss": loss, "accuracy": accuracy, "chance": 0.01, "majority": 0.02, "rule": 1 / size, "docs": 10}
     metrics |= {"tokens": 2 * size + 3, "state_bytes": 640, "parameters": 43840}
-    return Record(cell, "ok", metrics, {"loss": [], "right": []}, provenance=PROVENANCE)
+    return make.record(cell, metrics, {"loss": [], "right": []})
 
 
 @pytest.fixture

@@ -17,36 +17,27 @@ from reports.views import pairs, zeroshot
 from reports.views.table import read
 from rwkv_core import models
 from rwkv_core.errors import BadInput
-from tests.reports.test_page import PROVENANCE
+from tests import make
 
 TWELVE = [name for name, entry in zeroshot.tasks().items() if entry.get("twelve")]
 
 
 def record(model: str, task: str, score: float, weights: str = "pretrained", **changes: Any) -> Record:
-    spec = models.find(model, weights=weights)
-    cell = {
-        "id": f"zeroshot-{model}-{task}-{weights}",
-        "experiment": "zeroshot",
-        "version": 1,
-        "model": {**vars(spec), "architecture": dict(spec.architecture)},
-        "device": "cpu",
-        "dtype": "float32",
-        "params": {"task": task, "protocol": "v0.4", **changes},
-    }
+    cell = make.cell("zeroshot", model, {"task": task, "protocol": "v0.4", **changes}, weights=weights)
     metric = zeroshot.tasks()[task]["metric"]
     metrics = {
         "docs": 100,
         metric: score,
         f"{metric}_stderr": 0.05,
         f"{metric}_chance": 0.25,
-        "parameters": spec.parameters,
+        "parameters": models.find(model).parameters,
         "data_fingerprint": "same",
     }
     if task == "lambada_openai":
         metrics |= {"perplexity": 40.0, "perplexity_stderr": 2.0}
     rng = random.Random(f"{model} {task}")
     items = [{"doc": i, "question": i, metric: float(rng.random() < score)} for i in range(100)]
-    return Record(cell, "ok", metrics, {"items": items}, provenance=PROVENANCE)
+    return make.record(cell, metrics, {"items": items})
 
 
 @pytest.fixture

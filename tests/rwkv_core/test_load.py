@@ -35,11 +35,6 @@ def test_there_are_35_models_and_the_pocket_ones() -> None:
     assert all(spec.repo and spec.label for spec in models.catalogue().values())
 
 
-def test_an_encoder_is_no_language_model() -> None:
-    with pytest.raises(BadInput, match="the experiment lra builds it"):
-        load.load("lra-encoder")
-
-
 @pytest.mark.parametrize("name", ["pythia-14m", "rwkv4-169m"])
 def test_random_weights_follow_the_seed_and_are_not_zero(name: str) -> None:
     prints = []

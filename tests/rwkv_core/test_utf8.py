@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import matrix
+from bench import cells, matrix
 from evals.language import context, corpus
 from evals.prompts import readers as prompts
 from evals.zeroshot import data, tasks
@@ -103,8 +103,10 @@ def test_a_run_is_the_same_in_a_locale_of_ascii(tmp_path: Path) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **ascii_only}, capture_output=True)
     assert done.returncode == 0, done.stderr
-    (record,) = Store(tmp_path / "store").read()[0].values()
+    (record,) = Store(tmp_path / "store").read()[0]
     (cell,) = matrix.read(tmp_path / "m.yaml")
-    tokens = corpus.segments(str(folder), lambda texts: [load(cell.spec).codec.encode(text) for text in texts], 33, 2)
+    spec = cells.spec(cell)
+    assert spec
+    tokens = corpus.segments(str(folder), lambda texts: [load(spec).codec.encode(text) for text in texts], 33, 2)
     assert record.id == cell.id
     assert record.metrics["documents_fingerprint"] == context.identified(tokens)["documents_fingerprint"]
