@@ -14,6 +14,11 @@ from evals.experiment import NEEDED, AtLeast, OneOf
 from rwkv_core.errors import BadInput, did_you_mean
 
 WIDTH = 120
+SUBJECTS = {
+    "model": "",
+    "spec": " It needs no weights: the model gives sizes and a seed.",
+    "none": " It needs no model.",
+}
 MANY = 12  # names, beyond which only some are shown
 
 
@@ -71,7 +76,7 @@ def _treated(name: str) -> str:
     """How the rig treats its cells."""
     known = EXPERIMENTS[name]
     alone = "Timed: each cell alone in a fresh process." if known.timed else "Not timed: cells may run side by side."
-    weights = "" if known.subject == "model" else " It needs no weights: the model gives sizes and a seed."
+    weights = SUBJECTS[known.subject]
     files = f" Named by their content: {', '.join(known.reads)}." if known.reads else ""
     return f"{alone}{weights}{files} Version {known.version}."
 

@@ -18,11 +18,17 @@ Identify = Callable[[str, Params], tuple[str, str]]  # a parameter, all of them 
 
 @dataclass(frozen=True)
 class Experiment:
-    """run: (subject, *, device, **params) -> Measured; its keyword parameters are those of a matrix. version: another
-    when the numbers mean something else. subject: a loaded model, or its spec alone, which needs no weights; then `run`
-    also takes `dtype`. timed: each cell alone in a fresh process. grows: parameters by which a cell grows, so that
-    where one runs out of memory larger ones would too. reads: parameters that name files. definition: what configs/ say
-    of what a parameter names. processes: the parameter that says how many processes share a cell.
+    """How the rig has to treat an experiment.
+
+    run: (subject, *, device, **params) -> Measured; its keyword parameters are those of a matrix.
+    version: another when the numbers mean something else, or a default changes.
+    subject: a loaded model; its spec alone, which needs no weights; or none, where no model is named. Of the latter two
+        `run` also takes `dtype`.
+    timed: each cell alone in a fresh process.
+    grows: parameters by which a cell grows, so that where one runs out of memory larger ones would too.
+    reads: parameters that name files.
+    definition: what configs/ say of what a parameter names.
+    processes: the parameter that says how many processes share a cell.
     """
 
     run: Callable[..., Measured]

@@ -24,7 +24,11 @@ def test_types_bounds_and_defaults() -> None:
     assert "Timed: each cell alone in a fresh process. Version 2." in text
     text = " ".join(explain.experiment("lra"))
     assert "task: one of listops, text, " in text and "protocol: str; needed" in text
-    assert "It needs no weights" in text and "Named by their content: data, work." in text
+    assert (
+        "It needs no model." in text
+        and "It needs no weights" in " ".join(explain.experiment("kernels"))
+        and "Named by their content: data, work." in text
+    )
 
 
 def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
