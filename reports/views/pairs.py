@@ -30,7 +30,8 @@ def tables(records: Sequence[Record], labels: Mapping[tuple[str, str], str], nam
     for first, second in itertools.permutations(records, 2):
         a, b = first.cell.model, second.cell.model
         assert a and b
-        alike = 1 / 1.5 < a.parameters / b.parameters < 1.5
+        smaller, larger = sorted(record.metrics["parameters"] for record in (first, second))  # as they were counted
+        alike = larger < 1.5 * smaller
         if compared(a.family, b.family) and alike and same_items(first, second):
             lines.append(pair(first, second, labels))
     if lines:
