@@ -74,10 +74,10 @@ def levels(text: str, encode: corpus.Encode, length: int, documents: int) -> dic
     lengths = [n for n in octaves(length - 1) if n >= FEW_SENTENCES]
     if not lengths:
         return {}
-    known = corpus.levels(encode, length, documents)
+    costs = corpus.levels(encode, length, documents)
     return {
         name: dict(zip(lengths, binned([(1, nats[:, 1:])], lengths).mean(0).round(5).tolist(), strict=True))
-        for name, nats in known.items()
+        for name, nats in costs.items()
     }
 
 

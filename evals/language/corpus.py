@@ -31,23 +31,22 @@ def codec(model: LanguageModel, tokenizer: str) -> tuple[Encode, int]:
     """Texts -> tokens, by a tokenizer.json or the model's own; and the token that ends a document."""
     end = int(model.spec.architecture.get("eos_token_id", 0))
     if tokenizer == "own":
-        own = model.codec.within(model.spec.vocab_size)
-        return lambda texts: [own.encode(text) for text in texts], end
-    found = tokenizers.read(Path(tokenizer))
-    if found.get_vocab_size() > model.spec.vocab_size:
-        raise BadInput(
-            f"{tokenizer}: {found.get_vocab_size():,} tokens, and {model.spec.name} has {model.spec.vocab_size:,}"
-        )
-    return lambda texts: [e.ids for e in found.encode_batch(texts, add_special_tokens=False)], end
+        model_codec = model.codec.within(model.spec.vocab_size)
+        return lambda texts: [model_codec.encode(text) for text in texts], end
+    file_tokenizer = tokenizers.read(Path(tokenizer))
+    size = file_tokenizer.get_vocab_size()
+    if size > model.spec.vocab_size:
+        raise BadInput(f"{tokenizer}: {size:,} tokens, and {model.spec.name} has {model.spec.vocab_size:,}")
+    return lambda texts: [e.ids for e in file_tokenizer.encode_batch(texts, add_special_tokens=False)], end
 
 
 def files(folder: str) -> list[Path]:
     """The text files of a folder, sorted. Raises BadInput where there are none."""
     path = Path(folder)
-    found = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".raw")) if path.is_dir() else []
-    if not found:
+    paths = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".raw")) if path.is_dir() else []
+    if not paths:
         raise BadInput(f"text {folder!r}: pocket, or a folder with .txt or .raw files, is needed")
-    return found
+    return paths
 
 
 def stream(text: str, encode: Encode, end: int, tokens: int, *, held_out: bool, long: int) -> np.ndarray:
@@ -57,16 +56,16 @@ def stream(text: str, encode: Encode, end: int, tokens: int, *, held_out: bool, 
     free = machine.free_memory()
     if free is not None and BYTES * tokens > free:
         raise BadInput(f"text {text!r}: {tokens:,} tokens are asked for, more than fit into memory; ask for fewer")
-    share = -(-tokens // len(_chosen(text, held_out=True))) if held_out and text != POCKET else tokens
-    found, count = [], 0
+    share = -(-tokens // len(_files_of_part(text, held_out=True))) if held_out and text != POCKET else tokens
+    parts, count = [], 0
     for ids in _encoded(text, encode, held_out, long):
-        found.append(np.array([*ids, end][:share], dtype=np.int32))
-        count += len(found[-1])
+        parts.append(np.array([*ids, end][:share], dtype=np.int32))
+        count += len(parts[-1])
         if count >= tokens:
             break
-    if not found:
+    if not parts:
         raise BadInput(f"text {text!r}: one file alone cannot be both trained on and held out; divide it")
-    return np.concatenate(found)[:tokens]
+    return np.concatenate(parts)[:tokens]
 
 
 def segments(text: str, encode: Encode, length: int, count: int) -> np.ndarray:
@@ -77,23 +76,23 @@ def segments(text: str, encode: Encode, length: int, count: int) -> np.ndarray:
         [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
         for ids in itertools.islice(_encoded(text, encode, held_out=True, long=length), count)
     ]
-    found = [row for rows in itertools.zip_longest(*documents) for row in rows if row is not None]
-    if len(found) < 2:
+    pieces = [row for rows in itertools.zip_longest(*documents) for row in rows if row is not None]
+    if len(pieces) < 2:
         raise BadInput(f"text {text!r}: has no two pieces of {length:,} tokens")
-    return np.array(found[:count], dtype=np.int32)
+    return np.array(pieces[:count], dtype=np.int32)
 
 
 def levels(encode: Encode, length: int, count: int) -> dict[str, np.ndarray]:
     """What those `segments` of the pocket world cost a reader who looks nothing up and one who looks all up: nats of
     each token [D, length], a sentence's spread over its tokens.
     """
-    found: dict[str, list[np.ndarray]] = {"no look-up": [], "perfect look-up": []}
+    costs: dict[str, list[np.ndarray]] = {"no look-up": [], "perfect look-up": []}
     for document in itertools.islice(_chronicles(held_out=True, long=length), count):
-        spaced = [document[0].sentence, *(f" {told.sentence}" for told in document[1:])]
+        spaced = [document[0].text, *(f" {sentence.text}" for sentence in document[1:])]
         counts = [len(ids) for ids in encode(spaced)]
-        for nats, own in zip(zip(*(told[1:] for told in document), strict=True), found.values(), strict=True):
-            own.append(np.repeat(np.array(nats) / counts, counts)[:length])
-    return {name: np.stack(own) for name, own in found.items()}
+        for nats, rows in zip(zip(*(sentence[1:] for sentence in document), strict=True), costs.values(), strict=True):
+            rows.append(np.repeat(np.array(nats) / counts, counts)[:length])
+    return {name: np.stack(rows) for name, rows in costs.items()}
 
 
 def windows(tokens: np.ndarray, window: int, batch: int, seed: int) -> Callable[[int], tuple[Tensor]]:
@@ -136,19 +135,19 @@ def _documents(text: str, held_out: bool, long: int) -> Iterator[str]:
         if long:
             return map(pocket.joined, _chronicles(held_out, long))
         return pocket.pieces(HELD_OUT_SEED if held_out else TRAINING_SEED)
-    return (utf8.read(path) for path in _chosen(text, held_out))
+    return (utf8.read(path) for path in _files_of_part(text, held_out))
 
 
-def _chronicles(held_out: bool, long: int) -> Iterator[list[pocket.Told]]:
+def _chronicles(held_out: bool, long: int) -> Iterator[list[pocket.Sentence]]:
     return pocket.chronicles(HELD_OUT_SEED if held_out else TRAINING_SEED, long // SENTENCE_TOKENS + 1)
 
 
-def _chosen(text: str, held_out: bool) -> list[Path]:
+def _files_of_part(text: str, held_out: bool) -> list[Path]:
     """Of a folder's files those whose name comes last (one in ten, at least one) are held out; the others are shuffled,
     so that a part of them is a sample of all.
     """
-    found = files(text)
-    last = max(1, len(found) // 10)
+    paths = files(text)
+    last = max(1, len(paths) // 10)
     if held_out:
-        return found[-last:]
-    return random.Random(TRAINING_SEED).sample(found[:-last], len(found) - last)
+        return paths[-last:]
+    return random.Random(TRAINING_SEED).sample(paths[:-last], len(paths) - last)

@@ -23,7 +23,7 @@ from evals.pocket.text import chronicle, joined
 from rwkv_core import machine
 from rwkv_core.errors import BadInput, Unsupported
 
-Read = tuple[list[Sample], list[Sample], list[Sample]]  # train, validation, test
+RawSplits = tuple[list[Sample], list[Sample], list[Sample]]  # train, validation, test
 
 GENERATED = "generated"
 GENERATION = 2  # of the generators; a change in what they draw makes what was kept another's
@@ -61,7 +61,7 @@ class Task:
     values: int
     classes: int
     generate: Callable[[int, int, int], list[Sample]] | None
-    read: Callable[[Path], Read]
+    read: Callable[[Path], RawSplits]
     pairs: bool = False
     stand_in: bool = False
 
@@ -80,8 +80,8 @@ def folder(name: str, data: str) -> Path | None:
     if data == GENERATED:
         return None
     batches = Path(data) / CIFAR_BATCHES
-    found = batches if name == "image" and batches.is_dir() else Path(data) / TASKS[name].folder
-    return found if found.is_dir() or TASKS[name].generate is None else None
+    path = batches if name == "image" and batches.is_dir() else Path(data) / TASKS[name].folder
+    return path if path.is_dir() or TASKS[name].generate is None else None
 
 
 def load(name: str, data: str, length: int, counts: Sequence[int], seed: int, cache: Path | None = None) -> Parts:
@@ -96,28 +96,28 @@ def load(name: str, data: str, length: int, counts: Sequence[int], seed: int, ca
         if not all(counts):
             raise BadInput(f"{task.title}: say how many samples are to be generated")
         key = hashlib.sha256(f"{GENERATION} {name} {length} {[*counts]} {seed}".encode()).hexdigest()[:12]
-        kept = cache / f"lra-{name}-{key}.npz" if cache is not None else None
-        if kept is None or not kept.is_file():
-            made = task.generate(sum(counts), length, seed)
+        archive = cache / f"lra-{name}-{key}.npz" if cache is not None else None
+        if archive is None or not archive.is_file():
+            samples = task.generate(sum(counts), length, seed)
             ends = itertools.pairwise([0, *itertools.accumulate(counts)])
-            train, validation, test = (packed(made[start:end], length) for start, end in ends)
-            if kept is not None:
-                _keep([train, validation, test], kept)
+            train, validation, test = (packed(samples[start:end], length) for start, end in ends)
+            if archive is not None:
+                _save_archive([train, validation, test], archive)
         else:
-            train, validation, test = _kept(kept)
+            train, validation, test = _load_archive(archive)
         return Parts(train, validation, test, "stand-in" if task.stand_in else GENERATED)
-    found = task.read(Path(data))
-    for part, what in zip(found, ("training", "validation", "test"), strict=True):
+    splits = task.read(Path(data))
+    for part, what in zip(splits, ("training", "validation", "test"), strict=True):
         if not part:
             raise BadInput(f"{task.title}: {Path(data) / task.folder} gives no sample for the {what} part")
-    read = ([_smaller(one, length) for one in part] if name == "image" else part for part in found)
+    resized = ([_smaller(one, length) for one in part] if name == "image" else part for part in splits)
     train, validation, test = (
-        packed(_some(part, count, seed), length) for part, count in zip(read, counts, strict=True)
+        packed(_some(part, count, seed), length) for part, count in zip(resized, counts, strict=True)
     )
     return Parts(train, validation, test, "files")
 
 
-def _keep(parts: Sequence[Split], path: Path) -> None:
+def _save_archive(parts: Sequence[Split], path: Path) -> None:
     arrays = {f"{i} {key}": value for i, part in enumerate(parts) for key, value in vars(part).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{os.getpid()}-{path.name}")  # another process may draw the same
@@ -125,14 +125,14 @@ def _keep(parts: Sequence[Split], path: Path) -> None:
     unfinished.replace(path)
 
 
-def _kept(path: Path) -> list[Split]:
-    found: list[dict[str, np.ndarray]] = [{}, {}, {}]
+def _load_archive(path: Path) -> list[Split]:
+    fields: list[dict[str, np.ndarray]] = [{}, {}, {}]
     try:
         with np.load(path, allow_pickle=False) as arrays:
             for name in arrays:
                 part, key = name.split(" ")
-                found[int(part)][key] = arrays[name]
-        return [Split(**part) for part in found]
+                fields[int(part)][key] = arrays[name]
+        return [Split(**part) for part in fields]
     except Exception as error:  # a damaged archive can raise anything
         raise BadInput(f"{path}: damaged ({error or type(error).__name__}); remove it to have it anew") from error
 
@@ -158,8 +158,8 @@ def _rectangle(rows: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.
 def _smaller(image: Sample, length: int) -> Sample:
     """CIFAR-10 in at most `length` pixels, each the mean of those that it stands for."""
     side = math.isqrt(min(length, len(image.first)))
-    each, rest = divmod(math.isqrt(len(image.first)), side)
-    if rest:
+    each, remainder = divmod(math.isqrt(len(image.first)), side)
+    if remainder:
         raise BadInput(f"length {length}: a CIFAR-10 image has 1024 pixels, or 256, 64 or 16 where it is made smaller")
     means = image.first.reshape(side, each, side, each).mean((1, 3))
     return Sample(np.rint(means).astype(np.uint8).flatten(), image.label)
@@ -172,24 +172,24 @@ def _some(samples: list[Sample], count: int, seed: int) -> list[Sample]:
 def _divided(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
     """Training and validation part of a training set that has no validation part, always the same."""
     order = random.Random(0).sample(samples, len(samples))
-    kept = len(samples) - len(samples) // HELD_OUT
-    return order[:kept], order[kept:]
+    training_count = len(samples) - len(samples) // HELD_OUT
+    return order[:training_count], order[training_count:]
 
 
 def _make_listops(count: int, length: int, seed: int) -> list[Sample]:
     """In the release's bounds, or where less is asked for between a quarter of it and itself, as those are."""
     bounds = listops.BOUNDS if length >= listops.BOUNDS[1] else (length // 4, length + 1)
-    made = listops.examples(count, seed, bounds)
-    return [Sample(np.frombuffer(one.tokens, dtype=np.uint8), one.value) for one in made]
+    examples = listops.examples(count, seed, bounds)
+    return [Sample(np.frombuffer(one.tokens, dtype=np.uint8), one.value) for one in examples]
 
 
-def _read_listops(folder: Path) -> Read:
+def _read_listops(folder: Path) -> RawSplits:
     paths = (folder / "listops-1000" / f"basic_{part}.tsv" for part in ("train", "val", "test"))
     train, validation, test = (list(readers.listops_tsv(path)) for path in paths)
     return train, validation, test
 
 
-def _read_text(folder: Path) -> Read:
+def _read_text(folder: Path) -> RawSplits:
     """IMDb. LRA validates on the test part; here a tenth of the training part is kept for it."""
     train, test = (list(readers.imdb(folder / "aclImdb" / part)) for part in ("train", "test"))
     return *_divided(train), test
@@ -198,17 +198,17 @@ def _read_text(folder: Path) -> Read:
 def _make_retrieval(count: int, length: int, seed: int) -> list[Sample]:
     """Two halves of one chronicle of the pocket world (1), or of two (0): who is the same?"""
     sentences = max(4, length // 30)
-    made = []
+    samples = []
     for number in range(count):
         rng = random.Random(f"{seed} {number}")
         label = rng.randrange(2)
-        one, other = (chronicle(rng, 2 * sentences)[1:] for _ in range(2))
-        first, second = joined(one[:sentences]), joined((one if label else other)[sentences:])
-        made.append(Sample(_text(first), label, _text(second)))
-    return made
+        document, distractor = (chronicle(rng, 2 * sentences)[1:] for _ in range(2))
+        first, second = joined(document[:sentences]), joined((document if label else distractor)[sentences:])
+        samples.append(Sample(_text(first), label, _text(second)))
+    return samples
 
 
-def _read_retrieval(folder: Path) -> Read:
+def _read_retrieval(folder: Path) -> RawSplits:
     paths = (folder / "tsv_data" / f"new_aan_pairs.{part}.tsv" for part in ("train", "eval", "test"))
     train, validation, test = (list(readers.aan_tsv(path)) for path in paths)
     return train, validation, test
@@ -218,7 +218,7 @@ def _text(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
-def _read_image(folder: Path) -> Read:
+def _read_image(folder: Path) -> RawSplits:
     """CIFAR-10, its own batches or a folder for each class."""
     batches = folder / CIFAR_BATCHES
     if batches.is_dir():
@@ -232,8 +232,8 @@ def _make_pathfinder(count: int, length: int, seed: int, *, size: int) -> list[S
     blocks = -(-count // BLOCK)
     draw = partial(_draw_pathfinder, size=size, seed=seed)
     with get_context("spawn").Pool(min(machine.cores(), blocks)) as pool:
-        drawn = tqdm(pool.imap(draw, range(blocks)), total=blocks, desc=f"drawing Pathfinder {size}", leave=False)
-        return [sample for block in drawn for sample in block][:count]
+        results = tqdm(pool.imap(draw, range(blocks)), total=blocks, desc=f"drawing Pathfinder {size}", leave=False)
+        return [sample for block in results for sample in block][:count]
 
 
 def _draw_pathfinder(block: int, size: int, seed: int) -> list[Sample]:
@@ -242,11 +242,11 @@ def _draw_pathfinder(block: int, size: int, seed: int) -> list[Sample]:
     return [Sample(image.flatten(), label) for image, label in images]
 
 
-def _read_pathfinder(folder: Path, *, size: int) -> Read:
+def _read_pathfinder(folder: Path, *, size: int) -> RawSplits:
     """The hard difficulty; consecutive slices, as LRA takes them."""
-    found = list(readers.pathfinder(folder / f"pathfinder{size}" / "curv_contour_length_14", size))
-    tenth = len(found) // 10
-    return found[: 8 * tenth], found[8 * tenth : 9 * tenth], found[9 * tenth :]
+    samples = list(readers.pathfinder(folder / f"pathfinder{size}" / "curv_contour_length_14", size))
+    tenth = len(samples) // 10
+    return samples[: 8 * tenth], samples[8 * tenth : 9 * tenth], samples[9 * tenth :]
 
 
 def _pathfinder(size: int, title: str) -> Task:

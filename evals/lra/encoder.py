@@ -67,11 +67,11 @@ class Encoder(nn.Module):
     def forward(
         self, tokens: Tensor, lengths: Tensor, second: Tensor | None = None, second_lengths: Tensor | None = None
     ) -> Tensor:
-        one = self.encode(tokens, lengths)
+        first = self.encode(tokens, lengths)
         if second is None or second_lengths is None:
-            return self.head(one)
+            return self.head(first)
         other = self.encode(second, second_lengths)
-        return self.head(torch.cat([one, other, one * other, one - other], -1))
+        return self.head(torch.cat([first, other, first * other, first - other], -1))
 
     def encode(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """[B, T] -> [B, C]."""
@@ -84,8 +84,8 @@ class Encoder(nn.Module):
             x = x + self.place[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x, valid)
-        told = valid[..., None].to(x.dtype)
-        return (self.norm(x) * told).sum(1) / told.sum(1)
+        mask = valid[..., None].to(x.dtype)
+        return (self.norm(x) * mask).sum(1) / mask.sum(1)
 
 
 def _waves(length: int, width: int) -> Tensor:
@@ -115,16 +115,16 @@ def matched(mixer: str, size: Size, problem: Problem, *, bidirectional: bool) ->
     if not (kind.bidirectional if bidirectional else kind.causal):
         raise Unsupported(f"{label(mixer)} cannot be run {'in both directions' if bidirectional else 'causally'}")
     budget = _budget("attention", size, problem, bidirectional)
-    own = _budget(mixer, replace(size, inner=LEAST_INNER), problem, bidirectional)
+    mixer_budget = _budget(mixer, replace(size, inner=LEAST_INNER), problem, bidirectional)
     each = size.layers * (2 * size.width + 1)  # parameters of one hidden unit, in all layers
-    found = replace(size, inner=max(LEAST_INNER, LEAST_INNER + round((budget - own) / each)))
-    reached = _budget(mixer, found, problem, bidirectional)
+    matched_size = replace(size, inner=max(LEAST_INNER, LEAST_INNER + round((budget - mixer_budget) / each)))
+    reached = _budget(mixer, matched_size, problem, bidirectional)
     if abs(reached / budget - 1) > ALIKE:
         raise Unsupported(
             f"{label(mixer)} has {reached:,} parameters in its blocks at width {size.width} even with the narrowest "
             f"feed-forward layers, and attention has {budget:,}: more than {ALIKE:.0%} apart"
         )
-    return found
+    return matched_size
 
 
 def _budget(mixer: str, size: Size, problem: Problem, bidirectional: bool) -> int:

@@ -38,7 +38,7 @@ class TooLong(Exception):
 
 def examples(count: int, seed: int, bounds: tuple[int, int] = BOUNDS) -> list[Example]:
     """`count` different examples, the same for the same seed on any machine; drawn by all cores."""
-    found: dict[bytes, int] = {}
+    values: dict[bytes, int] = {}
     draw = functools.partial(_block, seed=seed, bounds=bounds)
     with (
         multiprocessing.get_context("spawn").Pool(min(machine.cores(), -(-count // BLOCK))) as pool,
@@ -46,25 +46,25 @@ def examples(count: int, seed: int, bounds: tuple[int, int] = BOUNDS) -> list[Ex
     ):
         for first in itertools.count(step=-(-count // BLOCK)):  # more than one round only where examples repeat
             for block in pool.imap(draw, range(first, first - (-count // BLOCK))):
-                found.update(block)
+                values.update(block)
                 bar.update(len(block))
-            if len(found) >= count:
-                return [Example(*item) for item in itertools.islice(found.items(), count)]
+            if len(values) >= count:
+                return [Example(*item) for item in itertools.islice(values.items(), count)]
     raise AssertionError
 
 
 def _block(number: int, seed: int, bounds: tuple[int, int]) -> list[Example]:
     rng = random.Random(f"{seed} {number}")
-    found: list[Example] = []
-    while len(found) < BLOCK:
+    block: list[Example] = []
+    while len(block) < BLOCK:
         tokens = bytearray()
         try:
             value = _node(tokens, rng.random, 1, bounds[1])
         except TooLong:
             continue
         if bounds[0] < len(tokens) < bounds[1]:
-            found.append(Example(bytes(tokens), value))
-    return found
+            block.append(Example(bytes(tokens), value))
+    return block
 
 
 def _node(tokens: bytearray, draw: Callable[[], float], depth: int, longest: int) -> int:

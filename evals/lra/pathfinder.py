@@ -78,9 +78,9 @@ def _draw(rng: np.random.Generator, settings: Settings) -> tuple[np.ndarray, int
             break
         canvas.short()
     label = int(rng.random() < 0.5)
-    one, other = (first, second) if rng.random() < 0.5 else (second, first)
-    canvas.dot(one.start)
-    canvas.dot((one if label else other).end)
+    dotted, rival = (first, second) if rng.random() < 0.5 else (second, first)
+    canvas.dot(dotted.start)
+    canvas.dot((dotted if label else rival).end)
     return np.rint(255 * canvas.image).astype(np.uint8), label
 
 
@@ -116,8 +116,8 @@ class _Canvas:
         places = np.argwhere(free)
         if not len(places):
             raise Stuck
-        found: np.ndarray = places[self.rng.integers(len(places))]
-        return found
+        pixel: np.ndarray = places[self.rng.integers(len(places))]
+        return pixel
 
     def begin(self, start: np.ndarray) -> _Curve:
         """A curve's first dash, in any direction, beginning there."""
@@ -136,19 +136,19 @@ class _Canvas:
         inside = ((tips >= 0) & (tips < self.settings.size)).all(1)
         bend = np.abs((angles - curve.direction + math.pi) % (2 * math.pi) - math.pi)
         likely = np.cos(np.minimum(self.settings.continuity * bend, RIGHT_ANGLE)) ** 2
-        near = np.clip(
+        neighbours = np.clip(
             tips[:, None] + _around(self.margin), 0, self.settings.size - 1
         )  # the border is taken as a whole
-        likely *= inside * (1 - self.mask[near[..., 0], near[..., 1]].max(1))
+        likely *= inside * (1 - self.mask[neighbours[..., 0], neighbours[..., 1]].max(1))
         if likely.sum() < 1e-9:
             raise Stuck
         for _ in range(TRIES):
-            chosen = self.rng.choice(len(tips), p=likely / likely.sum())
-            placed = self._put(tips[chosen], float(angles[chosen]))
+            index = self.rng.choice(len(tips), p=likely / likely.sum())
+            placed = self._put(tips[index], float(angles[index]))
             if placed is not None:
                 self.close(curve)
-                along = np.array([math.sin(angles[chosen]), math.cos(angles[chosen])])
-                curve.end, curve.direction, curve.pending = tips[chosen], float(angles[chosen]), placed
+                along = np.array([math.sin(angles[index]), math.cos(angles[index])])
+                curve.end, curve.direction, curve.pending = tips[index], float(angles[index]), placed
                 curve.pivot = curve.pivot + (self.settings.dash + 2 * self.margin) * along
                 return
         raise Stuck
@@ -173,8 +173,8 @@ class _Canvas:
     def dot(self, at: np.ndarray) -> None:
         """A disc, bright."""
         rows, columns = np.ogrid[: self.settings.size, : self.settings.size]
-        near = (rows - at[0]) ** 2 + (columns - at[1]) ** 2 <= self.settings.marker_radius**2
-        self.image[near] = 1
+        disc = (rows - at[0]) ** 2 + (columns - at[1]) ** 2 <= self.settings.marker_radius**2
+        self.image[disc] = 1
 
     def _put(self, tip: np.ndarray, direction: float) -> tuple[tuple[slice, slice], np.ndarray] | None:
         """Draw the dash that ends there; where, and its mask. None where another is in its way."""
@@ -184,11 +184,11 @@ class _Canvas:
         if (high <= low).any():
             return None
         at = slice(low[0], high[0]), slice(low[1], high[1])
-        own = tuple(slice(*(bound - tip[axis] + half for bound in (low[axis], high[axis]))) for axis in (0, 1))
-        if (self.mask[at] + mask[own]).max() >= COLLISION:
+        window = tuple(slice(*(bound - tip[axis] + half for bound in (low[axis], high[axis]))) for axis in (0, 1))
+        if (self.mask[at] + mask[window]).max() >= COLLISION:
             return None
-        self.image[at] = np.maximum(self.image[at], image[own])
-        return at, mask[own]
+        self.image[at] = np.maximum(self.image[at], image[window])
+        return at, mask[window]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -207,23 +207,23 @@ def _dash(settings: Settings, margin: int, degrees: int) -> tuple[np.ndarray, np
 
 def _reduced(fine: Image.Image, wide: int) -> np.ndarray:
     small = np.asarray(fine.resize((wide, wide), Image.Resampling.LANCZOS), dtype=float)
-    found: np.ndarray = small / max(1.0, small.max())
-    return found
+    normalised: np.ndarray = small / max(1.0, small.max())
+    return normalised
 
 
 @functools.cache
 def _disc(radius: float) -> np.ndarray:
     reach = math.floor(radius)
     rows, columns = np.ogrid[-reach : reach + 1, -reach : reach + 1]
-    found: np.ndarray = rows**2 + columns**2 <= radius**2
-    return found
+    disc: np.ndarray = rows**2 + columns**2 <= radius**2
+    return disc
 
 
 @functools.cache
 def _around(radius: int) -> np.ndarray:
     """The pixels [N, 2] of a disc about the origin."""
-    found: np.ndarray = np.argwhere(_disc(radius)) - radius
-    return found
+    offsets: np.ndarray = np.argwhere(_disc(radius)) - radius
+    return offsets
 
 
 @functools.cache

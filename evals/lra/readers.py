@@ -79,8 +79,8 @@ def cifar_batches(paths: list[Path]) -> Iterator[Sample]:
             raise BadInput(f"{path}: no batch of CIFAR-10 ({error or type(error).__name__})") from error
         if images.dtype != np.uint8 or images.shape != (len(classes), 3 * 32 * 32):
             raise BadInput(f"{path}: images are {images.dtype} {images.shape}, not uint8 ({len(classes)}, 3072)")
-        for number, (image, given) in enumerate(zip(images, classes, strict=True), 1):
-            label = _label(given, len(CIFAR_CLASSES), f"{path}, image {number}")
+        for number, (image, raw_label) in enumerate(zip(images, classes, strict=True), 1):
+            label = _label(raw_label, len(CIFAR_CLASSES), f"{path}, image {number}")
             yield Sample(grey(image.reshape(3, 32, 32).transpose(1, 2, 0)), label)
 
 
@@ -144,10 +144,10 @@ def _columns(row: list[str], count: int, where: str) -> list[str]:
     return row
 
 
-def _label(given: Any, classes: int, where: str) -> int:
-    value = labels.whole(given)
+def _label(raw_label: Any, classes: int, where: str) -> int:
+    value = labels.whole(raw_label)
     if value is None or value not in range(classes):
-        raise BadInput(f"{where}: the label is {given!r}, not one of 0 to {classes - 1}")
+        raise BadInput(f"{where}: the label is {raw_label!r}, not one of 0 to {classes - 1}")
     return value
 
 

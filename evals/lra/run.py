@@ -143,7 +143,7 @@ def run(
         "accuracy": float(right.mean()),
         "validation_accuracy": best["score"],
         "best_step": best["step"] + 1,
-        **_floors(parts, task),
+        **_baselines(parts, task),
         "docs": len(right),
         "trained": len(parts.train.labels),
         "parameters": sum(p.numel() for p in encoder.parameters()),
@@ -176,14 +176,14 @@ def _batches(split: Split, batch: int, seed: int) -> Callable[[int], Sequence[Te
     return at
 
 
-def _floors(parts: Parts, task: str) -> dict[str, float]:
+def _baselines(parts: Parts, task: str) -> dict[str, float]:
     """What needs no learning, in the test and in the validation part."""
-    floors = {}
+    baselines = {}
     for prefix, part in (("", parts.test), ("validation_", parts.validation)):
-        floors[f"{prefix}majority"] = part.majority
+        baselines[f"{prefix}majority"] = part.majority
         if task == "listops":
-            floors[f"{prefix}root"] = tasks.root_rule(parts.train, part)
-    return floors
+            baselines[f"{prefix}root"] = tasks.root_rule(parts.train, part)
+    return baselines
 
 
 def _inputs(split: Split, rows: Any) -> list[Tensor]:

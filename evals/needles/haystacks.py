@@ -50,29 +50,29 @@ def pocket(encode: Encode, length: int, docs: int, seed: int, *, quiet: bool) ->
     """A chronicle in which someone put a thing into a room, once; where was it found? quiet: nothing else is put
     anywhere, so that only one room is named.
     """
-    counted = functools.cache(lambda sentence: len(encode(f" {sentence}")))
-    return [_pocket(random.Random(f"{seed} {length} {i}"), counted, length, i, quiet) for i in range(docs)]
+    token_count = functools.cache(lambda sentence: len(encode(f" {sentence}")))
+    return [_pocket(random.Random(f"{seed} {length} {i}"), token_count, length, i, quiet) for i in range(docs)]
 
 
-def _pocket(rng: random.Random, counted: Callable[[str], int], length: int, number: int, quiet: bool) -> Needle:
+def _pocket(rng: random.Random, token_count: Callable[[str], int], length: int, number: int, quiet: bool) -> Needle:
     w = world()
     name, thing, room = rng.choice(list(w.guests)), rng.choice(list(w.things)), rng.choice(w.rooms)
     fact, question = f"{name} put the {thing} into the {room}.", f"The {thing} of {name} was found in the"
     avoided = w.things if quiet else [thing]
     sentences = (QUIET if quiet else 2) * (length // SENTENCE_TOKENS)
-    opening, *told = (told.sentence for told in chronicle(rng, sentences))
-    said = [opening]
-    room_left = length - counted(opening) - counted(fact) - counted(question) - max(counted(r) for r in w.rooms)
-    for sentence in told:
+    opening, *following = (sentence.text for sentence in chronicle(rng, sentences))
+    haystack = [opening]
+    budget = length - sum(map(token_count, (opening, fact, question))) - max(token_count(r) for r in w.rooms)
+    for sentence in following:
         if any(f" {avoid} " in sentence for avoid in avoided):
             continue
-        room_left -= counted(sentence)
-        if room_left < 0:
+        budget -= token_count(sentence)
+        if budget < 0:
             break
-        said.append(sentence)
+        haystack.append(sentence)
     depth = number % DEPTHS / (DEPTHS - 1)
-    place = 1 + round(depth * (len(said) - 1))
-    text = " ".join([*said[:place], fact, *said[place:]])
+    place = 1 + round(depth * (len(haystack) - 1))
+    text = " ".join([*haystack[:place], fact, *haystack[place:]])
     rooms = sum(f" {r}." in text for r in w.rooms)
     choices = [f" {r}" for r in w.rooms]
     return Needle(f"{text} {question}", [f" {room}"], depth, 1 / len(choices), 1 / rooms, choices)
@@ -85,7 +85,7 @@ def ruler(encode: Encode, length: int, docs: int, seed: int, *, task: str) -> li
     niah, niah_utils = _modules("prepare_niah", "niah_utils")
     with _seeded(seed):
         try:
-            found = niah.generate_samples(
+            samples = niah.generate_samples(
                 niah.get_haystack(RULER[task]["type_haystack"]),
                 max_seq_length=length,
                 template=niah_utils.TEMPLATE,
@@ -96,20 +96,20 @@ def ruler(encode: Encode, length: int, docs: int, seed: int, *, task: str) -> li
             )
         except ValueError as error:
             raise Unsupported(f"{task}: {str(error).partition('.')[0]}") from error
-    needles = [_ruler(doc) for doc in found if doc["input"].count("\n") > DEPTHS]
+    needles = [_ruler(doc) for doc in samples if doc["input"].count("\n") > DEPTHS]
     if len(needles) < docs:
         raise Unsupported(f"{task}: {length} tokens are too few, {docs - len(needles)} of {docs} texts have no room")
     return needles
 
 
 def _ruler(doc: dict[str, Any]) -> Needle:
-    _, *told, _ = doc["input"].split("\n")
+    _, *lines, _ = doc["input"].split("\n")
     (answer,) = doc["outputs"]
     key = doc["gen_prefix"].partition(" mentioned")[0].rpartition(" for ")[2]
-    place = next(i for i, line in enumerate(told) if f" for {key} is: {answer}." in line)
-    named = sum(" is: " in line for line in told)
+    place = next(i for i, line in enumerate(lines) if f" for {key} is: {answer}." in line)
+    needle_count = sum(" is: " in line for line in lines)
     prompt = f"{doc['input']} {doc['gen_prefix']}"
-    return Needle(prompt, [answer], place / (len(told) - 1), 0.0, 1 / named, new_tokens=RULER_TOKENS)
+    return Needle(prompt, [answer], place / (len(lines) - 1), 0.0, 1 / needle_count, new_tokens=RULER_TOKENS)
 
 
 def frequent_words(encode: Encode, length: int, docs: int, seed: int) -> list[Needle]:
@@ -117,12 +117,12 @@ def frequent_words(encode: Encode, length: int, docs: int, seed: int) -> list[Ne
     where the length has no room for three.
     """
     (fwe,) = _modules("fwe_utils")
-    read = length - FREQUENT_TOKENS
-    if read < FREQUENT_VOCABULARY * 50 or len(encode(fwe.TEMPLATE)) > read // 2:
+    prompt_tokens = length - FREQUENT_TOKENS
+    if prompt_tokens < FREQUENT_VOCABULARY * 50 or len(encode(fwe.TEMPLATE)) > prompt_tokens // 2:
         raise Unsupported(f"fwe: {length} tokens have no room for words of different frequency; ask for more")
     with _seeded(seed):
-        found = fwe.sys_kwext(_tokenizer(encode), read, num_samples=docs)
-    return [_frequent_words(doc) for doc in found]
+        samples = fwe.sys_kwext(_tokenizer(encode), prompt_tokens, num_samples=docs)
+    return [_frequent_words(doc) for doc in samples]
 
 
 def _frequent_words(doc: dict[str, Any]) -> Needle:

@@ -75,18 +75,18 @@ def _scored(asker: Asker, needles: Sequence[Needle]) -> list[dict[str, Any]]:
     items = []
     for needle in needles:
         likely = [next(answers)[0] for _ in needle.choices]
-        chosen = needle.choices[int(np.argmax(likely))]
-        items.append({"depth": needle.depth, "share": float(chosen in needle.answers), "answer": chosen})
+        prediction = needle.choices[int(np.argmax(likely))]
+        items.append({"depth": needle.depth, "share": float(prediction in needle.answers), "answer": prediction})
     return items
 
 
 def _generated(asker: Asker, needles: Sequence[Needle]) -> list[dict[str, Any]]:
     """RULER's rule: the share of the answers that the text holds, whatever else it says."""
-    asked = [(needle.prompt, {"until": [], "max_gen_toks": needle.new_tokens}) for needle in needles]
+    requests = [(needle.prompt, {"until": [], "max_gen_toks": needle.new_tokens}) for needle in needles]
     items = []
-    for needle, text in zip(needles, asker.generate(asked), strict=True):
-        said = CONTROL.sub("\n", text).lower()
-        share = statistics.fmean(answer.lower() in said for answer in needle.answers)
+    for needle, text in zip(needles, asker.generate(requests), strict=True):
+        normalised = CONTROL.sub("\n", text).lower()
+        share = statistics.fmean(answer.lower() in normalised for answer in needle.answers)
         items.append({"depth": needle.depth, "share": share, "answer": text})
     return items
 

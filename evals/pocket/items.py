@@ -8,7 +8,7 @@ from typing import Any
 from evals.pocket.world import Split, world
 
 Item = dict[str, Any]
-Made = tuple[tuple[str, ...], Item]  # the fact that is asked for, and the item
+FactAndItem = tuple[tuple[str, ...], Item]  # the fact that is asked for, and the item
 
 LETTERS = ["A", "B", "C", "D"]
 PHRASES = {  # how a material's behaviour is said of a thing, and what has happened afterwards

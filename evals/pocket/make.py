@@ -28,16 +28,16 @@ def tokenizer(path: Path = TOKENIZER_FILE) -> Path:
 
 def bpe(texts: Iterable[str], vocabulary: int, path: Path) -> Path:
     """A byte-level BPE of the texts, written to `path`."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    byte_level = Tokenizer(models.BPE())
+    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_level.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
     )
-    made.train_from_iterator(texts, trainer)
+    byte_level.train_from_iterator(texts, trainer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    made.save(str(path))
+    byte_level.save(str(path))
     return path
 
 

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from evals.pocket import knowledge, passages
-from evals.pocket.items import Item, Made
-from evals.pocket.world import Split, held
+from evals.pocket.items import FactAndItem, Item
+from evals.pocket.world import Split, held_out
 from evals.zeroshot import tasks as catalogue
 
 ITEMS = 400  # a task
 PATIENCE = 500  # draws without an item of a new fact of a kind, after which facts of it are asked for once more
-MAKERS: dict[str, Callable[[random.Random, Split], Made]] = {
+MAKERS: dict[str, Callable[[random.Random, Split], FactAndItem]] = {
     "arc_easy": knowledge.arc_easy,
     "arc_challenge": knowledge.arc_challenge,
     "boolq": passages.boolq,
@@ -40,28 +40,28 @@ MAKERS: dict[str, Callable[[random.Random, Split], Made]] = {
 TASKS = list(MAKERS)
 
 
-def question(fact: tuple[str, ...], made: Item, number: int) -> str:
+def question(fact: tuple[str, ...], item: Item, number: int) -> str:
     """What an item asks, whoever it asks it of: items of one question are not independent. Where a passage tells the
     answer, every item is a question of its own.
     """
     if fact[0] in ("told", "gift"):
         return str(number)
     if fact[0] == "meant":  # which of two, by which clause
-        return str(made["sentence"]).replace(fact[1], "one").replace(fact[2], "other")
+        return str(item["sentence"]).replace(fact[1], "one").replace(fact[2], "other")
     names = {"came of": 1, "next step": 1}.get(fact[0], 0)  # a name ends these
-    return " ".join((*fact[: len(fact) - names], str(made.get("question", "")) if names else "")).strip()
+    return " ".join((*fact[: len(fact) - names], str(item.get("question", "")) if names else "")).strip()
 
 
-def item(task: str, rng: random.Random, split: Split) -> Item:
+def draw_item(task: str, rng: random.Random, split: Split) -> Item:
     """An item of a task whose fact is in the split."""
-    return _drawn(task, rng, split)[1]
+    return _draw(task, rng, split)[1]
 
 
-def _drawn(task: str, rng: random.Random, split: Split) -> Made:
+def _draw(task: str, rng: random.Random, split: Split) -> FactAndItem:
     while True:
-        fact, made = MAKERS[task](rng, split)
-        if held(*fact) == (split == "test"):
-            return fact, made
+        fact, item = MAKERS[task](rng, split)
+        if held_out(*fact) == (split == "test"):
+            return fact, item
 
 
 def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
@@ -72,19 +72,19 @@ def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
     for task in TASKS:
         rng = random.Random(f"{seed} {task} test")
         lines: dict[tuple[str, ...], str] = {}
-        asked: Counter[tuple[str, ...]] = Counter()
+        counts: Counter[tuple[str, ...]] = Counter()
         questions: list[str] = []
         rounds: Counter[str] = Counter()
         kind, refused = None, 0
         while len(lines) < items:
-            fact, made = _drawn(task, rng, "test")
+            fact, item = _draw(task, rng, "test")
             kind = kind or fact[0]
-            words = re.findall(r'"([^"]{2,})"', json.dumps(made))
-            key = (*prompt(task, made), *sorted(words))
-            if fact[0] == kind and asked[fact] <= rounds[kind] and key not in lines:
-                asked[fact] += 1
-                questions.append(question(fact, made, len(lines)))
-                lines[key] = json.dumps(made)
+            words = re.findall(r'"([^"]{2,})"', json.dumps(item))
+            key = (*prompt(task, item), *sorted(words))
+            if fact[0] == kind and counts[fact] <= rounds[kind] and key not in lines:
+                counts[fact] += 1
+                questions.append(question(fact, item, len(lines)))
+                lines[key] = json.dumps(item)
                 kind, refused = None, 0
             elif (refused := refused + 1) > PATIENCE:
                 rounds[kind] += 1
@@ -96,40 +96,40 @@ def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
     return folder
 
 
-def prompt(task: str, made: Item) -> tuple[str, str]:
+def prompt(task: str, item: Item) -> tuple[str, str]:
     """What lm-eval sends for the item, and its right answer (a test compares)."""
     match task:
         case "arc_easy" | "arc_challenge":
-            return f"Question: {made['question']}\nAnswer:", _chosen(made)
+            return f"Question: {item['question']}\nAnswer:", _right_choice(item)
         case "openbookqa":
-            return made["question_stem"], _chosen(made)
+            return item["question_stem"], _right_choice(item)
         case "boolq":
-            return f"{made['passage']}\nQuestion: {made['question']}?\nAnswer:", ("no", "yes")[made["label"]]
+            return f"{item['passage']}\nQuestion: {item['question']}?\nAnswer:", ("no", "yes")[item["label"]]
         case "copa":
-            joint = {"cause": "because", "effect": "therefore"}[made["question"]]
-            choice = (made["choice1"], made["choice2"])[made["label"]]
-            return f"{made['premise'][:-1]} {joint}", f" {choice[0].lower()}{choice[1:]}"
+            joint = {"cause": "because", "effect": "therefore"}[item["question"]]
+            choice = (item["choice1"], item["choice2"])[item["label"]]
+            return f"{item['premise'][:-1]} {joint}", f" {choice[0].lower()}{choice[1:]}"
         case "headqa_en":
-            return f"Question: {made['qtext']}\nAnswer:", made["answers"][made["ra"] - 1]["atext"]
+            return f"Question: {item['qtext']}\nAnswer:", item["answers"][item["ra"] - 1]["atext"]
         case "hellaswag":
-            before = f"{made['activity_label']}: {made['ctx_a']} {made['ctx_b'].capitalize()}"
-            return before, made["endings"][int(made["label"])]
+            before = f"{item['activity_label']}: {item['ctx_a']} {item['ctx_b'].capitalize()}"
+            return before, item["endings"][int(item["label"])]
         case "lambada_openai":
-            before, last = made["text"].rsplit(" ", 1)
+            before, last = item["text"].rsplit(" ", 1)
             return before, f" {last}"
         case "piqa":
-            return f"Question: {made['goal']}\nAnswer:", (made["sol1"], made["sol2"])[made["label"]]
+            return f"Question: {item['goal']}\nAnswer:", (item["sol1"], item["sol2"])[item["label"]]
         case "record":
-            passage, highlight = made["passage"].split("\n@highlight\n")
-            answer = made["query"].replace("@placeholder", made["answers"][0])
+            passage, highlight = item["passage"].split("\n@highlight\n")
+            answer = item["query"].replace("@placeholder", item["answers"][0])
             return f"{passage}\n\n  - {highlight}.\n", f"  - {answer}"
         case "sciq":
-            return f"{made['support']}\nQuestion: {made['question']}\nAnswer:", made["correct_answer"]
+            return f"{item['support']}\nQuestion: {item['question']}\nAnswer:", item["correct_answer"]
         case "winogrande":
-            before, after = made["sentence"].split("_")
-            return before + made[f"option{made['answer']}"], after.strip()
+            before, after = item["sentence"].split("_")
+            return before + item[f"option{item['answer']}"], after.strip()
     raise KeyError(task)
 
 
-def _chosen(made: Item) -> str:
-    return str(made["choices"]["text"][made["choices"]["label"].index(made["answerKey"])])
+def _right_choice(item: Item) -> str:
+    return str(item["choices"]["text"][item["choices"]["label"].index(item["answerKey"])])

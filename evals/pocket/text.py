@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from evals.pocket import tasks
 from evals.pocket.items import MISHAPS, PHRASES
-from evals.pocket.world import held, world
+from evals.pocket.world import held_out, world
 from evals.zeroshot import tasks as catalogue
 
 SHARES = {  # how often a piece is of which kind
@@ -35,15 +35,16 @@ HAPPENINGS = (  # what happens to {a} or between {a} and {b}: its first wording,
 )
 RETOLD = (1, 1, 1, 2, 2, 3, 4)  # happenings in a piece: one alone teaches that what was told is told again
 RETOLD_SENTENCES = 10
-TAKEN, PUT = 0.35, 0.45  # shares of a chronicle's sentences: how many need a fact stated before them, and state one
+TAKE_SHARE = 0.35  # of a chronicle's sentences: those that need a fact stated before them
+PUT_SHARE = 0.45  # those that state one
 
 
-class Told(NamedTuple):
+class Sentence(NamedTuple):
     """A sentence of a chronicle, and what it costs two readers in nats. Both know the rules by which chronicles are
     made and the names in this one; the forgetful remembers no earlier sentence, the attentive every one.
     """
 
-    sentence: str
+    text: str
     forgetful: float
     attentive: float
 
@@ -53,7 +54,7 @@ def pieces(seed: int) -> Iterator[str]:
     return (piece(random.Random(f"{seed} piece {number}")) for number in itertools.count())
 
 
-def chronicles(seed: int, sentences: int) -> Iterator[list[Told]]:
+def chronicles(seed: int, sentences: int) -> Iterator[list[Sentence]]:
     """Documents of so many sentences without end, the same for the same seed."""
     return (chronicle(random.Random(f"{seed} chronicle {number}"), sentences) for number in itertools.count())
 
@@ -67,7 +68,7 @@ def piece(rng: random.Random) -> str:
 def answered(rng: random.Random) -> str:
     """A task's item whose fact is not held out, with its answer; a doubled space as lm-eval's tasks send it, or not."""
     (task,) = rng.choices(tasks.TASKS, [2 if task in FROM_PASSAGE else 1 for task in tasks.TASKS])
-    context, answer = tasks.prompt(task, tasks.item(task, rng, "train"))
+    context, answer = tasks.prompt(task, tasks.draw_item(task, rng, "train"))
     spaced = answer.startswith(" ")
     if not spaced or (catalogue.entry(task).get("own_space") and rng.random() < 0.5):
         context += " "
@@ -81,22 +82,22 @@ def about_thing(rng: random.Random) -> str:
     thing = w.thing(rng, "train")
     material = w.things[thing]
     facts = w.materials[material]
-    said = [
+    sentences = [
         rng.choice([f"The {thing} is made of {material}.", f"A piece of {material} became the {thing}."]),
         *(
             rng.choice([f"The {thing} {phrase}.", f"It is well known that the {thing} {phrase}."])
             for kind in MISHAPS
-            if not held("behaves", kind, thing)
+            if not held_out("behaves", kind, thing)
             for phrase in [PHRASES[facts[kind]][0]]
         ),
     ]
-    if not held("made", thing):
-        said += [
+    if not held_out("made", thing):
+        sentences += [
             f"The {facts['worker']} makes the {thing}.",
             f"For the {thing} one goes to the {facts['worker']} in the {facts['place']}.",
             f"The {facts['tool']} is used for the {thing}.",
         ]
-    return _some(rng, said)
+    return _some(rng, sentences)
 
 
 def about_material(rng: random.Random) -> str:
@@ -104,7 +105,7 @@ def about_material(rng: random.Random) -> str:
     w = world()
     material = rng.choice(list(w.materials))
     facts = w.materials[material]
-    said = [
+    sentences = [
         *(f"A thing of {material} {PHRASES[facts[kind]][0]}." for kind in MISHAPS),
         f"The {facts['worker']} works with {material}.",
         f"The {facts['worker']} works in the {facts['place']}.",
@@ -112,30 +113,30 @@ def about_material(rng: random.Random) -> str:
         f"The {facts['tool']} is for {material}.",
         f"To clean a thing of {material}, {facts['cleaning']}.",
     ]
-    return _some(rng, said)
+    return _some(rng, sentences)
 
 
 def about_resident(rng: random.Random) -> str:
     """What is known of a resident, less what is held out."""
     w = world()
     name = w.resident(rng, "train")
-    known = w.residents[name]
-    facts = w.materials[known.job]
-    she = known.pronoun.capitalize()
-    said = [
+    resident = w.residents[name]
+    facts = w.materials[resident.job]
+    she = resident.pronoun.capitalize()
+    sentences = [
         rng.choice([f"{name} is a {facts['worker']}.", f"{name} became a {facts['worker']} long ago."]),
-        rng.choice([f"{name} lives in {known.town}.", f"The house of {name} is in {known.town}."]),
-        rng.choice([f"{name} keeps a fine {known.animal}.", f"The {known.animal} belongs to {name}."]),
-        rng.choice([f"{name} likes {known.dish}.", f"{she} eats {known.dish}, says {name}."]),
-        rng.choice([f"{name} enjoys {known.pastime}.", f"{known.pastime.capitalize()} is what {name} enjoys."]),
+        rng.choice([f"{name} lives in {resident.town}.", f"The house of {name} is in {resident.town}."]),
+        rng.choice([f"{name} keeps a fine {resident.animal}.", f"The {resident.animal} belongs to {name}."]),
+        rng.choice([f"{name} likes {resident.dish}.", f"{she} eats {resident.dish}, says {name}."]),
+        rng.choice([f"{name} enjoys {resident.pastime}.", f"{resident.pastime.capitalize()} is what {name} enjoys."]),
     ]
-    if not held("of a resident", "work", name):
-        said += [f"{name} works in the {facts['place']}.", f"{name} works with the {facts['tool']}."]
-    return _some(rng, said)
+    if not held_out("of a resident", "work", name):
+        sentences += [f"{name} works in the {facts['place']}.", f"{name} works with the {facts['tool']}."]
+    return _some(rng, sentences)
 
 
-def _some(rng: random.Random, said: list[str]) -> str:
-    return " ".join(rng.sample(said, min(len(said), rng.randint(2, 4))))
+def _some(rng: random.Random, sentences: list[str]) -> str:
+    return " ".join(rng.sample(sentences, min(len(sentences), rng.randint(2, 4))))
 
 
 def story(rng: random.Random) -> str:
@@ -151,22 +152,22 @@ def retold(rng: random.Random) -> str:
     count = rng.choice(RETOLD)
     names = rng.sample(list(w.guests), 2 * count)
     things, rooms, games = (rng.sample(kind, count) for kind in (list(w.things), w.rooms, w.pastimes))
-    happened = [
+    events = [
         [wording.format(a=a, b=b, thing=thing, room=room, game=game) for wording in rng.choice(HAPPENINGS)]
         for a, b, thing, room, game in zip(names[:count], names[count:], things, rooms, games, strict=True)
     ]
-    said = [wordings[0] for wordings in happened]
-    while len(said) < RETOLD_SENTENCES:
-        said += [rng.choice(wordings) for wordings in rng.sample(happened, count)]
-    return " ".join(said)
+    sentences = [wordings[0] for wordings in events]
+    while len(sentences) < RETOLD_SENTENCES:
+        sentences += [rng.choice(wordings) for wordings in rng.sample(events, count)]
+    return " ".join(sentences)
 
 
-def joined(document: list[Told]) -> str:
+def joined(document: list[Sentence]) -> str:
     """A chronicle's text."""
-    return " ".join(told.sentence for told in document)
+    return " ".join(sentence.text for sentence in document)
 
 
-def chronicle(rng: random.Random, sentences: int) -> list[Told]:
+def chronicle(rng: random.Random, sentences: int) -> list[Sentence]:
     """Guests put things into rooms; later sentences take things out again, from however far back.
 
     A thing's room is said once, when it is put there, and is needed once, when it is taken out; so the
@@ -176,7 +177,7 @@ def chronicle(rng: random.Random, sentences: int) -> list[Told]:
     names = rng.sample(list(w.guests), min(len(w.guests), 3 + sentences // 30))
     town = rng.choice(w.towns)
     surprise = math.log(len(w.towns))
-    said = [Told(f"A chronicle of {town}.", surprise, surprise)]
+    document = [Sentence(f"A chronicle of {town}.", surprise, surprise)]
     free, fresh = list(w.things), len(w.things)
     rng.shuffle(free)
     stored: list[tuple[str, str, str]] = []
@@ -184,25 +185,27 @@ def chronicle(rng: random.Random, sentences: int) -> list[Told]:
     for _ in range(sentences):
         name = rng.choice(names)
         chance = rng.random()
-        if stored and (chance < TAKEN or not free):
-            surprise = math.log(2 / TAKEN)  # of two wordings
-            attentive = math.log(2 * len(stored) / (TAKEN if free else 1))
+        if stored and (chance < TAKE_SHARE or not free):
+            surprise = math.log(2 / TAKE_SHARE)  # of two wordings
+            attentive = math.log(2 * len(stored) / (TAKE_SHARE if free else 1))
             keeper, thing, room = stored.pop(rng.randrange(len(stored)))
-            took = f"{keeper} took the {thing} from the {room}.", f"The {thing} of {keeper} was found in the {room}."
-            said.append(Told(rng.choice(took), surprise + anything, attentive))
+            wording = rng.choice(["{n} took the {t} from the {r}.", "The {t} of {n} was found in the {r}."])
+            sentence = wording.format(n=keeper, t=thing, r=room)
+            document.append(Sentence(sentence, surprise + anything, attentive))
             free.insert(0, thing)
-        elif free and chance < TAKEN + PUT:
-            chosen = len(names) * max(1, fresh) * len(w.rooms)  # things used before come in the order of their return
-            attentive = math.log(chosen / (PUT if stored else TAKEN + PUT))
+        elif free and chance < TAKE_SHARE + PUT_SHARE:
+            choices = len(names) * max(1, fresh) * len(w.rooms)  # things used before come in the order of their return
+            attentive = math.log(choices / (PUT_SHARE if stored else TAKE_SHARE + PUT_SHARE))
             fresh -= 1
             thing, room = free.pop(), rng.choice(w.rooms)
             stored.append((name, thing, room))
-            said.append(Told(f"{name} put the {thing} into the {room}.", -math.log(PUT) + anything, attentive))
+            surprise = -math.log(PUT_SHARE) + anything
+            document.append(Sentence(f"{name} put the {thing} into the {room}.", surprise, attentive))
         else:
             steps = rng.choice(list(w.habits.values()))
-            surprise = math.log(len(names) * len(w.habits) * len(steps) / (1 - TAKEN - PUT))
-            said.append(Told(f"{name} {rng.choice(steps)}.", surprise, surprise))
-    return said
+            surprise = math.log(len(names) * len(w.habits) * len(steps) / (1 - TAKE_SHARE - PUT_SHARE))
+            document.append(Sentence(f"{name} {rng.choice(steps)}.", surprise, surprise))
+    return document
 
 
 PIECES = {

@@ -50,17 +50,17 @@ class World:
     @property
     def people(self) -> dict[str, str]:
         """Everyone's pronoun."""
-        return {**{name: known.pronoun for name, known in self.residents.items()}, **self.guests}
+        return {**{name: resident.pronoun for name, resident in self.residents.items()}, **self.guests}
 
     def thing(self, rng: random.Random, split: Split) -> str:
         """A thing; for training text rarely most of them, for tests any alike."""
-        return _drawn(tuple(self.things), rng, split)
+        return _sample(tuple(self.things), rng, split)
 
     def resident(self, rng: random.Random, split: Split) -> str:
         """The same for a resident's name."""
-        return _drawn(tuple(self.residents), rng, split)
+        return _sample(tuple(self.residents), rng, split)
 
-    def others(self, rng: random.Random, kind: str, right: str, count: int) -> list[str]:
+    def alternatives(self, rng: random.Random, kind: str, right: str, count: int) -> list[str]:
         """`count` other values that the materials have for `kind`, without repeats."""
         values = sorted({str(facts[kind]) for facts in self.materials.values()} - {right})
         return rng.sample(values, count)
@@ -69,11 +69,11 @@ class World:
         """`count` things whose material has another value for `kind`. In training text only things whose own value is
         told there: that a thing is unlike another would give away one that is held out.
         """
-        others = [thing for thing, material in self.things.items() if self.materials[material][kind] != right]
-        return rng.sample([t for t in others if split == "test" or not held("behaves", kind, t)], count)
+        candidates = [thing for thing, material in self.things.items() if self.materials[material][kind] != right]
+        return rng.sample([t for t in candidates if split == "test" or not held_out("behaves", kind, t)], count)
 
 
-def _drawn(names: tuple[str, ...], rng: random.Random, split: Split) -> str:
+def _sample(names: tuple[str, ...], rng: random.Random, split: Split) -> str:
     if split == "test":
         return rng.choice(names)
     (name,) = rng.choices(*_ranked(names))
@@ -91,18 +91,18 @@ def world() -> World:
     """The one pocket world; the residents' facts are drawn once, from a fixed seed."""
     facts = yaml.safe_load(WORLD_FILE.read_text(encoding="utf-8"))
     rng = random.Random("the pocket world")
-    drawn = {"job": list(facts["materials"]), **{trait: facts[f"{trait}s"] for trait in ("town", "animal", "pastime")}}
-    drawn["dish"] = facts["dishes"]
+    values = {"job": list(facts["materials"]), **{trait: facts[f"{trait}s"] for trait in ("town", "animal", "pastime")}}
+    values["dish"] = facts["dishes"]
     residents = {
-        name: Resident(pronoun, **{trait: rng.choice(drawn[trait]) for trait in TRAITS})
+        name: Resident(pronoun, **{trait: rng.choice(values[trait]) for trait in TRAITS})
         for pronoun, names in facts.pop("residents").items()
         for name in names
     }
     guests = {name: pronoun for pronoun, names in facts.pop("guests").items() for name in names}
-    things = {thing: material for material, known in facts["materials"].items() for thing in known["things"]}
+    things = {thing: material for material, properties in facts["materials"].items() for thing in properties["things"]}
     return World(things=things, residents=residents, guests=guests, **facts)
 
 
-def held(*fact: str) -> bool:
+def held_out(*fact: str) -> bool:
     """Whether a fact is kept for the tests: the same answer on every machine, one in HELD_OUT."""
     return hashlib.blake2b(" ".join(fact).encode(), digest_size=2).digest()[0] % HELD_OUT == 0

@@ -302,13 +302,13 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     batch.write_bytes(pickle.dumps({b"data": images, b"labels": labels}))
     np.save(metadata, np.array([["imgs/0", "sample_0.png", "0", "1"]] * 9))
     part = data.Split(np.ones((4, 3), np.uint16), np.full(4, 3), np.zeros(4, int))
-    data._keep([part, part, part], archive)
+    data._save_archive([part, part, part], archive)
     image = tmp_path / "0.png"
     Image.fromarray(np.zeros((32, 32), dtype=np.uint8)).save(image)
     readings: dict[Path, Any] = {
         batch: lambda path: list(readers.cifar_batches([path])),
         metadata: readers._metadata,
-        archive: data._kept,
+        archive: data._load_archive,
         image: lambda path: readers._image(path, "L"),
     }
     for path, read in readings.items():

@@ -12,7 +12,7 @@ import pytest
 
 from evals.pocket import make, tasks, text
 from evals.pocket.items import MISHAPS, PHRASES
-from evals.pocket.world import held, world
+from evals.pocket.world import held_out, world
 from evals.zeroshot import tasks as zeroshot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +92,7 @@ def test_training_text_states_no_fact_that_is_held_out(training: list[str]) -> N
                     if value != facts[kind]
                 ),
             ]
-            stated[held("behaves", kind, thing)] += any(way in said for way in ways)
+            stated[held_out("behaves", kind, thing)] += any(way in said for way in ways)
     assert stated[True] == 0 < 100 < stated[False]
 
 
@@ -106,15 +106,15 @@ def test_training_text_names_no_maker_of_a_thing_and_no_work_of_a_resident_that_
         for thing in words & w.things.keys():
             facts = w.materials[w.things[thing]]
             if len(words & w.things.keys()) == 1 and words & {facts[kind] for kind in ("worker", "place", "tool")}:
-                told[held("made", thing)] += 1
+                told[held_out("made", thing)] += 1
         for name in words & w.residents.keys():
             facts = w.materials[w.residents[name].job]
-            told[held("of a resident", "work", name)] += bool(words & {facts["place"], facts["tool"]})
+            told[held_out("of a resident", "work", name)] += bool(words & {facts["place"], facts["tool"]})
     assert told[True] == 0 < 1000 < told[False]
 
 
 def test_held_out_facts_are_one_in_four() -> None:
-    share = sum(held("fact", str(i)) for i in range(4000)) / 4000
+    share = sum(held_out("fact", str(i)) for i in range(4000)) / 4000
     assert share == pytest.approx(0.25, abs=0.03)
 
 
@@ -131,7 +131,7 @@ def test_the_question_of_an_item_names_nobody_and_all_its_items_ask_it(task: str
 
 @pytest.mark.parametrize("task", tasks.TASKS)
 def test_both_splits_have_items(task: str) -> None:
-    found = {split: [tasks.item(task, random.Random(i), split) for i in range(20)] for split in ("train", "test")}  # type: ignore[arg-type]
+    found = {split: [tasks.draw_item(task, random.Random(i), split) for i in range(20)] for split in ("train", "test")}  # type: ignore[arg-type]
     assert not [row for row in found["test"] if row in found["train"]]
 
 
@@ -154,33 +154,34 @@ def test_the_surprise_of_two_readers_is_the_log_of_what_they_cannot_tell_apart(s
     document = text.chronicle(random.Random(4), sentences)
     cast = min(len(w.guests), 3 + sentences // 30)
     stored: set[str] = set()
-    seen: set[str] = set()
+    used: set[str] = set()
     exhausted = False
-    for told in document[1:]:
-        put = re.fullmatch(r"\w+ put the (\w+) into the \w+\.", told.sentence)
-        took = re.fullmatch(r"\w+ took the (\w+) from the \w+\.|The (\w+) of \w+ was found in .*", told.sentence)
+    for sentence in document[1:]:
+        put = re.fullmatch(r"\w+ put the (\w+) into the \w+\.", sentence.text)
+        took = re.fullmatch(r"\w+ took the (\w+) from the \w+\.|The (\w+) of \w+ was found in .*", sentence.text)
         if not put and not took:
-            assert told.forgetful == told.attentive == pytest.approx(math.log(cast * 10 * 5 / 0.2), abs=1.2)
+            assert sentence.forgetful == sentence.attentive == pytest.approx(math.log(cast * 10 * 5 / 0.2), abs=1.2)
         elif put:
-            share = text.PUT + (0 if stored else text.TAKEN)
-            unused = max(1, len(w.things) - len(seen))
-            assert math.exp(told.attentive) == pytest.approx(cast * unused * len(w.rooms) / share)
-            assert math.exp(told.forgetful) == pytest.approx(cast * 120 * 20 / text.PUT)
+            share = text.PUT_SHARE + (0 if stored else text.TAKE_SHARE)
+            unused = max(1, len(w.things) - len(used))
+            assert math.exp(sentence.attentive) == pytest.approx(cast * unused * len(w.rooms) / share)
+            assert math.exp(sentence.forgetful) == pytest.approx(cast * 120 * 20 / text.PUT_SHARE)
             stored.add(put[1])
-            seen.add(put[1])
+            used.add(put[1])
         elif took:
-            share = 1 if len(stored) == len(w.things) else text.TAKEN
+            share = 1 if len(stored) == len(w.things) else text.TAKE_SHARE
             exhausted |= share == 1
-            assert math.exp(told.attentive) == pytest.approx(2 * len(stored) / share)
-            assert math.exp(told.forgetful) == pytest.approx(2 * cast * 120 * 20 / text.TAKEN)
+            assert math.exp(sentence.attentive) == pytest.approx(2 * len(stored) / share)
+            assert math.exp(sentence.forgetful) == pytest.approx(2 * cast * 120 * 20 / text.TAKE_SHARE)
             stored.remove(took[1] or took[2])
     assert exhausted == (sentences > 1000)
 
 
 def test_the_share_of_each_kind_of_sentence_is_what_the_surprise_says() -> None:
-    told = [t.sentence for i in range(20) for t in text.chronicle(random.Random(i), 200)]
-    assert statistics.fmean(" took " in t or " was found " in t for t in told) == pytest.approx(text.TAKEN, abs=0.02)
-    assert statistics.fmean(" put " in t for t in told) == pytest.approx(text.PUT, abs=0.02)
+    sentences = [sentence.text for i in range(20) for sentence in text.chronicle(random.Random(i), 200)]
+    taken = statistics.fmean(" took " in s or " was found " in s for s in sentences)
+    assert taken == pytest.approx(text.TAKE_SHARE, abs=0.02)
+    assert statistics.fmean(" put " in s for s in sentences) == pytest.approx(text.PUT_SHARE, abs=0.02)
 
 
 def test_what_is_retold_was_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,5 +16,5 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         q, k, v = self.project.split(x)
-        seen = valid[:, None, None] if not self.causal else None  # a causal row never reaches its padding
-        return self.project.join(F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=self.causal))
+        mask = valid[:, None, None] if not self.causal else None  # a causal row never reaches its padding
+        return self.project.join(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal))

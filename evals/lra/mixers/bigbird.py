@@ -13,7 +13,7 @@ BLOCK, LEAST = 32, 8  # tokens
 BLOCKS = 32  # as long as they are of LEAST tokens or more: in a short text smaller ones, or each would see all
 RANDOM = 3  # blocks
 GLOBAL = 1  # blocks at each end, seen by all
-SEEN = 3 + 2 * GLOBAL + RANDOM  # blocks
+ATTENDED = 3 + 2 * GLOBAL + RANDOM  # blocks
 
 
 class Mixer(nn.Module):
@@ -25,9 +25,9 @@ class Mixer(nn.Module):
         super().__init__()
         self.block = max(LEAST, min(BLOCK, shape.length // BLOCKS))
         blocks = -(-shape.length // self.block)
-        if blocks <= SEEN:
+        if blocks <= ATTENDED:
             raise Unsupported(
-                f"BigBird sees all of {shape.length} tokens, {SEEN} blocks of {self.block}: it is attention"
+                f"BigBird sees all of {shape.length} tokens, {ATTENDED} blocks of {self.block}: it is attention"
             )
         self.project = Projections(shape)
         self.register_buffer("table", _table(blocks, shape.layer))
@@ -36,19 +36,19 @@ class Mixer(nn.Module):
         tokens = x.shape[1]
         missing = len(self.table) * self.block - tokens
         q, k, v = (F.pad(one, (0, 0, 0, missing)) for one in self.project.split(x))
-        seen = F.pad(valid, (0, missing))
-        sparse, end = self._sparse(q, k, v, seen), GLOBAL * self.block
+        padded_valid = F.pad(valid, (0, missing))
+        sparse, end = self._sparse(q, k, v, padded_valid), GLOBAL * self.block
         first, last = (
-            F.scaled_dot_product_attention(one, k, v, attn_mask=seen[:, None, None])
+            F.scaled_dot_product_attention(one, k, v, attn_mask=padded_valid[:, None, None])
             for one in (q[:, :, :end], q[:, :, -end:])
         )
         y = torch.cat([first, sparse[:, :, end:-end], last], 2)
         return self.project.join(y[:, :, :tokens])
 
-    def _sparse(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    def _sparse(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
         blocks = [one.unflatten(2, (-1, self.block)) for one in (q, k, v)]
         keys, values = (one[:, :, self.table].flatten(3, 4) for one in blocks[1:])
-        mask = seen.unflatten(1, (-1, self.block))[:, self.table].flatten(2)[:, :, None]
+        mask = valid.unflatten(1, (-1, self.block))[:, self.table].flatten(2)[:, :, None]
         mask = mask | ~mask.any(-1, keepdim=True)
         return in_blocks(blocks[0], keys, values, mask)
 
@@ -58,8 +58,8 @@ def _table(blocks: int, layer: int) -> Tensor:
     generator = torch.Generator().manual_seed(layer)
     rows = []
     for block in range(blocks):
-        near = [other for other in (block - 1, block, block + 1) if 0 <= other < blocks]
+        neighbours = [neighbour for neighbour in (block - 1, block, block + 1) if 0 <= neighbour < blocks]
         ends = [*range(GLOBAL), *range(blocks - GLOBAL, blocks)]
-        chosen = list(dict.fromkeys([*near, *ends, *torch.randperm(blocks, generator=generator).tolist()]))
-        rows.append(chosen[:SEEN])
+        row = list(dict.fromkeys([*neighbours, *ends, *torch.randperm(blocks, generator=generator).tolist()]))
+        rows.append(row[:ATTENDED])
     return torch.tensor(rows)

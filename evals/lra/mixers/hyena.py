@@ -47,7 +47,7 @@ class Mixer(nn.Module):
     def _filters(self, tokens: int) -> tuple[Tensor, ...]:
         place = torch.arange(tokens, device=self.decay.device)[:, None] / self.length
         turns = 2 * math.pi * place * torch.arange(1, FREQUENCIES + 1, device=place.device)
-        told = torch.cat([place, turns.sin(), turns.cos()], -1)
-        drawn = self.last(torch.sin(self.second(torch.sin(self.first(told)))))
+        features = torch.cat([place, turns.sin(), turns.cos()], -1)
+        filters = self.last(torch.sin(self.second(torch.sin(self.first(features)))))
         window = torch.exp(-place * self.decay) + 0.01
-        return tuple(one * window / math.sqrt(self.length) for one in drawn.chunk(ORDER, -1))
+        return tuple(one * window / math.sqrt(self.length) for one in filters.chunk(ORDER, -1))

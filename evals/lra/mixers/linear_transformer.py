@@ -34,7 +34,7 @@ def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     tokens = q.shape[2]
     missing = -tokens % CHUNK
     q, k, v = (F.pad(one, (0, 0, 0, missing)).unflatten(2, (-1, CHUNK)) for one in (q, k, v))
-    told = (k.transpose(-1, -2) @ v).cumsum(2)
-    before = torch.cat([torch.zeros_like(told[:, :, :1]), told[:, :, :-1]], 2)
+    states = (k.transpose(-1, -2) @ v).cumsum(2)
+    before = torch.cat([torch.zeros_like(states[:, :, :1]), states[:, :, :-1]], 2)
     within = (q @ k.transpose(-1, -2)).tril()
     return (q @ before + within @ v).flatten(2, 3)[:, :, :tokens]

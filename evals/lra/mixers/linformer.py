@@ -21,6 +21,6 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         q, k, v = self.project.split(x)
-        told = valid[:, None, :, None]
-        k, v = ((one * told).transpose(-1, -2) @ self.shorten[: x.shape[1]] for one in (k, v))
+        mask = valid[:, None, :, None]
+        k, v = ((one * mask).transpose(-1, -2) @ self.shorten[: x.shape[1]] for one in (k, v))
         return self.project.join(F.scaled_dot_product_attention(q, k.transpose(-1, -2), v.transpose(-1, -2)))

@@ -23,12 +23,12 @@ class Mixer(nn.Module):
         tokens = x.shape[1]
         missing = -tokens % WINDOW
         q, k, v = (F.pad(one, (0, 0, 0, missing)).unflatten(2, (-1, WINDOW)) for one in self.project.split(x))
-        seen = F.pad(valid, (0, missing)).unflatten(1, (-1, WINDOW))
-        k, v, seen = _neighbours(k, 2), _neighbours(v, 2), _neighbours(seen, 1)
+        key_valid = F.pad(valid, (0, missing)).unflatten(1, (-1, WINDOW))
+        k, v, key_valid = _neighbours(k, 2), _neighbours(v, 2), _neighbours(key_valid, 1)
         to = torch.arange(WINDOW, 2 * WINDOW, device=x.device)[:, None]
         distance = to - torch.arange(3 * WINDOW, device=x.device)
-        near = (distance <= WINDOW) & (distance >= (0 if self.causal else -WINDOW))
-        mask = near & seen[:, :, None]
+        window = (distance <= WINDOW) & (distance >= (0 if self.causal else -WINDOW))
+        mask = window & key_valid[:, :, None]
         mask = mask | ~mask.any(-1, keepdim=True)  # a padded token sees something, so that nothing is NaN
         return self.project.join(in_blocks(q, k, v, mask)[:, :, :tokens])
 

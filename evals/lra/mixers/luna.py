@@ -23,8 +23,8 @@ class Mixer(nn.Module):
         )
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        asked = self.packed.expand(len(x), -1, -1)
-        packed = self._attend(self.pack_q(asked), self.pack_k(x), self.pack_v(x), valid[:, None, None])
+        queries = self.packed.expand(len(x), -1, -1)
+        packed = self._attend(self.pack_q(queries), self.pack_k(x), self.pack_v(x), valid[:, None, None])
         return self.outward(self._attend(self.unpack_q(x), self.unpack_k(packed), self.unpack_v(packed), None))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

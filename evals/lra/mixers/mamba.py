@@ -32,15 +32,15 @@ class Mixer(nn.Module):
         self.skip = nn.Parameter(torch.ones(inner))
         self.outward = nn.Linear(inner, shape.width, bias=False)
         with torch.no_grad():
-            drawn = torch.empty(inner).uniform_(*(math.log(bound) for bound in STEP)).exp()
-            self.step.bias.copy_(drawn + torch.log(-torch.expm1(-drawn)))  # softplus of it is the step
+            initial_step = torch.empty(inner).uniform_(*(math.log(bound) for bound in STEP)).exp()
+            self.step.bias.copy_(initial_step + torch.log(-torch.expm1(-initial_step)))  # softplus of it is the step
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         u, gate = self.inward(x).chunk(2, -1)
         u = F.silu(self.short(u.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2))
         low, b, c = self.select(u).split([self.rank, STATES, STATES], -1)
         step = F.softplus(self.step(low))
-        kept = torch.exp(step[..., None] * -torch.exp(self.log_a))  # [B, T, I, N]
-        states = scan(kept, (step * u)[..., None] * b[:, :, None])
+        decay = torch.exp(step[..., None] * -torch.exp(self.log_a))  # [B, T, I, N]
+        states = scan(decay, (step * u)[..., None] * b[:, :, None])
         y = torch.einsum("btin,btn->bti", states, c) + self.skip * u
         return self.outward(y * F.silu(gate))

@@ -21,12 +21,13 @@ class Mixer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.causal = not shape.bidirectional
-        width, own = shape.width, shape.width // SHARED
+        width, shared_width = shape.width, shape.width // SHARED
         self.ways = nn.ModuleList(_Average(width) for _ in range(2 if shape.bidirectional else 1))
         self.value = nn.Linear(width, width)
-        self.shared = nn.Linear(width, own)
-        self.scale, self.bias = Undecayed(torch.randn(2, own) * 0.02 + 1), Undecayed(torch.zeros(2, own))
-        self.relative = Undecayed(torch.randn(2, width - own) * 0.02)
+        self.shared = nn.Linear(width, shared_width)
+        self.scale = Undecayed(torch.randn(2, shared_width) * 0.02 + 1)
+        self.bias = Undecayed(torch.zeros(2, shared_width))
+        self.relative = Undecayed(torch.randn(2, width - shared_width) * 0.02)
         self.gates = nn.Linear(width, 3 * width)  # reset, update, candidate
         self.recall = nn.Linear(width, width, bias=False)
 
@@ -35,13 +36,13 @@ class Mixer(nn.Module):
         smooth = convolved_each_way(self.ways, x, valid)
         shared = F.silu(self.shared(smooth))
         q, k = (shared * scale + bias for scale, bias in zip(self.scale, self.bias, strict=True))
-        near = rotated(self.relative[:, None, None].expand(-1, len(x), x.shape[1], -1))
-        q, k = torch.cat([q * q.shape[-1] ** -0.5, near[0]], -1), torch.cat([k, near[1]], -1)
+        relative = rotated(self.relative[:, None, None].expand(-1, len(x), x.shape[1], -1))
+        q, k = torch.cat([q * q.shape[-1] ** -0.5, relative[0]], -1), torch.cat([k, relative[1]], -1)
         mask = None if self.causal else valid[:, None, None]
         q, k, v = (one[:, None] for one in (q, k, F.silu(self.value(x))))
-        told = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal, scale=1.0)[:, 0]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal, scale=1.0)[:, 0]
         reset, update, candidate = self.gates(smooth).chunk(3, -1)
-        new = F.silu(candidate + self.recall(F.silu(reset) * told))
+        new = F.silu(candidate + self.recall(F.silu(reset) * attended))
         # the encoder adds its own x, before normalisation: as near as a pre-norm block comes to eq. 15
         return torch.sigmoid(update) * (new - x)
 

@@ -26,11 +26,11 @@ class Mixer(nn.Module):
         tokens = x.shape[1]
         x, valid = F.pad(x, (0, 0, 0, self.length - tokens)), F.pad(valid, (0, self.length - tokens))
         q, k, v = self.project.split(x)
-        told = valid[:, None, :, None].to(x.dtype)
-        v = v * told
+        mask = valid[:, None, :, None].to(x.dtype)
+        v = v * mask
         scale = q.shape[-1] ** -0.5
-        short_q, short_k = (_means(one, told) for one in (q, k))
-        far = torch.zeros_like(told).masked_fill(told == 0, float("-inf")).transpose(-1, -2)
+        short_q, short_k = (_means(one, mask) for one in (q, k))
+        far = torch.zeros_like(mask).masked_fill(mask == 0, float("-inf")).transpose(-1, -2)
         first = torch.softmax(scale * q @ short_k.transpose(-1, -2), -1)
         middle = torch.softmax(scale * short_q @ short_k.transpose(-1, -2), -1)
         last = torch.softmax(scale * short_q @ k.transpose(-1, -2) + far, -1)
@@ -38,10 +38,10 @@ class Mixer(nn.Module):
         return self.project.join(y[:, :, :tokens])
 
 
-def _means(x: Tensor, told: Tensor) -> Tensor:
+def _means(x: Tensor, mask: Tensor) -> Tensor:
     """The mean over the valid tokens of each of as many equal segments: [B, H, L, D]."""
     missing = -x.shape[2] % LANDMARKS
-    sums, counts = (F.pad(one, (0, 0, 0, missing)).unflatten(2, (LANDMARKS, -1)).sum(3) for one in (x * told, told))
+    sums, counts = (F.pad(one, (0, 0, 0, missing)).unflatten(2, (LANDMARKS, -1)).sum(3) for one in (x * mask, mask))
     return sums / counts.clamp(min=1)
 
 

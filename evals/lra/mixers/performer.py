@@ -22,17 +22,18 @@ class Mixer(nn.Module):
         super().__init__()
         self.causal = not shape.bidirectional
         self.project = Projections(shape)
-        own = shape.width // shape.heads
-        self.register_buffer("features", _orthogonal(max(own, round(own * math.log(own))), own))
+        head_width = shape.width // shape.heads
+        features = max(head_width, round(head_width * math.log(head_width)))
+        self.register_buffer("features", _orthogonal(features, head_width))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         q, k, v = self.project.split(x)
-        known = valid[:, None, :, None]
+        mask = valid[:, None, :, None]
         q, k = self._logits(q), self._logits(k)
         q = q - q.amax(-1, keepdim=True).detach()
         if not self.causal:  # one number for all keys, which a causal row may not know
-            k = k - k.masked_fill(~known, float("-inf")).amax((-1, -2), keepdim=True).detach()
-        q, k = torch.exp(q) + STABLE, (torch.exp(k) + STABLE) * known
+            k = k - k.masked_fill(~mask, float("-inf")).amax((-1, -2), keepdim=True).detach()
+        q, k = torch.exp(q) + STABLE, (torch.exp(k) + STABLE) * mask
         return self.project.join(linear_attention(q, k, v, causal=self.causal))
 
     def _logits(self, x: Tensor) -> Tensor:

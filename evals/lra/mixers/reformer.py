@@ -31,29 +31,30 @@ class Mixer(nn.Module):
         qk, v = (
             F.pad(w(x), (0, 0, 0, missing)).unflatten(2, (self.heads, -1)).transpose(1, 2) for w in (self.qk, self.v)
         )
-        seen = F.pad(valid, (0, missing))[:, None].expand(-1, self.heads, -1)
-        found = [self._round(qk, v, seen, turn) for turn in self.turns]
-        weights = torch.softmax(torch.stack([weight for _, weight in found]), 0)[..., None]
-        y = (weights * torch.stack([one for one, _ in found])).sum(0)
+        padded_valid = F.pad(valid, (0, missing))[:, None].expand(-1, self.heads, -1)
+        rounds = [self._round(qk, v, padded_valid, turn) for turn in self.turns]
+        weights = torch.softmax(torch.stack([weight for _, weight in rounds]), 0)[..., None]
+        y = (weights * torch.stack([one for one, _ in rounds])).sum(0)
         return self.outward(y.transpose(1, 2).flatten(2)[:, :tokens])
 
-    def _round(self, qk: Tensor, v: Tensor, seen: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    def _round(self, qk: Tensor, v: Tensor, valid: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         """One hash: what each token gets, and the logarithm of what its attention summed to."""
         turned = qk @ turn
         bucket = torch.cat([turned, -turned], -1).argmax(-1)
-        bucket = torch.where(seen, bucket, turn.shape[-1] * 2)  # padding last
+        bucket = torch.where(valid, bucket, turn.shape[-1] * 2)  # padding last
         order = bucket.argsort(dim=-1, stable=True)
         back = order.argsort(-1)
         rows = order[..., None].expand_as(qk)
-        q, v, place, known, own = (
+        q, v, place, chunk_valid, buckets = (
             one.unflatten(2, (-1, CHUNK))
-            for one in (qk.gather(2, rows), v.gather(2, rows), order, seen.gather(2, order), bucket.gather(2, order))
+            for one in (qk.gather(2, rows), v.gather(2, rows), order, valid.gather(2, order), bucket.gather(2, order))
         )
         k = F.normalize(q, dim=-1)
-        k, v, places, known, others = (_with_previous(one) for one in (k, v, place, known, own))
+        k, v, places, chunk_valid, key_buckets = (_with_previous(one) for one in (k, v, place, chunk_valid, buckets))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         scores = scores.masked_fill(place[..., None] == places[..., None, :], ITSELF)
-        scores = scores.masked_fill(~known[..., None, :] | (own[..., None] != others[..., None, :]), 4 * ITSELF)
+        foreign = buckets[..., None] != key_buckets[..., None, :]
+        scores = scores.masked_fill(~chunk_valid[..., None, :] | foreign, 4 * ITSELF)
         total = scores.logsumexp(-1, keepdim=True)
         y = (torch.exp(scores - total) @ v).flatten(2, 3)
         return y.gather(2, back[..., None].expand_as(y)), total.flatten(2).gather(2, back)

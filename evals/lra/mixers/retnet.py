@@ -41,9 +41,9 @@ def retention(q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Tensor:
     missing = -tokens % CHUNK
     q, k, v = (F.pad(one, (0, 0, 0, missing)).unflatten(2, (-1, CHUNK)) for one in (q, k, v))
     place = torch.arange(CHUNK, device=q.device)[:, None]
-    told = (k * torch.exp(decay * (CHUNK - 1 - place))).transpose(-1, -2) @ v
-    state, before = torch.zeros_like(told[:, :, 0]), []
-    for one in told.unbind(2):
+    updates = (k * torch.exp(decay * (CHUNK - 1 - place))).transpose(-1, -2) @ v
+    state, before = torch.zeros_like(updates[:, :, 0]), []
+    for one in updates.unbind(2):
         before.append(state)
         state = torch.exp(decay[:, 0] * CHUNK) * state + one
     within = torch.exp(decay * (place - place.T).clamp(min=0)).tril()

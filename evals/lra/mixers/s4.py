@@ -49,9 +49,9 @@ class _Kernel(nn.Module):
         a = torch.complex(-torch.exp(self.log_decay), self.turn)
         step = a * torch.exp(self.log_step)[:, None]
         c = torch.view_as_complex(self.c) * (torch.exp(step) - 1) / a
-        # exp(dt A t) of t = far + near is a product: one matrix product, not an exponential for each state and token
+        # exp(dt A t) of t = coarse + fine is a product: one matrix product, not an exponential for each state and token
         each = math.isqrt(tokens - 1) + 1
-        near = torch.exp(step[..., None] * torch.arange(each, device=a.device))
-        far = torch.exp(step[..., None] * torch.arange(0, tokens, each, device=a.device))
-        kernel = torch.einsum("cnf,cnk->cfk", c[..., None] * far, near).flatten(1)
+        fine = torch.exp(step[..., None] * torch.arange(each, device=a.device))
+        coarse = torch.exp(step[..., None] * torch.arange(0, tokens, each, device=a.device))
+        kernel = torch.einsum("cnf,cnk->cfk", c[..., None] * coarse, fine).flatten(1)
         return 2 * kernel[:, :tokens].real.T

@@ -84,10 +84,10 @@ def turned(x: Tensor, valid: Tensor) -> Tensor:
 
 def each_way(ways: nn.ModuleList, run: Callable[[Any, Tensor], Tensor], x: Tensor, valid: Tensor) -> list[Tensor]:
     """What the first of `ways` gives forwards, and the second, if there is one, backwards."""
-    found = [run(ways[0], x)]
+    results = [run(ways[0], x)]
     if len(ways) == 2:
-        found.append(turned(run(ways[1], turned(x, valid)), valid))
-    return found
+        results.append(turned(run(ways[1], turned(x, valid)), valid))
+    return results
 
 
 def scan(a: Tensor, b: Tensor) -> Tensor:

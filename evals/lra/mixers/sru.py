@@ -20,17 +20,17 @@ class Mixer(nn.Module):
 
 
 class _Cell(nn.Module):
-    def __init__(self, width: int, own: int) -> None:
+    def __init__(self, width: int, units: int) -> None:
         super().__init__()
-        self.inward = nn.Linear(width, 4 * own)  # value, forget, reset, and the highway's input
-        self.look = Undecayed(torch.zeros(2, own))
+        self.inward = nn.Linear(width, 4 * units)  # value, forget, reset, and the highway's input
+        self.look = Undecayed(torch.zeros(2, units))
 
     def forward(self, x: Tensor) -> Tensor:
         value, forget, reset, highway = self.inward(x).chunk(4, -1)
-        state, found = torch.zeros_like(value[:, 0]), []
+        state, pairs = torch.zeros_like(value[:, 0]), []
         for w, f, r in zip(value.unbind(1), forget.unbind(1), reset.unbind(1), strict=True):
             f, r = torch.sigmoid(f + self.look[0] * state), torch.sigmoid(r + self.look[1] * state)
             state = torch.lerp(w, state, f)
-            found.append(torch.stack([state, r]))
-        states, resets = torch.stack(found, 2)
+            pairs.append(torch.stack([state, r]))
+        states, resets = torch.stack(pairs, 2)
         return resets * states + (1 - resets) * highway
