@@ -46,10 +46,11 @@ def plan(
     """List the cells of a matrix and which of them are measured. Measures nothing."""
     from bench import schedule as matrices
 
-    chosen = matrices.choose(matrix, store, only, _files(data_dir, tokenizer))
-    for cell in chosen.cells:
-        typer.echo(f"{chosen.state(cell):12} {cell.id}")
-    typer.echo(f"{len(chosen.cells)} cells, {len(chosen.pending)} to measure, records in {chosen.store.folder}")
+    selection = matrices.choose(matrix, store, only, _files(data_dir, tokenizer))
+    for cell in selection.cells:
+        typer.echo(f"{selection.state(cell):12} {cell.id}")
+    counts = f"{len(selection.cells)} cells, {len(selection.pending)} to measure"
+    typer.echo(f"{counts}, records in {selection.store.folder}")
 
 
 @app.command()
@@ -78,26 +79,26 @@ def run(
     if dry_run:
         plan(matrix, store, only, data_dir, tokenizer)
         return
-    chosen = matrices.choose(matrix, store, only, _files(data_dir, tokenizer))
-    if any(record.schema < SCHEMA for records in chosen.records.values() for record in records):
-        with chosen.store.locked():
-            copy = chosen.store.migrate()
+    selection = matrices.choose(matrix, store, only, _files(data_dir, tokenizer))
+    if any(record.schema < SCHEMA for records in selection.records.values() for record in records):
+        with selection.store.locked():
+            copy = selection.store.migrate()
         typer.echo(
-            f"{chosen.store.folder}: written by an earlier version; renewed, and copied to {copy} before", err=True
+            f"{selection.store.folder}: written by an earlier version; renewed, and copied to {copy} before", err=True
         )
-    if not chosen.pending:
-        typer.echo(f"nothing to measure: all {len(chosen.cells)} cells are in {chosen.store.folder}")
+    if not selection.pending:
+        typer.echo(f"nothing to measure: all {len(selection.cells)} cells are in {selection.store.folder}")
         return
     try:
-        with chosen.store.locked() as warning:
+        with selection.store.locked() as warning:
             if warning:
                 typer.echo(warning, err=True)
-            outcome = matrices.execute(chosen, limit, jobs)
+            outcome = matrices.execute(selection, limit, jobs)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; what was measured is in {chosen.store.folder}: the same command goes on", err=True)
+        typer.echo(f"interrupted; what was measured is in {selection.store.folder}: the same command goes on", err=True)
         raise typer.Exit(130) from None
-    counted = ", ".join(f"{n} {status}" for status, n in outcome.counts.items())
-    typer.echo(f"{counted}; records in {chosen.store.folder}: now `rwkv-bench report {chosen.store.folder}`")
+    counts = ", ".join(f"{n} {status}" for status, n in outcome.counts.items())
+    typer.echo(f"{counts}; records in {selection.store.folder}: now `rwkv-bench report {selection.store.folder}`")
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -147,8 +148,8 @@ def doctor() -> None:
     """Say what this machine can do, and which experiments that allows."""
     from bench import doctor as doctors
 
-    for what, found in doctors.examine():
-        typer.echo(f"{what:18} {found}")
+    for what, answer in doctors.examine():
+        typer.echo(f"{what:18} {answer}")
 
 
 def main() -> None:

@@ -74,11 +74,11 @@ def _type(hint: Any) -> str:
 
 def _treated(name: str) -> str:
     """How the rig treats its cells."""
-    known = EXPERIMENTS[name]
-    alone = "Timed: each cell alone in a fresh process." if known.timed else "Not timed: cells may run side by side."
-    weights = SUBJECTS[known.subject]
-    files = f" Named by their content: {', '.join(known.reads)}." if known.reads else ""
-    return f"{alone}{weights}{files} Version {known.version}."
+    entry = EXPERIMENTS[name]
+    alone = "Timed: each cell alone in a fresh process." if entry.timed else "Not timed: cells may run side by side."
+    weights = SUBJECTS[entry.subject]
+    files = f" Named by their content: {', '.join(entry.reads)}." if entry.reads else ""
+    return f"{alone}{weights}{files} Version {entry.version}."
 
 
 def _hanging(line: str, indent: int) -> list[str]:

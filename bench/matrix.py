@@ -35,7 +35,7 @@ AXES = {
 }
 OF_MODEL = ("model", "weights", "attention", "cache", "runtime")  # not of an experiment that needs none
 
-Known = dict[tuple[Any, ...], Any]
+Contents = dict[tuple[Any, ...], Any]
 
 
 def read(path: Path, overrides: Mapping[str, str] | None = None) -> list[Cell]:
@@ -56,9 +56,11 @@ def read(path: Path, overrides: Mapping[str, str] | None = None) -> list[Cell]:
     ):
         raise BadInput(f"{path}: a matrix is a mapping with the one key `runs:`, a list; see configs/pocket.yaml")
     overrides = overrides or {}
-    known: Known = {}
+    contents: Contents = {}
     planned = [
-        cell for i, run in enumerate(matrix["runs"], 1) for cell in _expand(run, f"{path}, run {i}", overrides, known)
+        cell
+        for i, run in enumerate(matrix["runs"], 1)
+        for cell in _expand(run, f"{path}, run {i}", overrides, contents)
     ]
     for key in overrides:
         if not any(key in cell.params for cell in planned):
@@ -70,8 +72,8 @@ def read(path: Path, overrides: Mapping[str, str] | None = None) -> list[Cell]:
     return sorted(unique.values(), key=lambda cell: order[cell.group])
 
 
-def _expand(run: Any, where: str, overrides: Mapping[str, str], known: Known) -> list[Cell]:
-    """The product of every list in one run. known: what has been identified for other cells of the plan."""
+def _expand(run: Any, where: str, overrides: Mapping[str, str], contents: Contents) -> list[Cell]:
+    """The product of every list in one run. contents: what identifies the files of other cells of the plan."""
     if not isinstance(run, dict):
         raise BadInput(f"{where}: must be a mapping with `experiment` and `model`, not {run!r}")
     name = run.get("experiment")
@@ -94,10 +96,10 @@ def _expand(run: Any, where: str, overrides: Mapping[str, str], known: Known) ->
     if empty := [key for key, values in lists.items() if not values]:
         raise BadInput(f"{where}: {empty[0]} is an empty list")
     product = itertools.product(*lists.values())
-    return [_cell(where, name, dict(zip(lists, values, strict=True)), known) for values in product]
+    return [_cell(where, name, dict(zip(lists, values, strict=True)), contents) for values in product]
 
 
-def _cell(where: str, name: str, one: Mapping[str, Any], known: Known) -> Cell:
+def _cell(where: str, name: str, one: Mapping[str, Any], contents: Contents) -> Cell:
     """The cell of one value for each axis and parameter."""
     experiment = EXPERIMENTS[name]
     model = None if experiment.subject == "none" else _model(where, one)
@@ -108,7 +110,7 @@ def _cell(where: str, name: str, one: Mapping[str, Any], known: Known) -> Cell:
         raise BadInput(f"{where}: threads must be a whole number, 0 for one a core, not {threads!r}")
     params = {key: one[key] for key in experiment.defaults}
     _check(where, name, params)
-    model, paths = _name_files(where, name, model, params, known)
+    model, paths = _name_files(where, name, model, params, contents)
     return cells.make(name, model, one["device"], one["dtype"], params, threads, paths)
 
 
@@ -129,7 +131,7 @@ def _model(where: str, one: Mapping[str, Any]) -> ModelSpec:
 
 
 def _name_files(
-    where: str, experiment: str, model: ModelSpec | None, params: dict[str, Any], known: Known
+    where: str, experiment: str, model: ModelSpec | None, params: dict[str, Any], contents: Contents
 ) -> tuple[ModelSpec | None, dict[str, str]]:
     """Put what identifies its content in place of each file that `params` names; the model with its own content, and
     where the files are.
@@ -137,9 +139,9 @@ def _name_files(
     paths = {}
 
     def once(key: tuple[Any, ...], identify: Callable[[], Any]) -> Any:
-        if key not in known:
-            known[key] = identify()
-        return known[key]
+        if key not in contents:
+            contents[key] = identify()
+        return contents[key]
 
     try:
         for key, identify in EXPERIMENTS[experiment].reads.items():

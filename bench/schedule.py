@@ -26,7 +26,7 @@ from rwkv_core.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Selection:
     """The cells of a matrix beside what its store already holds, by cell id."""
 
     cells: list[Cell]
@@ -72,7 +72,7 @@ class Outcome:
     failed: list[Record]
 
 
-def choose(path: Path, folder: Path | None, only: str, overrides: Mapping[str, str] | None = None) -> Chosen:
+def choose(path: Path, folder: Path | None, only: str, overrides: Mapping[str, str] | None = None) -> Selection:
     """The cells of a matrix file whose id contains `only`, or that have that parameter.
 
     folder: of the store, where it is not results/NAME.
@@ -88,10 +88,10 @@ def choose(path: Path, folder: Path | None, only: str, overrides: Mapping[str, s
         records.setdefault(record.id, []).append(record)
     for warning in damaged.values():
         tqdm.write(warning, file=sys.stderr)
-    return Chosen(matching, store, records, damaged)
+    return Selection(matching, store, records, damaged)
 
 
-def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
+def execute(selection: Selection, limit: int | None = None, jobs: int = 1) -> Outcome:
     """Measure what is pending, smaller cells of a model first, and store each as it ends. jobs: so many side by side,
     of those that are not timed.
 
@@ -99,24 +99,24 @@ def execute(chosen: Chosen, limit: int | None = None, jobs: int = 1) -> Outcome:
     that status, and the reason. limit: at most so many cells. Raises BadInput where the
     machine lacks the device, since a missing GPU says nothing about a model.
     """
-    cells = chosen.pending[:limit]
+    cells = selection.pending[:limit]
     if any(cell.device == "cuda" for cell in cells) and not torch.cuda.is_available():
         raise BadInput("the matrix asks for `device: cuda`, but torch sees no CUDA device here; use `device: cpu`")
     counts: Counter[str] = Counter()
     failed: list[Record] = []
     unfit = Unfit(
         record
-        for same in chosen.records.values()
+        for same in selection.records.values()
         for record in same
         if record.status == "oom" and record.machine == _machine(record.cell.device)
     )
     places = {cell.id: _read_from(cell) for cell in cells}
-    for path in chosen.damaged:
-        tqdm.write(f"{path}: kept as {chosen.store.set_aside(path)}", file=sys.stderr)
+    for path in selection.damaged:
+        tqdm.write(f"{path}: kept as {selection.store.set_aside(path)}", file=sys.stderr)
     tqdm.monitor_interval = 0  # no thread of ours wakes up while something is timed
     with tqdm(total=len(cells), unit="cell", dynamic_ncols=True) as bar:
         for record in _measured(cells, jobs, unfit, bar):
-            chosen.store.write(record)
+            selection.store.write(record)
             counts[record.status] += 1
             if record.status == "failed":
                 failed.append(record)

@@ -15,6 +15,6 @@ def revision(data: str) -> str | None:
 
 def identified(repo: str, revision: str | None = None) -> tuple[str, str]:
     """A data set of the hub: `hub:` and the commit that the revision stands for, or hub where nobody knows that."""
-    known = commit(repo, revision or MAIN, "dataset")
-    name = "hub" if known == MAIN else f"hub:{known}"
+    sha = commit(repo, revision or MAIN, "dataset")
+    name = "hub" if sha == MAIN else f"hub:{sha}"
     return name, name

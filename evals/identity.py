@@ -20,21 +20,21 @@ POCKET_TOKENIZER = Path(pocket.__file__).with_name("checkpoints") / "tokenizer.j
 POCKET_SAMPLE = 1000  # pieces, and sentences, by which the pocket world's text is known
 
 
-def tokenizer(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
+def tokenizer(value: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """A tokenizer.json, the pocket world's, or the model's own."""
-    if given == "own":
+    if value == "own":
         return "own", "own"
-    path = POCKET_TOKENIZER if given == corpus.POCKET else Path(given)
+    path = POCKET_TOKENIZER if value == corpus.POCKET else Path(value)
     if not path.is_file():
-        raise BadInput(f"tokenizer {given!r}: no such file; give a tokenizer.json, pocket, or own")
+        raise BadInput(f"tokenizer {value!r}: no such file; give a tokenizer.json, pocket, or own")
     return f"file:{fingerprint(path)}", str(path.resolve())
 
 
-def text(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
+def text(value: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """The pocket world's text, or a folder of text files."""
-    if given == corpus.POCKET:
+    if value == corpus.POCKET:
         return f"pocket:{_pocket()}", corpus.POCKET
-    return f"local:{together(map(fingerprint, corpus.files(given)))}", str(Path(given).resolve())
+    return f"local:{together(map(fingerprint, corpus.files(value)))}", str(Path(value).resolve())
 
 
 @functools.cache
@@ -43,6 +43,6 @@ def _pocket() -> str:
     return together([*itertools.islice(pocket.pieces(0), POCKET_SAMPLE), chronicle])
 
 
-def place(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
+def place(value: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """A folder that is written to; it changes nothing that is measured."""
-    return "", str(Path(given).resolve()) if given else ""
+    return "", str(Path(value).resolve()) if value else ""

@@ -45,7 +45,7 @@ def offline(spec: ModelSpec, error: Exception) -> str:
     )
 
 
-def check_size(spec: ModelSpec, source: str | Path, counted: int) -> None:
+def check_size(spec: ModelSpec, source: str | Path, count: int) -> None:
     """Raises BadInput where `counted` parameters were read for a model that has another number of them."""
-    if spec.parameters and counted != spec.parameters:
-        raise BadInput(f"{source}: {counted:,} parameters, {spec.name} has {spec.parameters:,}; is it that model?")
+    if spec.parameters and count != spec.parameters:
+        raise BadInput(f"{source}: {count:,} parameters, {spec.name} has {spec.parameters:,}; is it that model?")

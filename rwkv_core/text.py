@@ -120,7 +120,7 @@ def place(checkpoint: Path) -> Path:
     has none there, that of the file or folder to which the link leads.
     """
     places = [path if path.is_dir() else path.parent for path in (checkpoint, checkpoint.resolve())]
-    return next((folder for found in (_beside, _above) for folder in places if found(folder)), places[0])
+    return next((folder for lookup in (_beside, _above) for folder in places if lookup(folder)), places[0])
 
 
 def _beside(folder: Path) -> list[Path]:

@@ -103,10 +103,10 @@ def _read_file(path: Path) -> tuple[Tensors, str]:
 
 def _holds_more_than_tensors(path: Path, error: Exception) -> bool:
     """Whether loading failed on a whole pickle: a class in it, instructions of a later protocol, or TorchScript."""
-    said = str(error).lower()
+    message = str(error).lower()
     with path.open("rb") as file:
-        later = file.read(1) == b"\x80" and "unsupported operand" in said
-    return later or "unsupported global" in said or "torchscript" in said
+        later = file.read(1) == b"\x80" and "unsupported operand" in message
+    return later or "unsupported global" in message or "torchscript" in message
 
 
 def _read_json(path: Path) -> dict[str, object]:

@@ -50,13 +50,14 @@ def prefix(where: str | Path, names: Collection[str], base: str = "") -> str:
     """
     common = ""
     while begins := sorted(wrapper for wrapper in PREFIXES if any(name.startswith(common + wrapper) for name in names)):
-        one, *others = (f"'{common}{wrapper}'" for wrapper in begins)
+        one, *further = (f"'{common}{wrapper}'" for wrapper in begins)
         count = sum(name.startswith(common + begins[0]) for name in names)
-        if not others and begins[0] == base and count < len(names):
+        if not further and begins[0] == base and count < len(names):
             return common
-        if others or count < len(names):
-            rest = f"others with {others[0]}" if others else f"the other {len(names) - count} do not"
-            raise BadInput(f"{where}: {count} of its names begin with {one}, {rest}; save the model's state dict alone")
+        if further or count < len(names):
+            conflict = f"others with {further[0]}" if further else f"the other {len(names) - count} do not"
+            fault = f"{count} of its names begin with {one}, {conflict}"
+            raise BadInput(f"{where}: {fault}; save the model's state dict alone")
         common += begins[0]
     return common.removesuffix(base)
 
@@ -87,5 +88,5 @@ def _instead(loaded: Any) -> str:
 
 
 def _some(names: Iterable[object]) -> str:
-    shown = [str(name)[:40] for name in names]
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+    texts = [str(name)[:40] for name in names]
+    return ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")

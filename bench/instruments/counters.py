@@ -74,15 +74,15 @@ def _waits(folder: Path) -> dict[str, float] | None:
 
 def _cores(stat: Path, cores: Iterable[int]) -> tuple[float | None, float | None]:
     """Seconds that these cores were busy for anybody, and that the host took from them."""
-    wanted = {f"cpu{core}" for core in cores}
+    names = {f"cpu{core}" for core in cores}
     try:
         with stat.open(encoding="ascii") as file:
             lines = [line.split() for line in file if line.startswith("cpu")]
-        ticks = [[int(n) for n in numbers] for name, *numbers in lines if name in wanted]
+        ticks = [[int(n) for n in numbers] for name, *numbers in lines if name in names]
         busy = sum(user + nice + system + irq + soft for user, nice, system, _, _, irq, soft, *_ in ticks)
     except (OSError, ValueError):
         return None, None
-    if len(ticks) < len(wanted) or not busy:  # cores of the container's own, or nothing but zeros
+    if len(ticks) < len(names) or not busy:  # cores of the container's own, or nothing but zeros
         return None, None
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
     steal = sum(numbers[7] for numbers in ticks) * tick_s if min(map(len, ticks)) > 7 else None

@@ -35,7 +35,7 @@ class LiveTensors(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self._known: set[int] = set()
+        self._storages: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before = {t.untyped_storage()._cdata for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)}
@@ -43,19 +43,19 @@ class LiveTensors(TorchDispatchMode):
         for t in tree_iter(out):
             if isinstance(t, torch.Tensor):
                 storage = t.untyped_storage()
-                if storage._cdata not in self._known and storage._cdata not in before:
+                if storage._cdata not in self._storages and storage._cdata not in before:
                     self._add(storage)
         return out
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        self._known.add(key)
+        self._storages.add(key)
         self.live += size
         self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._drop, key, size)
 
     def _drop(self, key: int, size: int) -> None:
-        self._known.discard(key)
+        self._storages.discard(key)
         self.live -= size
 
 
@@ -99,15 +99,15 @@ class Peak:
 
     def metrics(self) -> dict[str, int]:
         """peak_live_bytes, and for the device resident_growth_bytes, if known, or the allocator's and NVML's view."""
-        found = {"peak_live_bytes": self._peak}
+        values = {"peak_live_bytes": self._peak}
         if self.device == "cuda":
-            found["cuda_peak_bytes"] = self._cuda - self._cuda_before
-            found["cuda_reserved_bytes"] = torch.cuda.memory_reserved()
+            values["cuda_peak_bytes"] = self._cuda - self._cuda_before
+            values["cuda_reserved_bytes"] = torch.cuda.memory_reserved()
             if (used := _nvml_used()) is not None:
-                found["nvml_process_bytes"] = used
+                values["nvml_process_bytes"] = used
         elif not self._why_unknown:
-            found["resident_growth_bytes"] = max(0, self._resident - self._resident_before)
-        return found
+            values["resident_growth_bytes"] = max(0, self._resident - self._resident_before)
+        return values
 
     def missing(self) -> dict[str, str]:
         """resident_growth_missing: why this system does not tell it; empty where it does."""

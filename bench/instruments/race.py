@@ -89,11 +89,11 @@ def _capture(call: Call) -> Call | None:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            found = call()
+            output = call()
     except RuntimeError:
         torch.cuda.synchronize()
         return None
-    results = [x for x in (found if isinstance(found, tuple) else (found,)) if isinstance(x, torch.Tensor)]
+    results = [x for x in (output if isinstance(output, tuple) else (output,)) if isinstance(x, torch.Tensor)]
     for result in results:
         result.fill_(torch.nan)
     graph.replay()

@@ -133,8 +133,10 @@ class Process:
             self._child.stdin.flush()
         text = b""
         while not text.endswith(b"\n"):
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._child.stdout], [], [], None if left == math.inf else max(0.0, left))
+            remaining = deadline - time.monotonic()
+            ready, _, _ = select.select(
+                [self._child.stdout], [], [], None if remaining == math.inf else max(0.0, remaining)
+            )
             part = os.read(self._child.stdout.fileno(), 1 << 20) if ready else b""
             if not part:
                 return None

@@ -61,10 +61,10 @@ def run(
     size, both = Size(layers, width, heads, inner), direction == "both"
     sizes = {name: matched(name, size, problem, bidirectional=both) for name in (mixer, "attention")}
     encoders = {}
-    for name, own in sizes.items():
+    for name, matched_size in sizes.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoders[name] = Encoder(name, own, problem, bidirectional=both).to(device)
+            encoders[name] = Encoder(name, matched_size, problem, bidirectional=both).to(device)
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, problem.values + 1, (batch, tokens), generator=generator).to(device)
     labels = torch.randint(problem.classes, (batch,), generator=generator).to(device)
@@ -78,8 +78,8 @@ def run(
         peak = Peak(device)
         with peak.tracking(), peak.watch():
             call()
-        found = peak.metrics()
-        peaks[name] = found.get("cuda_peak_bytes", found["peak_live_bytes"])
+        metrics_of_peak = peak.metrics()
+        peaks[name] = metrics_of_peak.get("cuda_peak_bytes", metrics_of_peak["peak_live_bytes"])
     samples, graphed = race(calls, device, rounds)
     metrics = {
         "errors": {},
@@ -89,7 +89,7 @@ def run(
         "peak_bytes": peaks,
         "titles": {name: label(name) for name in encoders},
         "budget": {name: encoder.budget for name, encoder in encoders.items()},
-        "inner": {name: own.inner for name, own in sizes.items()},
+        "inner": {name: matched_size.inner for name, matched_size in sizes.items()},
     }
     return metrics, samples
 

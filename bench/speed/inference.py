@@ -144,10 +144,10 @@ def _disagreement(model: LanguageModel, tokens: Tensor, logits: Tensor) -> float
         if out_of_memory(error):
             return None
         raise
-    found = float((logits - whole).abs().max() / whole.abs().max())
-    if not found <= AGREEMENT[logits.dtype]:  # so for NaN too
-        raise RuntimeError(f"carried state and whole sequence disagree by {found:.1e} of the largest logit")
-    return found
+    disagreement = float((logits - whole).abs().max() / whole.abs().max())
+    if not disagreement <= AGREEMENT[logits.dtype]:  # so for NaN too
+        raise RuntimeError(f"carried state and whole sequence disagree by {disagreement:.1e} of the largest logit")
+    return disagreement
 
 
 EXPERIMENT = Experiment(run, version=VERSION, timed=True, grows=("batch", "prompt_tokens", "new_tokens"))

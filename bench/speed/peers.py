@@ -111,10 +111,10 @@ def _token(model: RWKV, ids: Tensor) -> dict[str, Step]:
     peer = transformers_rwkv.converted(model)
     last, before = ids[:, -1:], ids[:, :-1]
     _, state = model.hidden(before)
-    kept = peer(before, use_cache=True).state
+    peer_state = peer(before, use_cache=True).state
     calls: dict[str, Step] = {
         "ours": lambda: model.logits(model.hidden(last, state)[0][:, -1]),
-        "transformers": lambda: peer(last, state=kept, use_cache=True).logits[:, -1],
+        "transformers": lambda: peer(last, state=peer_state, use_cache=True).logits[:, -1],
     }
     if pip_rwkv.installed() and len(ids) == 1:
         author = pip_rwkv.converted(model).forward

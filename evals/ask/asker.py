@@ -61,22 +61,22 @@ class Asker:
 
     @property
     def eot_token_id(self) -> int:
-        return self._known(self.codec.eos, int(self.spec.architecture.get("eos_token_id", 0)))
+        return self._special_token(self.codec.eos, int(self.spec.architecture.get("eos_token_id", 0)))
 
     @property
     def prefix_token_id(self) -> int:
         """What stands for an empty context: a BOS; lm-eval 0.3 took the end of text."""
         if self.protocol == "v0.3":
             return self.eot_token_id
-        named = self.codec.eos if self.codec.bos is None else self.codec.bos
-        return self._known(named, int(self.spec.architecture.get("bos_token_id", self.eot_token_id)))
+        token = self.codec.eos if self.codec.bos is None else self.codec.bos
+        return self._special_token(token, int(self.spec.architecture.get("bos_token_id", self.eot_token_id)))
 
     @property
     def ends(self) -> set[int]:
         """The tokens at which a generated text ends: the tokenizer's end of text and the model's."""
         return {self.eot_token_id, int(self.spec.architecture.get("eos_token_id", self.eot_token_id))}
 
-    def _known(self, token: int | None, otherwise: int) -> int:
+    def _special_token(self, token: int | None, otherwise: int) -> int:
         """A tokenizer's special token, if it names one that the model has."""
         return token if token is not None and token < self.spec.vocab_size else otherwise
 

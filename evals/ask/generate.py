@@ -60,10 +60,10 @@ class Prompt:
             return False
         self.generated.append(token)
         self.text = reader.codec.decode(self.generated)
-        found = [self.text.index(stop) for stop in self.stops if stop in self.text]
-        if found:
-            self.text = self.text[: min(found)]
-        return not found and len(self.generated) < self.most
+        stop_positions = [self.text.index(stop) for stop in self.stops if stop in self.text]
+        if stop_positions:
+            self.text = self.text[: min(stop_positions)]
+        return not stop_positions and len(self.generated) < self.most
 
 
 def generate_until(reader: Reader, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
@@ -99,10 +99,10 @@ def _prompt(reader: Reader, number: int, context: str, options: Mapping[str, Any
 
 def _alike(rows: Sequence[Prompt]) -> list[list[Prompt]]:
     """Rows of one length together, for a model that keeps no ragged states."""
-    found: dict[int, list[Prompt]] = {}
+    by_length: dict[int, list[Prompt]] = {}
     for prompt in rows:
-        found.setdefault(len(prompt.tokens), []).append(prompt)
-    return list(found.values())
+        by_length.setdefault(len(prompt.tokens), []).append(prompt)
+    return list(by_length.values())
 
 
 @torch.inference_mode()
@@ -122,15 +122,15 @@ def _run(reader: Reader, batch: Sequence[Prompt]) -> None:
     while True:
         logits = model.logits(last)
         tokens = logits.argmax(-1).where(finite.rows(logits), NOT_FINITE)
-        chosen = tokens.tolist()
-        if NOT_FINITE in chosen:
-            prompt = going[chosen.index(NOT_FINITE)]
+        next_ids = tokens.tolist()
+        if NOT_FINITE in next_ids:
+            prompt = going[next_ids.index(NOT_FINITE)]
             finite.refuse(model, [*prompt.tokens, *prompt.generated])
-        kept = [i for i, token in enumerate(chosen) if going[i].accept(token, reader)]
-        if not kept:
+        unfinished = [i for i, token in enumerate(next_ids) if going[i].accept(token, reader)]
+        if not unfinished:
             return
-        if len(kept) < len(going):
-            rows = torch.tensor(kept, device=device)
-            state, tokens, going = model.take(state, rows), tokens[rows], [going[i] for i in kept]
+        if len(unfinished) < len(going):
+            rows = torch.tensor(unfinished, device=device)
+            state, tokens, going = model.take(state, rows), tokens[rows], [going[i] for i in unfinished]
         hidden, state = model.hidden(tokens[:, None], state)
         last = hidden[:, -1]

@@ -106,7 +106,7 @@ class Scorer:
             Row(g.leaves[0].fed[: g.prefix], 0, [r for leaf in g.leaves for r in leaf.requests]) for g in shared
         ]
         following = dict(zip(map(id, prefixes), shared, strict=True))
-        for batch in self._batches(prefixes, kept=True):
+        for batch in self._batches(prefixes, holds_states=True):
             halving(lambda part: self._wave(part, [following[id(row)] for row in part]), batch)
 
     def _wave(self, prefixes: Sequence[Row], following: Sequence[Group]) -> None:
@@ -117,14 +117,14 @@ class Scorer:
             for leaf in group.leaves
             if len(leaf.fed) > group.prefix
         ]
-        for batch in self._batches(rows, before=max(map(len, prefixes)), kept=True):
+        for batch in self._batches(rows, before=max(map(len, prefixes)), holds_states=True):
             halving(lambda part: self._read(part, state), batch)
 
-    def _batches(self, rows: Sequence[Row], before: int = 0, kept: bool = False) -> list[list[Row]]:
-        """Rows in batches, longest first; `kept`: states of `before` tokens and their own must fit too."""
+    def _batches(self, rows: Sequence[Row], before: int = 0, holds_states: bool = False) -> list[list[Row]]:
+        """Rows in batches, longest first; `holds_states`: states of `before` tokens and their own must fit too."""
         rows = sorted(rows, key=len, reverse=True)
         most = len(rows)
-        if kept and rows:
+        if holds_states and rows:
             itemsize = self.model.itemsize
             one = self.model.spec.state_bytes(before + len(rows[0]), itemsize)
             most = max(1, self.limits.state_bytes // one)
@@ -162,12 +162,12 @@ class Scorer:
         if not places:
             return
         positions, which = np.unique(places, return_inverse=True)
-        found, greedy = self._at(hidden.flatten(0, 1), positions, which, np.array(targets))
-        if np.isnan(found).any():
-            finite.refuse(self.model, self.requests[owners[int(np.isnan(found).argmax())]].fed)
+        log_probs, greedy = self._at(hidden.flatten(0, 1), positions, which, np.array(targets))
+        if np.isnan(log_probs).any():
+            finite.refuse(self.model, self.requests[owners[int(np.isnan(log_probs).argmax())]].fed)
         part, owner = np.array(parts), np.array(owners)
         self.sums[part, owner] = 0.0
-        np.add.at(self.sums, (part, owner), found)
+        np.add.at(self.sums, (part, owner), log_probs)
         self.likeliest[part, owner] = True
         np.logical_and.at(self.likeliest, (part, owner), greedy)
 
@@ -179,7 +179,7 @@ class Scorer:
         NaN where a logit is not finite. The log-softmax is float32 whatever the model's type is: sums in a shorter one
         tie.
         """
-        found, greedy = np.empty(len(targets)), np.empty(len(targets), dtype=bool)
+        log_probs, greedy = np.empty(len(targets)), np.empty(len(targets), dtype=bool)
         order = np.argsort(which, kind="stable")
         for start in range(0, len(positions), HEAD_ROWS):
             index = torch.from_numpy(positions[start : start + HEAD_ROWS]).to(self.device)
@@ -189,9 +189,9 @@ class Scorer:
             row = torch.from_numpy(which[these] - start).to(self.device)
             token = torch.from_numpy(targets[these]).to(self.device)
             picked = logits[row, token] - logits.logsumexp(-1)[row]
-            found[these] = picked.where(finite.rows(logits)[row], torch.nan).double().cpu().numpy()
+            log_probs[these] = picked.where(finite.rows(logits)[row], torch.nan).double().cpu().numpy()
             greedy[these] = (logits.argmax(-1)[row] == token).cpu().numpy()
-        return found, greedy
+        return log_probs, greedy
 
 
 def halving(run: Callable[[list[T]], object], rows: list[T]) -> None:

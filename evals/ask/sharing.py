@@ -52,14 +52,14 @@ class Group:
 def leaves(requests: Sequence[Request]) -> list[Leaf]:
     """The sequences to read, sorted; an input that begins another one rides along with it."""
     keys = [request.fed.astype(">u4").tobytes() for request in requests]  # bytes in the tokens' own order
-    found: list[Leaf] = []
+    distinct: list[Leaf] = []
     longest = None
     for i in sorted(range(len(requests)), key=keys.__getitem__, reverse=True):
         if longest is None or not longest.startswith(keys[i]):
-            found.append(Leaf(requests[i].fed))
+            distinct.append(Leaf(requests[i].fed))
             longest = keys[i]
-        found[-1].requests.append(i)
-    return found
+        distinct[-1].requests.append(i)
+    return distinct
 
 
 def groups(sorted_leaves: Sequence[Leaf], row_tokens: float, copy_share: float) -> list[Group]:
@@ -82,8 +82,8 @@ def groups(sorted_leaves: Sequence[Leaf], row_tokens: float, copy_share: float) 
         parts: list[Group] = []
         apart = 0.0
         for begin, stop in pairwise(edges):
-            found, saved = best(begin, stop)
-            parts += found
+            subgroups, saved = best(begin, stop)
+            parts += subgroups
             apart += saved
         rows = end - first
         together = (rows - 1) * prefix - rows * (row_tokens + copy_share * prefix)
@@ -116,8 +116,8 @@ def batches(lengths: Sequence[int], most_tokens: int, most_rows: int, call_token
         padded = (end - begins) * sizes[first:end]
         cost = best[first:end] + padded + call_tokens
         cost[(padded > most_tokens) & (begins < end - 1)] = np.inf
-        chosen = int(cost.argmin())
-        best[end], start[end] = cost[chosen], first + chosen
+        cheapest = int(cost.argmin())
+        best[end], start[end] = cost[cheapest], first + cheapest
     cuts = []
     end = len(sizes)
     while end:

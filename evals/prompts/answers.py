@@ -21,18 +21,18 @@ def parse(text: str, answers: Mapping[str, Sequence[str]], reasoning: bool = Fal
     text. "a" counts only where no word follows it, since it is a word of English too.
     """
     plain = _plain(text if reasoning else text.strip().partition("\n")[0])
-    said = {_plain(word): label for label, words in answers.items() for word in words}
-    if all(len(word) == 1 for word in said):
-        return said.get(_letter(plain, "".join(said), reasoning))
+    label_of_word = {_plain(word): label for label, words in answers.items() for word in words}
+    if all(len(word) == 1 for word in label_of_word):
+        return label_of_word.get(_letter(plain, "".join(label_of_word), reasoning))
     after = plain[plain.rfind(MARKER) + len(MARKER) :] if MARKER in plain else plain
-    found = set()
-    for match in re.finditer("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in _longest(said)), after):
-        label = said[match[0]]
+    labels = set()
+    for match in re.finditer("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in _longest(label_of_word)), after):
+        label = label_of_word[match[0]]
         if re.search(NEGATED, after[: match.start()]):
-            others = [other for other in answers if other != label]
-            label = others[0] if len(others) == 1 else ""
-        found.add(label)
-    return found.pop() or None if len(found) == 1 else None
+            alternatives = [name for name in answers if name != label]
+            label = alternatives[0] if len(alternatives) == 1 else ""
+        labels.add(label)
+    return labels.pop() or None if len(labels) == 1 else None
 
 
 def _plain(text: str) -> str:
@@ -47,9 +47,9 @@ def _longest(words: Mapping[str, str]) -> list[str]:
 
 def _letter(plain: str, letters: str, reasoning: bool) -> str:
     """The last letter that is said to be the answer; else the first word of the text, if that may be one."""
-    own = rf"([{letters}])(?!\w)(?<!\ba(?= \w))"
-    said = re.findall(rf"\b(?:answer|option|choice)(?: is)?[^\w]*{own}", plain)
-    if said:
-        return str(said[-1])
-    first = None if reasoning else re.match(rf"\W*{own}", plain)
+    pattern = rf"([{letters}])(?!\w)(?<!\ba(?= \w))"
+    matches = re.findall(rf"\b(?:answer|option|choice)(?: is)?[^\w]*{pattern}", plain)
+    if matches:
+        return str(matches[-1])
+    first = None if reasoning else re.match(rf"\W*{pattern}", plain)
     return first[1] if first else ""

@@ -31,9 +31,9 @@ def load(task: Task, data: str, docs: int = 0) -> list[Item]:
 
 
 def _gold(task: Task, row: dict[str, Any], where: str) -> tuple[int, ...]:
-    given = row[task.gold]
+    gold = row[task.gold]
     numbers = []
-    for one in given if isinstance(given, list) else [given]:
+    for one in gold if isinstance(gold, list) else [gold]:
         number = task.labels.index(one) if one in task.labels else labels.whole(one)
         if number is None or not 0 <= number < len(task.labels):
             raise BadInput(f"{where}: {task.gold} is {one!r}, none of {', '.join(task.labels)}")
@@ -49,9 +49,9 @@ def prompt(task: Task, wording: Order, item: Item) -> str:
     return text if wording.reasoning else text + END
 
 
-def fingerprint(found: Sequence[Item]) -> str:
+def fingerprint(items: Sequence[Item]) -> str:
     """Of every item's content, wherever it was read from."""
     digest = hashlib.sha256()
-    for item in found:
+    for item in items:
         digest.update(json.dumps([item.values, item.gold], sort_keys=True).encode())
     return digest.hexdigest()[:16]

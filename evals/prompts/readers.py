@@ -23,10 +23,10 @@ def rows(task: Task, data: str, docs: int) -> list[Row]:
     path, *_ = paths(task, Path(data))
     if not path.is_file():
         raise Unsupported(f"{task.label}: no data; put {task.file} with {', '.join(task.fields)} below the data folder")
-    found = list(itertools.islice(READERS[task.reader](task, *paths(task, Path(data))), docs or None))
-    if not found:
+    items = list(itertools.islice(READERS[task.reader](task, *paths(task, Path(data))), docs or None))
+    if not items:
         raise BadInput(f"{path}: no items in there")
-    return found
+    return items
 
 
 def paths(task: Task, folder: Path) -> list[Path]:
@@ -62,26 +62,26 @@ def _tweet_eval(task: Task, path: Path, beside: Path, mapping: Path) -> Iterator
     texts, numbers = _lines(path), _lines(beside)
     if len(texts) != len(numbers):
         raise BadInput(f"{path}: {len(texts)} lines, and {len(numbers)} in {beside.name}; are both files whole?")
-    for number, (text, given) in enumerate(zip(texts, numbers, strict=True), 1):
-        if (label := labels.whole(given)) is None:
-            raise BadInput(f"{beside}, line {number}: a label's number is needed, not {given!r}")
+    for number, (text, raw_label) in enumerate(zip(texts, numbers, strict=True), 1):
+        if (label := labels.whole(raw_label)) is None:
+            raise BadInput(f"{beside}, line {number}: a label's number is needed, not {raw_label!r}")
         yield {"text": text.strip(), "label": label}
 
 
-def _same_labels(path: Path, found: list[str], task: Task) -> None:
-    if found != task.labels:
-        raise BadInput(f"{path}: names {', '.join(found)}; configs/prompts/{task.name}.yaml: {', '.join(task.labels)}")
+def _same_labels(path: Path, names: list[str], task: Task) -> None:
+    if names != task.labels:
+        raise BadInput(f"{path}: names {', '.join(names)}; configs/prompts/{task.name}.yaml: {', '.join(task.labels)}")
 
 
 def _lines(path: Path) -> list[str]:
     """All lines but blank ones at the end."""
     try:
-        found = list(utf8.lines(path))
+        lines = list(utf8.lines(path))
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
-    while found and not found[-1].strip():
-        found.pop()
-    return found
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
 
 
 def _hub(task: Task, docs: int, revision: str) -> list[Row]:
@@ -90,12 +90,12 @@ def _hub(task: Task, docs: int, revision: str) -> list[Row]:
     import datasets
 
     try:
-        found = datasets.load_dataset(**task.hub, revision=revision)
+        dataset = datasets.load_dataset(**task.hub, revision=revision)
     except Exception as error:  # the hub's client has many errors
         why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
         raise BadInput(f"{task.label}: its data are neither cached nor to be had from the hub ({why})") from error
-    chosen = found.select(range(min(docs, len(found)))) if docs else found
-    return [{field: row[field] for field in task.fields} for row in chosen]
+    subset = dataset.select(range(min(docs, len(dataset)))) if docs else dataset
+    return [{field: row[field] for field in task.fields} for row in subset]
 
 
 READERS: dict[str, Callable[..., Iterator[Row]]] = {

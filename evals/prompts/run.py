@@ -54,15 +54,15 @@ def run(
     wording = tasks.order(entry, order)
     if wording.reasoning and way == "score":
         raise BadInput(f"{task}, {order}: reasoning can only be generated; write `way: generate`")
-    found = prompt_items.load(entry, data if hub.revision(data) else str(_folder(data)), docs)
+    examples = prompt_items.load(entry, data if hub.revision(data) else str(_folder(data)), docs)
     asker = Asker.of(model, device, tokenizer, "v0.4", label=f"{task} {order} {model.spec.label}")
-    prompts = [prompt_items.prompt(entry, wording, item) for item in found]
+    prompts = [prompt_items.prompt(entry, wording, item) for item in examples]
     started = time.perf_counter()
     items = _scored(asker, entry, prompts) if way == "score" else _generated(asker, entry, wording, prompts)
-    asked, room = _questions(data, entry, found), _room(asker, entry, way)
-    for number, (item, own) in enumerate(zip(found, items, strict=True)):
-        own |= {"doc": number, "gold": list(item.gold), "question": asked[number]}
-        own["cut"] = len(asker.tok_encode(prompts[number])) > room
+    numbers, room = _questions(data, entry, examples), _room(asker, entry, way)
+    for number, (item, row) in enumerate(zip(examples, items, strict=True)):
+        row |= {"doc": number, "gold": list(item.gold), "question": numbers[number]}
+        row["cut"] = len(asker.tok_encode(prompts[number])) > room
     metrics = {
         "docs": len(items),
         "labels": len(entry.labels),
@@ -70,7 +70,7 @@ def run(
         "cut": sum(item["cut"] for item in items),
         **dict(asker.counts),
         "score_s": time.perf_counter() - started,
-        "data_fingerprint": prompt_items.fingerprint(found),
+        "data_fingerprint": prompt_items.fingerprint(examples),
         "special_tokens": asker.special_tokens,
         "parameters": model.parameter_count,
     }
@@ -79,11 +79,11 @@ def run(
 
 def _scored(asker: Asker, task: tasks.Task, prompts: Sequence[str]) -> list[dict[str, Any]]:
     words = [(number, f" {word}") for number, label in enumerate(task.labels) for word in task.answers[label]]
-    found = iter(asker.score([(prompt, word) for prompt in prompts for _, word in words]))
+    scores = iter(asker.score([(prompt, word) for prompt in prompts for _, word in words]))
     items = []
     for _ in prompts:
         row = np.full(len(task.labels), -np.inf)
-        for (number, _), (loglikelihood, _) in zip(words, found, strict=False):
+        for (number, _), (loglikelihood, _) in zip(words, scores, strict=False):
             row[number] = np.logaddexp(row[number], loglikelihood)
         items.append({"answer": int(row.argmax()), "loglikelihoods": row.round(5).tolist()})
     return items
@@ -109,33 +109,34 @@ def _room(asker: Asker, task: tasks.Task, way: str) -> int:
     """
     if way == "generate":
         return asker.max_length - task.new_tokens
-    return asker.max_length + 1 - max(len(asker.codec.encode(f" {w}")) for own in task.answers.values() for w in own)
+    lengths = (len(asker.codec.encode(f" {word}")) for words in task.answers.values() for word in words)
+    return asker.max_length + 1 - max(lengths)
 
 
-def _questions(data: str, task: tasks.Task, found: Sequence[prompt_items.Item]) -> list[int]:
+def _questions(data: str, task: tasks.Task, examples: Sequence[prompt_items.Item]) -> list[int]:
     """A number for each item, the same where the data's folder says that they ask the same, or the items do."""
     folder = None if hub.revision(data) else readers.paths(task, _folder(data))[0].parent
-    questions = zeroshot.questions(folder, len(found))
-    seen: dict[str, int] = {}
-    return [seen.setdefault(key, len(seen)) for key in questions or map(repr, found)]
+    questions = zeroshot.questions(folder, len(examples))
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(key, len(numbers)) for key in questions or map(repr, examples)]
 
 
 def _folder(data: str) -> Path:
     return zeroshot.POCKET if data == "pocket" else Path(data)
 
 
-def identify_data(given: str, params: Mapping[str, Any]) -> tuple[str, str]:
+def identify_data(data: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """The task's files by their content."""
     task = tasks.catalogue()[params["task"]]
-    if revision := hub.revision(given):
+    if revision := hub.revision(data):
         return hub.identified(task.hub["path"], revision) if task.hub else ("hub", "hub")
-    folder, kind = _folder(given), "pocket" if given == "pocket" else "local"
+    folder, kind = _folder(data), "pocket" if data == "pocket" else "local"
     if not folder.is_dir():
-        raise BadInput(f"data {given!r}: no such folder; give one with the files of configs/prompts, pocket, or hub")
+        raise BadInput(f"data {data!r}: no such folder; give one with the files of configs/prompts, pocket, or hub")
     path, *beside = readers.paths(task, folder)
     beside.append(path.with_name(zeroshot.QUESTIONS))
-    found = fingerprint(path, *beside) if path.is_file() else "nothing"
-    return f"{kind}:{found}", given if given == "pocket" else str(folder.resolve())
+    digest = fingerprint(path, *beside) if path.is_file() else "nothing"
+    return f"{kind}:{digest}", data if data == "pocket" else str(folder.resolve())
 
 
 def definition(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,13 +45,13 @@ class Task:
 @functools.cache
 def catalogue() -> dict[str, Task]:
     """Every task by name."""
-    found = {}
+    tasks = {}
     for name, entry in configs.read("prompts").items():
         orders = {wording: Order(**order) for wording, order in entry["orders"].items()}
         effects = [(first, second) for first, second in entry["effects"]]
         answers = {label: [label] for label in entry["labels"]} | entry.get("answers", {})
-        found[name] = Task(name, **{**entry, "orders": orders, "answers": answers, "effects": effects})
-    return found
+        tasks[name] = Task(name, **{**entry, "orders": orders, "answers": answers, "effects": effects})
+    return tasks
 
 
 def order(task: Task, name: str) -> Order:

@@ -179,12 +179,12 @@ def _batches(
 
     def at(step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([seed, step])
-        made = make(rng, batch)
-        targets = made.targets
+        sequences = make(rng, batch)
+        targets = sequences.targets
         if shuffled:
             targets = targets.copy()
             targets[targets >= 0] = rng.permutation(targets[targets >= 0])
-        return torch.from_numpy(made.tokens), torch.from_numpy(targets)
+        return torch.from_numpy(sequences.tokens), torch.from_numpy(targets)
 
     return at
 

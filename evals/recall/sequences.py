@@ -34,8 +34,8 @@ class Sequences:
     @property
     def majority(self) -> float:
         """Of always the most frequent right token."""
-        asked = self.targets[self.targets >= 0]
-        return float(np.unique(asked, return_counts=True)[1].max() / len(asked))
+        answers = self.targets[self.targets >= 0]
+        return float(np.unique(answers, return_counts=True)[1].max() / len(answers))
 
 
 def mqar(rng: np.random.Generator, count: int, size: int, length: int, vocabulary: int, alphabet: int) -> Sequences:
@@ -65,7 +65,7 @@ def _by_rank(size: int, length: int) -> float:
     their places one after the other, so that early ones are asked for early.
     """
     pairs = _places(np.random.default_rng(0), RULE_SAMPLE, size, length).argsort(1)
-    return float(np.mean([np.bincount(asked).max() for asked in pairs.T]) / RULE_SAMPLE)
+    return float(np.mean([np.bincount(column).max() for column in pairs.T]) / RULE_SAMPLE)
 
 
 def query_last(
@@ -86,11 +86,11 @@ def _ordered(
     rng: np.random.Generator, count: int, size: int, vocabulary: int, alphabet: int, *, first: bool
 ) -> Sequences:
     keys, values = _pairs(rng, count, size, vocabulary, alphabet)
-    told = np.stack([keys, values], 2).reshape(count, 2 * size)
+    pairs = np.stack([keys, values], 2).reshape(count, 2 * size)
     which = rng.integers(size, size=(count, 1))
     question = np.concatenate([np.full((count, 1), ASK), np.take_along_axis(keys, which, 1)], 1)
     now = np.full((count, 1), NOW)
-    tokens = np.concatenate([question, told, now] if first else [told, question, now], 1)
+    tokens = np.concatenate([question, pairs, now] if first else [pairs, question, now], 1)
     targets = np.full_like(tokens, -1)
     targets[:, -1:] = np.take_along_axis(values, which, 1)
     return Sequences(tokens, targets, 1 / size)
@@ -129,14 +129,14 @@ def permutations(elements: int) -> Callable[..., Sequences]:
     number = {p: i for i, p in enumerate(every)}
     product = np.array([[number[tuple(a[i] for i in b)] for b in every] for a in every])
 
-    def made(rng: np.random.Generator, count: int, size: int, length: int, vocabulary: int, alphabet: int) -> Sequences:
+    def make(rng: np.random.Generator, count: int, size: int, length: int, vocabulary: int, alphabet: int) -> Sequences:
         tokens = rng.integers(len(every), size=(count, size))
         targets = tokens.copy()
         for step in range(1, size):
             targets[:, step] = product[targets[:, step - 1], tokens[:, step]]
         return Sequences(MARKS + tokens, MARKS + targets, (1 + (size - 1) / len(every)) / size)
 
-    return made
+    return make
 
 
 def _middle(vocabulary: int) -> int:

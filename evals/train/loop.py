@@ -58,16 +58,16 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     plain = objective.to(accelerator.device).train()
     done = resume.load_state(folder, plain, optimizer, recipe)
-    shown = accelerator.is_main_process
+    is_main = accelerator.is_main_process
     log = resume.read_log(folder, done)
-    if shown:
+    if is_main:
         resume.write_log(folder, log)
     model, optimizer = accelerator.prepare(plain, optimizer)
     ranks, rank = accelerator.num_processes, accelerator.process_index
     saved = time.monotonic()
     with (
         (folder / resume.LOG).open("a", encoding="utf-8") as lines,
-        tqdm(total=recipe.steps, initial=done, desc=label, unit="step", dynamic_ncols=True, disable=not shown) as bar,
+        tqdm(total=recipe.steps, initial=done, desc=label, unit="step", dynamic_ncols=True, disable=not is_main) as bar,
     ):
         for step in range(done, recipe.steps):
             started = time.perf_counter()
@@ -93,7 +93,7 @@ def train(
             if evaluate and ((step + 1) % eval_every == 0 or step + 1 == recipe.steps):
                 entry["score"] = _scored(folder, plain, evaluate, log)
             log.append(entry)
-            if not shown:
+            if not is_main:
                 continue
             lines.write(json.dumps(entry) + "\n")
             bar.set_postfix_str(f"loss {value:.3f}, {tensors[0].numel() * ranks / seconds:,.0f} token/s", refresh=False)

@@ -85,23 +85,23 @@ def evaluate(
     for instance, answer in zip(instances, getattr(lm, kind)(instances), strict=True):
         instance.resps.append(answer)
     task.apply_filters()
-    (chosen,) = instances[0].filtered_resps
+    (filter_name,) = instances[0].filtered_resps
     by_doc: dict[int, list[Any]] = defaultdict(list)
     for instance in instances:
         by_doc[instance.doc_id].append(instance)
     items, picked = [], []
-    seen: dict[Any, int] = {}
-    for number, own in by_doc.items():
-        own.sort(key=lambda instance: instance.idx)
-        results = [instance.filtered_resps[chosen] for instance in own]
-        scores = task.process_results(own[0].doc, results)
-        asked: Any = tuple(instance.args[0] for instance in own)
+    question_numbers: dict[Any, int] = {}
+    for number, group in by_doc.items():
+        group.sort(key=lambda instance: instance.idx)
+        results = [instance.filtered_resps[filter_name] for instance in group]
+        scores = task.process_results(group[0].doc, results)
+        key: Any = tuple(instance.args[0] for instance in group)
         if task.OUTPUT_TYPE == "multiple_choice":
-            picked.append(_picked(task, own[0].doc, [instance.args for instance in own]))
-            asked += max(picked[-1], key=lambda choice: sum(choice.scores.values()))[:1]
+            picked.append(_picked(task, group[0].doc, [instance.args for instance in group]))
+            key += max(picked[-1], key=lambda choice: sum(choice.scores.values()))[:1]
         if questions:
-            asked = questions[number]
-        question = seen.setdefault(asked, len(seen))
+            key = questions[number]
+        question = question_numbers.setdefault(key, len(question_numbers))
         items.append({"doc": number, "question": question, **_answers(kind, results), **scores})
     return _metrics(task, items, picked), items
 
@@ -126,12 +126,12 @@ class Choice(NamedTuple):
 
 
 def _picked(task: Any, doc: Any, choices: Sequence[tuple[str, str]]) -> list[Choice]:
-    found = []
+    outcomes = []
     for picked, (context, text) in enumerate(choices):
         scores = task.process_results(doc, [(0.0 if i == picked else -1e9, False) for i in range(len(choices))])
-        named = re.search(rf"(?<!\w){re.escape(text.strip())}(?!\w)", context, re.IGNORECASE)
-        found.append(Choice(text, scores, named is not None))
-    return found
+        mention = re.search(rf"(?<!\w){re.escape(text.strip())}(?!\w)", context, re.IGNORECASE)
+        outcomes.append(Choice(text, scores, mention is not None))
+    return outcomes
 
 
 def _metrics(task: Any, items: Sequence[Mapping[str, Any]], picked: Sequence[Sequence[Choice]]) -> dict[str, Any]:
@@ -139,31 +139,31 @@ def _metrics(task: Any, items: Sequence[Mapping[str, Any]], picked: Sequence[Seq
     question; for a perplexity by the delta method), and its floors: chance (any choice), named (any of the choices that
     the context names, if there are some) and, where answers recur, fixed (the best answer given always, as yes).
     """
-    found: dict[str, Any] = {"docs": len(items), "questions": len({item["question"] for item in items})}
+    metrics: dict[str, Any] = {"docs": len(items), "questions": len({item["question"] for item in items})}
     for metric, aggregate in task.aggregation().items():
         values = [float(item[metric]) for item in items]
         try:
-            found[metric] = float(aggregate(values))
+            metrics[metric] = float(aggregate(values))
         except OverflowError:  # the exponential of a perplexity
-            found[metric] = math.inf
-        mean, sums = statistics.fmean(values), [0.0] * found["questions"]
+            metrics[metric] = math.inf
+        mean, sums = statistics.fmean(values), [0.0] * metrics["questions"]
         for item, value in zip(items, values, strict=True):
             sums[item["question"]] += value - mean
         spread = statistics.stdev(sums) * math.sqrt(len(sums)) / len(items) if len(sums) > 1 else None
         if metric == "perplexity" and spread is not None:  # d exp(-x) = exp(-x) dx
-            spread *= found[metric]
-        found[f"{metric}_stderr"] = spread
+            spread *= metrics[metric]
+        metrics[f"{metric}_stderr"] = spread
         if picked:
-            named = [[choice for choice in item if choice.named] or item for item in picked]
-            for floor, chosen in (("chance", picked), ("named", named)):
-                means = [statistics.fmean(choice.scores[metric] for choice in item) for item in chosen]
-                found[f"{metric}_{floor}"] = statistics.fmean(means)
+            mentioned = [[choice for choice in item if choice.named] or item for item in picked]
+            for baseline, candidates in (("chance", picked), ("named", mentioned)):
+                means = [statistics.fmean(choice.scores[metric] for choice in item) for item in candidates]
+                metrics[f"{metric}_{baseline}"] = statistics.fmean(means)
             if all(len({choice.text for choice in item}) == len(item) for item in picked):
                 fixed: dict[str, float] = defaultdict(float)
                 for choice in itertools.chain.from_iterable(picked):
                     fixed[choice.text] += choice.scores[metric]
-                found[f"{metric}_fixed"] = max(fixed.values()) / len(picked)
-    return found
+                metrics[f"{metric}_fixed"] = max(fixed.values()) / len(picked)
+    return metrics
 
 
 def identify_data(data: str, params: Mapping[str, Any]) -> tuple[str, str]:

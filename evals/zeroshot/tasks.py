@@ -62,8 +62,8 @@ def local_file(folder: Path) -> Path:
     """The file that is scored, `<task>/<split>.jsonl`. Raises BadInput where the folder lacks it."""
     path = folder / f"{entry(folder.name)['split']}.jsonl"
     if not path.is_file():
-        others = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
-        raise BadInput(f"{path}: this split is what the task scores, and it is missing; the folder holds {others}")
+        names = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+        raise BadInput(f"{path}: this split is what the task scores, and it is missing; the folder holds {names}")
     return path
 
 
@@ -73,12 +73,12 @@ def questions(folder: Path | None, count: int) -> list[str] | None:
     if path is None or not path.is_file():
         return None
     try:
-        found = json.loads(utf8.read(path))
+        texts = json.loads(utf8.read(path))
     except ValueError as error:
         raise BadInput(f"{path}: broken JSON ({error}); a list with a string for each item is needed") from error
-    if not isinstance(found, list) or len(found) < count or not all(isinstance(one, str) for one in found):
+    if not isinstance(texts, list) or len(texts) < count or not all(isinstance(one, str) for one in texts):
         raise BadInput(f"{path}: a list with a string for each of {count} items is needed; or remove the file")
-    return found[:count]
+    return texts[:count]
 
 
 def load(name: str, data: str, protocol: Protocol, docs: int = 0) -> Any:
@@ -121,17 +121,18 @@ def overlay(name: str, data: str, protocol: Protocol, docs: int = 0) -> str:
     """The YAML that sends lm-eval's own task file to these data, and takes what the protocol changes."""
     import lm_eval.tasks
 
-    known = entry(name)
-    lines: Entry = {"include": str(Path(lm_eval.tasks.__file__).parent / known["definition"])}
-    if protocol == "v0.3" and known.get("own_space"):
+    task_entry = entry(name)
+    lines: Entry = {"include": str(Path(lm_eval.tasks.__file__).parent / task_entry["definition"])}
+    if protocol == "v0.3" and task_entry.get("own_space"):
         lines["target_delimiter"] = ""
     folder = local_folder(data, name)
     if folder is None:
         lines["dataset_kwargs"] = {"revision": hub.revision(data)}
     else:
         lines |= dict.fromkeys(("training_split", "validation_split", "test_split"))
-        lines[f"{known['split']}_split"] = known["split"]
-        lines["dataset_kwargs"] = {key: known[key] for key in ("fields", "answer", "answers", "split") if key in known}
+        lines[f"{task_entry['split']}_split"] = task_entry["split"]
+        keys = ("fields", "answer", "answers", "split")
+        lines["dataset_kwargs"] = {key: task_entry[key] for key in keys if key in task_entry}
         lines["dataset_kwargs"] |= {"path": str(local_file(folder)), "docs": docs}
     function = "custom_dataset: !function evals.zeroshot.data.dataset\n" if folder else ""
     return yaml.safe_dump(lines) + function

@@ -173,7 +173,7 @@ def _pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     where = {} if folder else {"revision": spec.revision}
     if folder and not folder.is_dir():
         raise BadInput(f"{source}: no such model folder; give one as transformers' save_pretrained writes it")
-    read = functools.partial(
+    from_pretrained = functools.partial(
         AutoModelForCausalLM.from_pretrained,
         source,
         dtype=dtype,
@@ -183,14 +183,14 @@ def _pretrained(spec: ModelSpec, device: str, dtype: torch.dtype) -> HFModel:
     )
     before = ""
     try:
-        causal, report = read(key_mapping=dict(RENAMED))
+        causal, report = from_pretrained(key_mapping=dict(RENAMED))
         if report["missing_keys"]:
             before = wrapping.prefix(source, unknown := _unknown(report), f"{causal.base_model_prefix}.")
             if before and (bare := {name for name, _ in causal.named_parameters()}.difference(report["missing_keys"])):
                 few = f"{len(unknown)} of its names begin with {before!r}, the other {len(bare)} do not"
                 raise BadInput(f"{source}: {few}; save the model's state dict alone")
         if before:
-            causal, report = read(key_mapping={f"^{re.escape(before)}": "", **RENAMED})
+            causal, report = from_pretrained(key_mapping={f"^{re.escape(before)}": "", **RENAMED})
     except BadInput:
         raise
     except Exception as error:  # a damaged folder can make transformers raise anything

@@ -89,9 +89,9 @@ def take(cache: Cache, rows: Tensor, first: int = 0) -> Cache:
     `cache` does. Layers that do not keep all keys are taken whole: `first` must be 0.
     """
     if not all(type(layer) in (DynamicLayer, PreallocatedLayer) for layer in cache.layers):
-        taken = copy.deepcopy(cache)
-        taken.reorder_cache(rows)
-        return taken
+        reordered = copy.deepcopy(cache)
+        reordered.reorder_cache(rows)
+        return reordered
     layers = []
     for layer in cache.layers:
         new = PreallocatedLayer(layer.capacity - first) if isinstance(layer, PreallocatedLayer) else DynamicLayer()

@@ -18,7 +18,7 @@ def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> RWKV:
     """The model on the device. Raises BadInput for unusable weights, NaN and infinity among them, Unsupported for one
     that is no RWKV.
     """
-    if spec.architecture["model_type"] not in {known.MODEL_TYPE for known in version.VERSIONS}:
+    if spec.architecture["model_type"] not in {candidate.MODEL_TYPE for candidate in version.VERSIONS}:
         raise Unsupported(f"{spec.name} is no RWKV, which is all that `runtime: {spec.runtime}` runs; leave it out")
     name = str(dtype).removeprefix("torch.")
     if spec.seed is None:
@@ -44,7 +44,7 @@ def _downloaded(spec: ModelSpec) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        wanted = ["*.json", "*.safetensors", "*.bin"]
-        return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=wanted))
+        patterns = ["*.json", "*.safetensors", "*.bin"]
+        return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=patterns))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise BadInput(offline(spec, error)) from error

@@ -140,15 +140,15 @@ def _positive(path: Path, config: Mapping[str, object], key: str, default: float
     return value
 
 
-def _check(path: Path, tensors: Tensors, wanted: Mapping[str, torch.Size], version: Version) -> None:
+def _check(path: Path, tensors: Tensors, expected: Mapping[str, torch.Size], version: Version) -> None:
     """Whether the file fills a model key by key."""
-    missing, surplus = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
+    missing, surplus = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
     if missing or surplus:
         parts = [f"lacks {some(missing)}"] * bool(missing) + [f"has unknown {some(surplus)}"] * bool(surplus)
         raise BadInput(
             f"{path}: this {version.NAME} checkpoint {' and '.join(parts)}; it is incomplete or another variant"
         )
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         if not tensors[name].is_floating_point():
             kind = str(tensors[name].dtype).removeprefix("torch.")
             raise BadInput(f"{path}: {name} is of type {kind}, and weights are floating-point numbers")

@@ -197,7 +197,7 @@ def test_a_task_that_is_defined_anew_is_measured_anew(
 ) -> None:
     cell = one(tmp_path, **asked)
 
-    def chosen() -> schedule.Chosen:
+    def chosen() -> schedule.Selection:
         return schedule.choose(tmp_path / "schedule.yaml", tmp_path / "store", "")
 
     schedule.execute(chosen())

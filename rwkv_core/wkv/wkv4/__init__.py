@@ -84,11 +84,11 @@ def wkv4(
             f"wkv4's `out` must be contiguous and like v ({v.dtype}, {list(v.shape)}, {v.device}), without gradients; "
             f"got {out.dtype}, {list(out.shape)}, {out.device}{', with gradients' if gradients else ''}"
         )
-    chosen = WKV4.implementations[WKV4.choose(impl, k.device, exact)]
-    inner = k.dtype if chosen.half and k.dtype == v.dtype else exact
+    implementation = WKV4.implementations[WKV4.choose(impl, k.device, exact)]
+    inner = k.dtype if implementation.half and k.dtype == v.dtype else exact
     direct = out if v.dtype == inner else None
     w, u = _as(w, exact), _as(u, exact)
-    y, state = chosen.run(w, u, _as(k, inner), _as(v, inner), state, lengths, direct)
+    y, state = implementation.run(w, u, _as(k, inner), _as(v, inner), state, lengths, direct)
     if out is not None and direct is None:
         return out.copy_(y), state
     return _as(y, v.dtype), state

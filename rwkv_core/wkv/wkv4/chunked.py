@@ -26,8 +26,8 @@ def wkv4(
     step = tokens if k.device.type != "cpu" else max(16, PIECE * tokens // k.numel())
     parts = []
     for start in range(0, tokens, step):
-        left = None if lengths is None else (lengths - start).clamp(min=0)
-        y, state = _scan(w, u, k[:, start : start + step], v[:, start : start + step], state, left)
+        remaining = None if lengths is None else (lengths - start).clamp(min=0)
+        y, state = _scan(w, u, k[:, start : start + step], v[:, start : start + step], state, remaining)
         parts.append(y)
     return torch.cat(parts, 1, out=out), state
 

@@ -30,7 +30,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rwkv_core.wkv.wkv4 import triton_forward
-from rwkv_core.wkv.wkv4.triton_forward import Saved, chunk_length, known_width
+from rwkv_core.wkv.wkv4.triton_forward import Saved, chunk_length, constant_width
 from rwkv_core.wkv.wkv4.triton_shared import (
     add_terms,
     advance,
@@ -137,11 +137,11 @@ def sum_chunk_gradients(
         g, h, s = add_terms(g, h, s, xs, zs, exponents)
         loaded = next_loaded
     if chunk == chunks:
-        own = batch * channels + columns
+        offsets = batch * channels + columns
         exponent = tl.fma((end - start) * 1.0, decay, -final)
         keep, add = shares(s, exponent)
-        g = keep * g + add * tl.load(da + own, mask=inside, other=0.0)
-        h = keep * h + add * tl.load(db + own, mask=inside, other=0.0)
+        g = keep * g + add * tl.load(da + offsets, mask=inside, other=0.0)
+        h = keep * h + add * tl.load(db + offsets, mask=inside, other=0.0)
         s = tl.maximum(s, exponent)
     store_state(sums + (batch * chunks + chunk - 1) * 3 * channels + columns, channels, g, h, s, inside)
 
@@ -187,7 +187,7 @@ def walk_back(
     )
     decay = tl.load(w + columns, mask=inside, other=0.0)
     bonus = tl.load(u + columns, mask=inside, other=0.0)
-    own = batch * channels + columns
+    offsets = batch * channels + columns
     origin = batch * tokens
     k += columns
     v += columns
@@ -201,8 +201,8 @@ def walk_back(
     row = start + (blocks - 1) * ROWS
     loaded = load_tokens(k, v, dy, carries, part, origin, row, end, channels, inside, ROWS)
 
-    final_a = tl.load(da + own, mask=inside, other=0.0)
-    final_b = tl.load(db + own, mask=inside, other=0.0)
+    final_a = tl.load(da + offsets, mask=inside, other=0.0)
+    final_b = tl.load(db + offsets, mask=inside, other=0.0)
     g = tl.zeros([BLOCK], tl.float32)
     h = tl.zeros([BLOCK], tl.float32)
     top = tl.full([BLOCK], -1e38, tl.float32)
@@ -240,8 +240,8 @@ def walk_back(
     tl.store(partial + channels, du, mask=inside)
     if chunk == 0:
         scale = exp(tl.fma(age, decay, top) + tl.load(carries + 2 * part, mask=inside, other=-1e38))
-        tl.store(initial + own, scale * g, mask=inside)
-        tl.store(initial + batches * channels + own, scale * h, mask=inside)
+        tl.store(initial + offsets, scale * g, mask=inside)
+        tl.store(initial + batches * channels + offsets, scale * h, mask=inside)
 
 
 def backward(
@@ -262,7 +262,7 @@ def backward(
     size = chunk_length(batch, tokens, channels, k.device, BACKWARD_FILL)
     chunks = math.ceil(tokens / size)
     walks = batch * math.ceil(channels / triton_forward.BLOCK)
-    width = known_width(channels)
+    width = constant_width(channels)
     dk, dv = torch.empty_like(k), torch.empty_like(v)
     initial = w.new_empty(2, batch, channels)
     partial = w.new_empty(batch * chunks, 2, channels)

@@ -111,7 +111,7 @@ def walk_chunks(
     )
     decay = tl.load(w + columns, mask=inside, other=0.0)
     bonus = tl.load(u + columns, mask=inside, other=0.0)
-    own = batch * channels + columns
+    offsets = batch * channels + columns
     origin = batch * tokens
     k += columns
     v += columns
@@ -119,9 +119,9 @@ def walk_chunks(
     keys = load_rows(k, origin, start, end, channels, inside, 0.0, ROWS)
     values = load_rows(v, origin, start, end, channels, inside, 0.0, ROWS)
 
-    a = tl.load(a + own, mask=inside, other=0.0)
-    b = tl.load(b + own, mask=inside, other=0.0)
-    top = tl.load(p + own, mask=inside, other=-1e38)
+    a = tl.load(a + offsets, mask=inside, other=0.0)
+    b = tl.load(b + offsets, mask=inside, other=0.0)
+    top = tl.load(p + offsets, mask=inside, other=-1e38)
     if sums is not None:
         here = tl.minimum(start, length)
         sums += batch * (chunks - 1) * 3 * channels + columns
@@ -157,7 +157,7 @@ def walk_chunks(
         for interval in range(tl.cdiv(end, INTERVAL), tl.cdiv(stop, INTERVAL)):
             store_state(carries + interval * channels, part, a, b, p, inside)
     if chunk == chunks - 1:
-        store_state(final + own, batches * channels, a, b, p, inside)
+        store_state(final + offsets, batches * channels, a, b, p, inside)
 
 
 @cache
@@ -172,15 +172,15 @@ def chunk_length(batch: int, tokens: int, channels: int, device: torch.device, f
     It is as fast where enough walks keep the memory busy, for it makes three passes over tensors, not five, and
     where a walk takes no longer than another launch. Otherwise chunks make as many walks as hide their latency.
     """
-    enough, wanted = fill
+    enough, target = fill
     walks = batch * math.ceil(channels / BLOCK)
     if tokens <= 256 or walks >= enough * processors(device):
         return tokens
-    chunks = min(math.ceil(wanted * processors(device) / walks), MOST_CHUNKS)
+    chunks = min(math.ceil(target * processors(device) / walks), MOST_CHUNKS)
     return math.ceil(tokens / chunks / (2 * ROWS)) * 2 * ROWS
 
 
-def known_width(channels: int) -> int:
+def constant_width(channels: int) -> int:
     """The channels as a constant of the kernel, which saves a sixth of its instructions (row offsets); 0, for channels
     that it reads at run time, where they are not whole blocks as a model's are: odd widths are not worth a kernel each.
     """
@@ -195,7 +195,7 @@ def forward(
     size = chunk_length(batch, tokens, channels, k.device, FORWARD_FILL)
     chunks = math.ceil(tokens / size)
     walks = batch * math.ceil(channels / BLOCK)
-    width = known_width(channels)
+    width = constant_width(channels)
     final = w.new_empty(3, batch, channels)
     carries = w.new_empty(3, batch, math.ceil(tokens / INTERVAL), channels) if save else None
     sums = w.new_empty(batch, chunks - 1, 3, channels) if chunks > 1 else None
