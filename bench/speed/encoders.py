@@ -78,8 +78,8 @@ def run(
         peak = Peak(device)
         with peak.tracking(), peak.watch():
             call()
-        metrics_of_peak = peak.metrics()
-        peaks[name] = metrics_of_peak.get("cuda_peak_bytes", metrics_of_peak["peak_live_bytes"])
+        peak_metrics = peak.metrics()
+        peaks[name] = peak_metrics.get("cuda_peak_bytes", peak_metrics["peak_live_bytes"])
     samples, graphed = race(calls, device, rounds)
     metrics = {
         "errors": {},

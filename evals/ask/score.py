@@ -188,8 +188,8 @@ class Scorer:
             these = order[low:high]
             row = torch.from_numpy(which[these] - start).to(self.device)
             token = torch.from_numpy(targets[these]).to(self.device)
-            picked = logits[row, token] - logits.logsumexp(-1)[row]
-            log_probs[these] = picked.where(finite.rows(logits)[row], torch.nan).double().cpu().numpy()
+            log_prob = logits[row, token] - logits.logsumexp(-1)[row]
+            log_probs[these] = log_prob.where(finite.rows(logits)[row], torch.nan).double().cpu().numpy()
             greedy[these] = (logits.argmax(-1)[row] == token).cpu().numpy()
         return log_probs, greedy
 

@@ -118,10 +118,10 @@ def matched(mixer: str, size: Size, problem: Problem, *, bidirectional: bool) ->
     mixer_budget = _budget(mixer, replace(size, inner=LEAST_INNER), problem, bidirectional)
     each = size.layers * (2 * size.width + 1)  # parameters of one hidden unit, in all layers
     matched_size = replace(size, inner=max(LEAST_INNER, LEAST_INNER + round((budget - mixer_budget) / each)))
-    reached = _budget(mixer, matched_size, problem, bidirectional)
-    if abs(reached / budget - 1) > ALIKE:
+    parameters = _budget(mixer, matched_size, problem, bidirectional)
+    if abs(parameters / budget - 1) > ALIKE:
         raise Unsupported(
-            f"{label(mixer)} has {reached:,} parameters in its blocks at width {size.width} even with the narrowest "
+            f"{label(mixer)} has {parameters:,} parameters in its blocks at width {size.width} even with the narrowest "
             f"feed-forward layers, and attention has {budget:,}: more than {ALIKE:.0%} apart"
         )
     return matched_size

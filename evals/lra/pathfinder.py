@@ -66,8 +66,8 @@ def _draw(rng: np.random.Generator, settings: Settings) -> tuple[np.ndarray, int
     canvas = _Canvas(rng, settings)
     first = canvas.begin(canvas.somewhere(2 * settings.seed_distance))
     angle = rng.uniform(0, 2 * math.pi)
-    away = settings.seed_distance * np.array([math.sin(angle), math.cos(angle)])
-    second = canvas.begin(np.rint(first.start + away).astype(int))
+    offset = settings.seed_distance * np.array([math.sin(angle), math.cos(angle)])
+    second = canvas.begin(np.rint(first.start + offset).astype(int))
     for _ in range(settings.contour - 1):
         for curve in (first, second):
             canvas.extend(curve)

@@ -75,7 +75,7 @@ def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
         counts: Counter[tuple[str, ...]] = Counter()
         questions: list[str] = []
         rounds: Counter[str] = Counter()
-        kind, refused = None, 0
+        kind, rejections = None, 0
         while len(lines) < items:
             fact, item = _draw(task, rng, "test")
             kind = kind or fact[0]
@@ -85,10 +85,10 @@ def write(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
                 counts[fact] += 1
                 questions.append(question(fact, item, len(lines)))
                 lines[key] = json.dumps(item)
-                kind, refused = None, 0
-            elif (refused := refused + 1) > PATIENCE:
+                kind, rejections = None, 0
+            elif (rejections := rejections + 1) > PATIENCE:
                 rounds[kind] += 1
-                refused = 0
+                rejections = 0
         (folder / task).mkdir(parents=True, exist_ok=True)
         (folder / task / catalogue.QUESTIONS).write_text(json.dumps(questions, indent=0) + "\n", encoding="utf-8")
         path = folder / task / f"{catalogue.entry(task)['split']}.jsonl"

@@ -64,7 +64,7 @@ def train(
         resume.write_log(folder, log)
     model, optimizer = accelerator.prepare(plain, optimizer)
     ranks, rank = accelerator.num_processes, accelerator.process_index
-    saved = time.monotonic()
+    last_save = time.monotonic()
     with (
         (folder / resume.LOG).open("a", encoding="utf-8") as lines,
         tqdm(total=recipe.steps, initial=done, desc=label, unit="step", dynamic_ncols=True, disable=not is_main) as bar,
@@ -98,10 +98,10 @@ def train(
             lines.write(json.dumps(entry) + "\n")
             bar.set_postfix_str(f"loss {value:.3f}, {tensors[0].numel() * ranks / seconds:,.0f} token/s", refresh=False)
             bar.update()
-            if time.monotonic() - saved > SAVE_SECONDS or step + 1 == recipe.steps:
+            if time.monotonic() - last_save > SAVE_SECONDS or step + 1 == recipe.steps:
                 lines.flush()
                 resume.save_state(folder, plain, optimizer, recipe, step + 1)
-                saved = time.monotonic()
+                last_save = time.monotonic()
     plain.eval()
     if evaluate:
         resume.load_best(folder, plain)

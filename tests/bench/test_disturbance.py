@@ -84,18 +84,18 @@ def test_what_a_system_does_not_show_is_not_watched(tmp_path: Path, missing: str
         (tmp_path / "stat").write_text("".join(f"cpu{core}{10 * ' 0'}\n" for core in os.sched_getaffinity(0)))
     if missing == "cores of a container":
         (tmp_path / "stat").write_text("cpu99999 1 2 3 4 5 6 7 8 9 10\n")
-    _, seen = watched(lambda i: i, 3, disturbance.Watch("cpu", tmp_path))
-    assert set(seen["not_watched"]) == lacking
+    _, samples = watched(lambda i: i, 3, disturbance.Watch("cpu", tmp_path))
+    assert set(samples["not_watched"]) == lacking
     names = {name for name, where in counters.SOURCES.items() if where in lacking}
-    assert all(interval[name] is None for interval in seen["intervals"] for name in names)
+    assert all(interval[name] is None for interval in samples["intervals"] for name in names)
 
 
 def test_a_system_that_shows_everything_is_watched_wholly() -> None:
     before = counters.read()
     if before.waits is None or before.busy_s is None or before.steal_s is None:
         pytest.skip("this system shows less")
-    _, seen = watched(lambda i: time.sleep(0.01), 3, disturbance.Watch("cpu"))
-    assert seen["not_watched"] == [] and {"waited", "steal", "spin_s", "copy_s"} <= seen["intervals"][0].keys()
+    _, samples = watched(lambda i: time.sleep(0.01), 3, disturbance.Watch("cpu"))
+    assert samples["not_watched"] == [] and {"waited", "steal", "spin_s", "copy_s"} <= samples["intervals"][0].keys()
 
 
 @pytest.mark.parametrize(
@@ -172,11 +172,11 @@ def test_a_disturbed_interval_is_measured_again(
         called.append(number)
         return len(called) - 1
 
-    results, seen = watched(attempt, 3, Script(*waited))  # type: ignore[arg-type]
-    assert called == calls and results == kept and seen["again"] == again
-    assert [interval["worst_waited"] for interval in seen["intervals"]] == [waited[i] for i in kept]
-    assert sum(bool(interval["reasons"]) for interval in seen["intervals"]) == disturbed
-    line = verdict({"disturbance": seen})
+    results, samples = watched(attempt, 3, Script(*waited))  # type: ignore[arg-type]
+    assert called == calls and results == kept and samples["again"] == again
+    assert [interval["worst_waited"] for interval in samples["intervals"]] == [waited[i] for i in kept]
+    assert sum(bool(interval["reasons"]) for interval in samples["intervals"]) == disturbed
+    line = verdict({"disturbance": samples})
     assert line.startswith(f"{disturbed} of 3 intervals, after {again} more; ") if disturbed else line == ""
 
 
@@ -195,9 +195,9 @@ def test_an_earlier_interval_is_compared_with_a_later_calibration() -> None:
         if number == 2:
             script.best = {**BEST, "copy_s": 2e-3}  # so long the host was slow
 
-    _, seen = watched(attempt, 3, script)  # type: ignore[arg-type]
-    assert seen["again"] == 3 and seen["best"]["copy_s"] == 2e-3
-    assert all("a copy took 4.80 x its best time" in interval["reasons"] for interval in seen["intervals"])
+    _, samples = watched(attempt, 3, script)  # type: ignore[arg-type]
+    assert samples["again"] == 3 and samples["best"]["copy_s"] == 2e-3
+    assert all("a copy took 4.80 x its best time" in interval["reasons"] for interval in samples["intervals"])
 
 
 def test_a_calibration_counts_that_is_slow_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,8 +205,8 @@ def test_a_calibration_counts_that_is_slow_at_both_ends(monkeypatch: pytest.Monk
     slow, fast = {"spin_s": 0.5, "copy_s": 0.7}, {"spin_s": 2e-3, "copy_s": 6e-3}
     ends = iter([slow, slow, fast, slow])
     monkeypatch.setattr(watch._calibration, "measure", lambda: next(ends))
-    seen = [watch.over(lambda: time.sleep(0.001))[1] for _ in range(4)]
-    assert [figures["spin_s"] > 0.1 for figures in seen] == [False, True, False, False]
+    samples = [watch.over(lambda: time.sleep(0.001))[1] for _ in range(4)]
+    assert [figures["spin_s"] > 0.1 for figures in samples] == [False, True, False, False]
 
 
 def test_nvml_is_asked_for_clock_throttling_and_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +230,8 @@ def test_nvml_is_asked_for_clock_throttling_and_others(monkeypatch: pytest.Monke
     nvml.nvmlDeviceGetClockInfo = lambda handle, kind: 1 // 0
     assert counters.gpu()["sm_mhz"] is None and counters.gpu()["throttle"] == 36
     monkeypatch.setattr(provenance, "nvml", lambda: None)
-    _, seen = watched(lambda i: None, 2, disturbance.Watch("cuda"))
-    assert {"NVML (clocks)", "NVML (throttle reasons)", "NVML (processes)"} <= set(seen["not_watched"])
+    _, samples = watched(lambda i: None, 2, disturbance.Watch("cuda"))
+    assert {"NVML (clocks)", "NVML (throttle reasons)", "NVML (processes)"} <= set(samples["not_watched"])
 
 
 def test_a_neighbour_on_the_same_core_is_seen() -> None:

@@ -197,15 +197,15 @@ def test_a_task_that_is_defined_anew_is_measured_anew(
 ) -> None:
     cell = one(tmp_path, **asked)
 
-    def chosen() -> schedule.Selection:
+    def selection() -> schedule.Selection:
         return schedule.choose(tmp_path / "schedule.yaml", tmp_path / "store", "")
 
-    schedule.execute(chosen())
-    assert chosen().state(cell) == "ok" and not chosen().pending
+    schedule.execute(selection())
+    assert selection().state(cell) == "ok" and not selection().pending
     with monkeypatch.context() as meanwhile:
         change(meanwhile)
-        assert chosen().pending == [cell] and chosen().state(cell) == "to measure"
-    assert not chosen().pending
+        assert selection().pending == [cell] and selection().state(cell) == "to measure"
+    assert not selection().pending
 
 
 def test_a_branch_that_moved_is_another_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,10 +165,10 @@ def test_longer_cells_of_the_same_model_are_skipped_with_the_reason(
 ) -> None:
     path.write_text(MATRIX.format(lengths="[16, 4, 8]").replace("[fair, paper]", "fair"))
     lengths = fake(monkeypatch, {8: status})
-    chosen = schedule.choose(path, tmp_path / "store", "")
-    outcome = schedule.execute(chosen)
+    selection = schedule.choose(path, tmp_path / "store", "")
+    outcome = schedule.execute(selection)
     assert lengths == [4, 8] and outcome.counts == {"ok": 1, status: 2}
-    longest = next(r for r in chosen.store.read()[0] if r.cell.params["new_tokens"] == 16)
+    longest = next(r for r in selection.store.read()[0] if r.cell.params["new_tokens"] == 16)
     assert longest.error.startswith(f"not run: {status} already at inference_pythia-14m")
     left = schedule.choose(path, tmp_path / "store", "").pending
     assert len(left) == (2 if status == "failed" else 0)  # what failed is measured again
@@ -213,11 +213,11 @@ def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
     lines = [line for line in shown.splitlines() if line.startswith("disturbed: inference_pythia-14m")]
     assert len(lines) == 2 and lines[0].endswith("1 of 2 intervals, after 3 more; the worst: " + reasons["fair"][0])
 
-    chosen = schedule.choose(path, tmp_path / "store", "")
-    assert [cell.params["protocol"] for cell in chosen.pending] == ["fair", "fair"]
-    (record,) = chosen.records[chosen.pending[0].id]
+    selection = schedule.choose(path, tmp_path / "store", "")
+    assert [cell.params["protocol"] for cell in selection.pending] == ["fair", "fair"]
+    (record,) = selection.records[selection.pending[0].id]
     assert record.status == "disturbed" and record.metrics and record.samples["disturbance"]["again"] == 3
-    measured_id = next(cell.id for cell in chosen.cells if cell not in chosen.pending)
+    measured_id = next(cell.id for cell in selection.cells if cell not in selection.pending)
     next((tmp_path / "store").glob(f"*/{measured_id}.json")).unlink()
     pending = schedule.choose(path, tmp_path / "store", "").pending
     assert [cell.params["protocol"] for cell in pending] == ["paper", "fair", "fair"]  # what has no number first
@@ -244,9 +244,9 @@ def test_a_cell_whose_items_are_damaged_is_measured_again(
 
 def test_only_and_unsupported(monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path) -> None:
     lengths = fake(monkeypatch, {4: "unsupported"})
-    chosen = schedule.choose(path, tmp_path / "store", "protocol=fair")
-    assert len(chosen.cells) == 2
-    schedule.execute(chosen)
+    selection = schedule.choose(path, tmp_path / "store", "protocol=fair")
+    assert len(selection.cells) == 2
+    schedule.execute(selection)
     assert sorted(lengths) == [4, 6]
     with pytest.raises(BadInput, match="none of the 4 cells"):
         schedule.choose(path, tmp_path / "store", "llama")
@@ -255,10 +255,10 @@ def test_only_and_unsupported(monkeypatch: pytest.MonkeyPatch, path: Path, tmp_p
 def test_a_gpu_that_is_not_here_is_no_finding(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     path.write_text(path.read_text() + "    device: cuda\n")
-    chosen = schedule.choose(path, tmp_path / "store", "")
+    selection = schedule.choose(path, tmp_path / "store", "")
     with pytest.raises(BadInput, match="no CUDA device"):
-        schedule.execute(chosen)
-    assert not chosen.store.read()[0]
+        schedule.execute(selection)
+    assert not selection.store.read()[0]
 
 
 def cell(path: Path) -> Cell:
@@ -329,11 +329,11 @@ runs:
 def test_side_by_side_measures_the_same(tmp_path: Path) -> None:
     path = tmp_path / "schedule.yaml"
     path.write_text(RECALL.replace("STEPS", "10"))
-    chosen = schedule.choose(path, tmp_path / "store", "")
-    outcome = schedule.execute(chosen, jobs=2)
+    selection = schedule.choose(path, tmp_path / "store", "")
+    outcome = schedule.execute(selection, jobs=2)
     assert outcome.counts == {"ok": 2}
-    beside = {record.id: record for record in chosen.store.read()[0]}
-    for record in here(chosen.cells, 1):
+    beside = {record.id: record for record in selection.store.read()[0]}
+    for record in here(selection.cells, 1):
         assert beside[record.id].samples["loss"] == pytest.approx(record.samples["loss"], abs=1e-4)
 
 

@@ -18,8 +18,8 @@ from rwkv_core.models import find
 from rwkv_core.spec import ModelSpec
 from tests.evals.test_tasks import SHAPE
 
-PUT = re.compile(r"(\w+) put the ([\w ]+) into the (\w+)\.")
-ASKED = re.compile(r"The ([\w ]+) of (\w+) was found in the$")
+FACT = re.compile(r"(\w+) put the ([\w ]+) into the (\w+)\.")
+QUESTION = re.compile(r"The ([\w ]+) of (\w+) was found in the$")
 
 
 def encode(text: str) -> list[int]:
@@ -29,32 +29,30 @@ def encode(text: str) -> list[int]:
 @pytest.mark.parametrize("length", [64, 300])
 @pytest.mark.parametrize("task", ["pocket_passkey", "pocket_needle"])
 def test_a_pocket_text_says_once_what_it_asks_for(task: str, length: int) -> None:
-    made = haystacks.TASKS[task].make(encode, length, 40, 0)
-    assert (
-        made == haystacks.TASKS[task].make(encode, length, 40, 0) != haystacks.TASKS[task].make(encode, length, 40, 1)
-    )
-    for number, needle in enumerate(made):
-        asked = ASKED.search(needle.prompt)
-        assert asked
-        told = {at.groups()[:2]: at for at in PUT.finditer(needle.prompt)}
-        found = told[asked[2], asked[1]]
-        room, start = found[3], found.start()
+    first, again, reseeded = (haystacks.TASKS[task].make(encode, length, 40, seed) for seed in (0, 0, 1))
+    assert first == again != reseeded
+    for number, needle in enumerate(first):
+        question = QUESTION.search(needle.prompt)
+        assert question
+        facts = {at.groups()[:2]: at for at in FACT.finditer(needle.prompt)}
+        fact = facts[question[2], question[1]]
+        room, start = fact[3], fact.start()
         assert needle.answers == [f" {room}"] and needle.answers[0] in needle.choices
-        assert needle.prompt[: asked.start()].count(f" {asked[1]} ") == 1  # nothing else is said of that thing
+        assert needle.prompt[: question.start()].count(f" {question[1]} ") == 1  # nothing else is said of that thing
         assert needle.depth == number % DEPTHS / (DEPTHS - 1)
-        place = start / (asked.start() - len(f"{asked[2]} put the {asked[1]} into the {room}. "))
+        place = start / (question.start() - len(f"{question[2]} put the {question[1]} into the {room}. "))
         assert place == pytest.approx(needle.depth, abs=0.3 if length == 64 else 0.12)
         longest = max(len(encode(needle.prompt + choice)) for choice in needle.choices)
         assert 0.7 * length < longest <= length
-        named = {r.strip() for r in needle.choices if f"{r}." in needle.prompt}
-        assert needle.named == 1 / len(named)
+        rooms = {r.strip() for r in needle.choices if f"{r}." in needle.prompt}
+        assert needle.named == 1 / len(rooms)
         if task == "pocket_passkey":
-            assert named == {room} and len(told) == 1
+            assert rooms == {room} and len(facts) == 1
 
 
 def test_texts_among_many_hold_many() -> None:
     (needle,) = haystacks.TASKS["pocket_needle"].make(encode, 500, 1, 0)
-    assert len(PUT.findall(needle.prompt)) > 15
+    assert len(FACT.findall(needle.prompt)) > 15
 
 
 class Asker:

@@ -41,35 +41,35 @@ def test_prompts_are_what_lm_eval_sends(task: str) -> None:
             assert loaded.doc_to_text(doc) == context and choices[doc["entities"].index(doc["answers"][0])] == answer
         else:
             gold = loaded.doc_to_target(doc)
-            chosen = gold if isinstance(gold, str) else choices[gold]
-            assert (loaded.doc_to_text(doc), chosen) == (context, answer)
+            right = gold if isinstance(gold, str) else choices[gold]
+            assert (loaded.doc_to_text(doc), right) == (context, answer)
 
 
 def test_the_shipped_files_are_what_the_generator_writes(tmp_path: Path) -> None:
-    made = tasks.write(tmp_path)
-    for path in made.rglob("*.json*"):
-        assert path.read_text() == (zeroshot.POCKET / path.relative_to(made)).read_text()
+    folder = tasks.write(tmp_path)
+    for path in folder.rglob("*.json*"):
+        assert path.read_text() == (zeroshot.POCKET / path.relative_to(folder)).read_text()
     assert make.tokenizer(tmp_path / "tokenizer.json").read_text() == make.TOKENIZER_FILE.read_text()
 
 
 def test_no_item_stands_in_training_text(training: list[str]) -> None:
-    told = {re.sub(" +", " ", piece) for piece in training}
+    pieces = {re.sub(" +", " ", piece) for piece in training}
     for task in tasks.TASKS:
         rows = [json.loads(line) for line in zeroshot.local_file(zeroshot.POCKET / task).read_text().splitlines()]
         for row in rows:
             context, answer = tasks.prompt(task, row)
-            assert re.sub(" +", " ", f"{context} {answer}") not in told
-            assert re.sub(" +", " ", f"{context} {answer}.") not in told
+            assert re.sub(" +", " ", f"{context} {answer}") not in pieces
+            assert re.sub(" +", " ", f"{context} {answer}.") not in pieces
 
 
 def test_training_text_states_no_fact_that_is_held_out(training: list[str]) -> None:
-    said = {*training, *(sentence for piece in training for sentence in re.split(r"(?<=[.?])\s", piece))}
-    stated = {True: 0, False: 0}
-    others = {
+    sentences = {*training, *(sentence for piece in training for sentence in re.split(r"(?<=[.?])\s", piece))}
+    counts = {True: 0, False: 0}
+    pairs = {
         thing: {
-            pair: other
-            for other in world().things
-            for pair in (f"The {thing} and the {other}", f"The {other} and the {thing}")
+            pair: unlike
+            for unlike in world().things
+            for pair in (f"The {thing} and the {unlike}", f"The {unlike} and the {thing}")
         }
         for thing in world().things
     }
@@ -84,33 +84,33 @@ def test_training_text_states_no_fact_that_is_held_out(training: list[str]) -> N
                 f"The {thing} {MISHAPS[kind]} therefore  it {past}.",
                 f"When the {thing} lies in the fire, it {facts['fire']}" if kind == "fire" else "",
                 f"Question: Which of these {phrase}?\nAnswer: the {thing}",
-                *(f"{pair} {MISHAPS[kind]}, and only the {thing} {past}." for pair in others[thing]),
+                *(f"{pair} {MISHAPS[kind]}, and only the {thing} {past}." for pair in pairs[thing]),
                 *(
-                    f"{pair} {MISHAPS[kind]}, and only the {other} {PHRASES[value][1]}."
-                    for pair, other in others[thing].items()
-                    for value in [world().materials[world().things[other]][kind]]
+                    f"{pair} {MISHAPS[kind]}, and only the {unlike} {PHRASES[value][1]}."
+                    for pair, unlike in pairs[thing].items()
+                    for value in [world().materials[world().things[unlike]][kind]]
                     if value != facts[kind]
                 ),
             ]
-            stated[held_out("behaves", kind, thing)] += any(way in said for way in ways)
-    assert stated[True] == 0 < 100 < stated[False]
+            counts[held_out("behaves", kind, thing)] += any(way in sentences for way in ways)
+    assert counts[True] == 0 < 100 < counts[False]
 
 
 def test_training_text_names_no_maker_of_a_thing_and_no_work_of_a_resident_that_are_held_out(
     training: list[str],
 ) -> None:
     w = world()
-    told = {True: 0, False: 0}
+    counts = {True: 0, False: 0}
     for piece in training:
         words = set(re.findall(r"\w+", piece))
         for thing in words & w.things.keys():
             facts = w.materials[w.things[thing]]
             if len(words & w.things.keys()) == 1 and words & {facts[kind] for kind in ("worker", "place", "tool")}:
-                told[held_out("made", thing)] += 1
+                counts[held_out("made", thing)] += 1
         for name in words & w.residents.keys():
             facts = w.materials[w.residents[name].job]
-            told[held_out("of a resident", "work", name)] += bool(words & {facts["place"], facts["tool"]})
-    assert told[True] == 0 < 1000 < told[False]
+            counts[held_out("of a resident", "work", name)] += bool(words & {facts["place"], facts["tool"]})
+    assert counts[True] == 0 < 1000 < counts[False]
 
 
 def test_held_out_facts_are_one_in_four() -> None:
@@ -123,7 +123,7 @@ def test_the_question_of_an_item_names_nobody_and_all_its_items_ask_it(task: str
     questions = json.loads((zeroshot.POCKET / task / zeroshot.QUESTIONS).read_text())
     assert len(questions) == tasks.ITEMS
     if task in ("copa", "hellaswag", "winogrande"):
-        assert not any(set(re.findall(r"\w+", asked)) & world().people.keys() for asked in questions)
+        assert not any(set(re.findall(r"\w+", question)) & world().people.keys() for question in questions)
         assert len(set(questions)) < 150
     if task in ("lambada_openai", "record", "sciq"):
         assert len(set(questions)) == tasks.ITEMS
@@ -131,14 +131,14 @@ def test_the_question_of_an_item_names_nobody_and_all_its_items_ask_it(task: str
 
 @pytest.mark.parametrize("task", tasks.TASKS)
 def test_both_splits_have_items(task: str) -> None:
-    found = {split: [tasks.draw_item(task, random.Random(i), split) for i in range(20)] for split in ("train", "test")}  # type: ignore[arg-type]
-    assert not [row for row in found["test"] if row in found["train"]]
+    items = {split: [tasks.draw_item(task, random.Random(i), split) for i in range(20)] for split in ("train", "test")}  # type: ignore[arg-type]
+    assert not [row for row in items["test"] if row in items["train"]]
 
 
 def test_a_chronicle_refers_back() -> None:
-    told = text.joined(text.chronicle(random.Random(0), 400))
-    put = {m[2]: (m.start(), m[1], m[3]) for m in re.finditer(r"(\w+) put the (\w+) into the (\w+)\.", told)}
-    taken = list(re.finditer(r"(\w+) took the (\w+) from the (\w+)\.", told))
+    document = text.joined(text.chronicle(random.Random(0), 400))
+    put = {m[2]: (m.start(), m[1], m[3]) for m in re.finditer(r"(\w+) put the (\w+) into the (\w+)\.", document)}
+    taken = list(re.finditer(r"(\w+) took the (\w+) from the (\w+)\.", document))
     assert len(taken) > 50
     for m in taken:
         begin, keeper, room = put[m[2]]
@@ -187,11 +187,11 @@ def test_the_share_of_each_kind_of_sentence_is_what_the_surprise_says() -> None:
 def test_what_is_retold_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "RETOLD", (3,))
     w = world()
-    known = {*w.guests, *w.things, *w.rooms, *w.pastimes}
+    names = {*w.guests, *w.things, *w.rooms, *w.pastimes}
     for i in range(200):
-        sentences = [set(re.findall(r"\w+", said)) & known for said in text.retold(random.Random(i)).split(". ")]
-        told = sentences[:3]
-        assert all(any(words <= first for first in told) for words in sentences[3:]) and len(sentences) > 9
+        sentences = text.retold(random.Random(i)).split(". ")
+        mentions = [set(re.findall(r"\w+", sentence)) & names for sentence in sentences]
+        assert all(any(words <= first for first in mentions[:3]) for words in mentions[3:]) and len(mentions) > 9
 
 
 def test_the_same_seed_gives_the_same_text() -> None:

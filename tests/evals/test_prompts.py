@@ -30,13 +30,13 @@ def folder(tmp_path: Path, rows: list[dict[str, Any]]) -> str:
 def test_rte_is_asked_in_the_papers_words(tmp_path: Path) -> None:
     task = tasks.catalogue()["rte"]
     (item,) = prompt_items.load(task, folder(tmp_path, [RTE]))
-    asked = {name: prompt_items.prompt(task, order, item) for name, order in task.orders.items()}
-    assert asked["text first"] == (
+    prompts = {name: prompt_items.prompt(task, order, item) for name, order in task.orders.items()}
+    assert prompts["text first"] == (
         "Having premise A man sleeps. judge if the following hypothesis A man rests. are logically connected with the "
         'premise? Answer "entailment" if yes, or "not_entailment" if no.\nAnswer:'
     )
-    assert "A man rests. is logically connected with the premise. Answer" in asked["text first, v2's words"]
-    assert asked["question first"] == (
+    assert "A man rests. is logically connected with the premise. Answer" in prompts["text first, v2's words"]
+    assert prompts["question first"] == (
         "Can you tell me if the hypothesis is entailment or is not entailment to the premise?\n"
         "premise: A man sleeps.\nhypothesis: A man rests.\nAnswer:"
     )

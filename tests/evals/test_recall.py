@@ -18,7 +18,7 @@ VOCABULARY = 130
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def made(task: str, size: int, count: int = 200, seed: int = 0, alphabet: int = 0) -> Any:
+def draw(task: str, size: int, count: int = 200, seed: int = 0, alphabet: int = 0) -> Any:
     return TASKS[task].make(np.random.default_rng(seed), count, size, 6 * size, VOCABULARY, alphabet)
 
 
@@ -46,23 +46,23 @@ def oracle(task: str, tokens: list[int], place: int, size: int) -> int:
 @pytest.mark.parametrize("size", [1, 4, 16])
 @pytest.mark.parametrize("task", TASKS)
 def test_an_oracle_is_always_right(task: str, size: int) -> None:
-    found = made(task, size)
-    asked = {"mqar": size, "copying": size}.get(task, size if task[:3] in ("par", "per") else 1)
-    assert ((found.targets >= 0).sum(1) == asked).all() and found.tokens.shape == found.targets.shape
-    for tokens, targets in zip(found.tokens.tolist(), found.targets.tolist(), strict=True):
+    sequences = draw(task, size)
+    queries = {"mqar": size, "copying": size}.get(task, size if task[:3] in ("par", "per") else 1)
+    assert ((sequences.targets >= 0).sum(1) == queries).all() and sequences.tokens.shape == sequences.targets.shape
+    for tokens, targets in zip(sequences.tokens.tolist(), sequences.targets.tolist(), strict=True):
         for place, target in enumerate(targets):
             if target >= 0:
                 assert oracle(task, tokens, place, size) == target
-    assert found.tokens.min() >= 0 and max(found.tokens.max(), found.targets.max()) < VOCABULARY
+    assert sequences.tokens.min() >= 0 and max(sequences.tokens.max(), sequences.targets.max()) < VOCABULARY
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_sequences_are_seeded_and_their_floors_are_what_guessing_scores(task: str) -> None:
     size = 8
-    first, again, other = made(task, size), made(task, size), made(task, size, seed=1)
+    first, again, other = draw(task, size), draw(task, size), draw(task, size, seed=1)
     assert (first.tokens == again.tokens).all() and (first.targets == again.targets).all()
     assert not (first.tokens == other.tokens).all()
-    many = made(task, size, count=4000)
+    many = draw(task, size, count=4000)
     asked = many.targets >= 0
     rng = np.random.default_rng(1)
     guess = rng.choice(np.unique(many.targets[asked]), size=asked.sum())
@@ -105,7 +105,7 @@ def test_every_cell_of_the_matrices_can_be_made(name: str) -> None:
 
 @pytest.mark.parametrize("task", ["mqar", "query_last", "query_first"])
 def test_an_alphabet_is_all_that_is_paired(task: str) -> None:
-    found = made(task, 8, alphabet=12)
+    found = draw(task, 8, alphabet=12)
     middle = (VOCABULARY + MARKS) // 2
     assert set(found.targets[found.targets >= 0]) == set(range(middle, middle + 12))
     start = 2 if task == "query_first" else 0
@@ -113,7 +113,7 @@ def test_an_alphabet_is_all_that_is_paired(task: str) -> None:
 
 
 def test_the_two_orders_are_the_same_but_for_the_place_of_the_question() -> None:
-    first, last = made("query_first", 4), made("query_last", 4)
+    first, last = draw("query_first", 4), draw("query_last", 4)
     assert (first.tokens[:, 2:-1] == last.tokens[:, :8]).all()
     assert (first.tokens[:, :2] == last.tokens[:, 8:10]).all() and (first.tokens[:, 0] == ASK).all()
     assert (first.tokens[:, -1] == NOW).all() and (last.tokens[:, -1] == NOW).all()

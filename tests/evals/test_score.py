@@ -59,9 +59,9 @@ def plain(model: Any, requests: list[Request]) -> list[tuple[float, bool]]:
     return found
 
 
-def same(found: list[Any], expected: list[tuple[float, bool]]) -> None:
-    assert [answer[1] for answer in found] == [answer[1] for answer in expected]
-    np.testing.assert_allclose([a[0] for a in found], [a[0] for a in expected], atol=1e-4, rtol=0)
+def same(answers: list[Any], expected: list[tuple[float, bool]]) -> None:
+    assert [answer[1] for answer in answers] == [answer[1] for answer in expected]
+    np.testing.assert_allclose([a[0] for a in answers], [a[0] for a in expected], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("limits", [TIGHT, WIDE], ids=["tight", "wide"])

@@ -67,7 +67,7 @@ def states(
     w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: State, lengths: Tensor | None
 ) -> tuple[Tensor, list[State]]:
     """y, zero beyond a row's length, and the state before every token and at the end, in float64."""
-    outputs, found = [], [state]
+    outputs, states_after = [], [state]
     for t in range(k.shape[1]):
         y, after = step(w, u, k[:, t], v[:, t], state)
         if lengths is not None:
@@ -76,8 +76,8 @@ def states(
             y, after = torch.where(inside, y, 0.0), (a, b, p)
         state = after
         outputs.append(y)
-        found.append(state)
-    return torch.stack(outputs, 1), found
+        states_after.append(state)
+    return torch.stack(outputs, 1), states_after
 
 
 def errors(

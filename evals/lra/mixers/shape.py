@@ -104,10 +104,10 @@ def scan(a: Tensor, b: Tensor) -> Tensor:
         state, product = keep * state + new, keep * product
         states.append(state)
         products.append(product)
-    carried, carries = torch.zeros_like(b[:, 0, 0]), []
+    carry, carries = torch.zeros_like(b[:, 0, 0]), []
     for last, factor in zip(state.unbind(1), product.unbind(1), strict=True):
-        carries.append(carried)
-        carried = factor * carried + last
+        carries.append(carry)
+        carry = factor * carry + last
     before = torch.stack(carries, 1)[:, :, None]
     return (torch.stack(states, 2) + torch.stack(products, 2) * before).flatten(1, 2)[:, :tokens]
 
