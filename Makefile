@@ -18,16 +18,16 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 
 parity: $(STAMP)  ## our logits against transformers' and pip rwkv's, one line a comparison
-	@$(BIN)/python -m tests.parity
+	@$(BIN)/python -m tests.checks.parity
 
 zeroshot-check: $(STAMP)  ## our zero-shot answers against lm-eval's HFLM: DATA=folder TOKENIZER=file [DOCS=40] [CHECK=options]
-	@$(BIN)/python -m tests.zeroshot_check $(DATA) $(TOKENIZER) --docs $(or $(DOCS),40) $(CHECK)
+	@$(BIN)/python -m tests.checks.zeroshot $(DATA) $(TOKENIZER) --docs $(or $(DOCS),40) $(CHECK)
 
 disturbance-check: $(STAMP)  ## are disturbed cells found, and quiet ones left alone? leave the machine alone: [CELLS=60]
-	@$(BIN)/python -m tests.disturbance_check --cells $(or $(CELLS),60)
+	@$(BIN)/python -m tests.checks.disturbance --cells $(or $(CELLS),60)
 
 bench: $(STAMP)  ## the WKV kernels and the whole model beside their peers, on the CPU
-	@$(BIN)/pytest tests/bench_wkv.py --benchmark-columns=median,iqr,rounds --benchmark-sort=mean
+	@$(BIN)/pytest tests/checks/bench_wkv.py --benchmark-columns=median,iqr,rounds --benchmark-sort=mean
 	@$(BIN)/rwkv-bench run configs/kernels-cpu.yaml; status=$$?; \
 	$(BIN)/rwkv-bench report results/kernels-cpu --out reports/out/kernels && exit $$status
 

@@ -20,7 +20,7 @@ from rwkv_core import architectures
 from rwkv_core.rwkv.version import VERSIONS
 from rwkv_core.wkv import OPERATORS
 from rwkv_core.wkv.operator import FALLBACK, ORACLE
-from tests.wkv_cases import CASES
+from tests.checks.wkv_cases import CASES
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {

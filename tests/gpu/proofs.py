@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 import torch
 
 from rwkv_core.wkv.wkv4 import wkv4
-from tests.wkv_cases import Case, cases, check, make
+from tests.checks.wkv_cases import Case, cases, check, make
 
 WIDTHS = (768, 1024, 2048, 4096, 5120)  # of the models that are measured
 MOST_PROCESSES = 12

@@ -15,9 +15,10 @@ from reports.views.table import read
 from reports.views.view import View
 from rwkv_core import models
 from rwkv_core.errors import BadInput
-from tests.bench.test_race import raced
+from tests.bench.speed.test_race import raced
 from tests.make import PROVENANCE, altered, measured_elsewhere
-from tests.reports import test_learning, test_lra, test_needles, test_page, test_prompts, test_recall, test_zeroshot
+from tests.reports import test_page
+from tests.reports.views import test_learning, test_lra, test_needles, test_prompts, test_recall, test_zeroshot
 
 A, B = "a1b2c3" + 6 * "0", "d4e5f6" + 6 * "0"
 

@@ -23,7 +23,7 @@ from rwkv_core import models
 from rwkv_core.errors import BadInput
 from tests import make
 from tests.make import PROVENANCE, altered, measured_elsewhere
-from tests.reports import test_lra
+from tests.reports.views import test_lra
 
 
 def record(name: str, protocol: str = "fair", step: float = 0.1, tokens: int = 64, **changes: Any) -> Record:

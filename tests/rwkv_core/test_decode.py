@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rwkv_core.decode import generate, sampler
-from tests import parity
-from tests.rwkv_core.test_hf import small
+from tests.checks import parity
+from tests.rwkv_core.runtimes.test_hf import small
 
 
 @pytest.mark.parametrize("family", ["rwkv4", "pythia"])

@@ -25,10 +25,10 @@ from rwkv_core.errors import BadInput
 from rwkv_core.rwkv import checkpoint
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel, ModelSpec
-from tests import parity
-from tests.evals.test_generate import letters
-from tests.evals.test_score import WIDE, same, some_requests
-from tests.rwkv_core.test_hf import SMALL
+from tests.checks import parity
+from tests.evals.ask.test_generate import letters
+from tests.evals.ask.test_score import WIDE, same, some_requests
+from tests.rwkv_core.runtimes.test_hf import SMALL
 
 SHAPES: dict[str, Any] = {
     "rwkv4": {"model_type": "rwkv", "vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2},

@@ -13,7 +13,7 @@ from rwkv_core.errors import BadInput, Unsupported, out_of_memory
 from rwkv_core.models import find
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
-from tests import parity
+from tests.checks import parity
 
 LANGUAGE_MODELS = [name for name, spec in models.catalogue().items() if spec.family != "encoder"]
 

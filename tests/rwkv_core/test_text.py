@@ -13,7 +13,7 @@ from rwkv_core.errors import BadInput
 from rwkv_core.rwkv.checkpoint import save_pth
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
-from tests import parity
+from tests.checks import parity
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "tokenizers" / "20B_tokenizer.json"
 

@@ -20,8 +20,8 @@ from rwkv_core.runtimes import transformers_rwkv
 from rwkv_core.rwkv.checkpoint import save_pth
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
-from tests import parity
-from tests.rwkv_core.test_hf import SMALL, small
+from tests.checks import parity
+from tests.rwkv_core.runtimes.test_hf import SMALL, small
 
 Tensors = dict[str, torch.Tensor]
 

@@ -1,0 +1,183 @@
+"""Races: contenders in turn, compared before they are timed, and the goals that the report prints."""
+
+import functools
+import itertools
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from bench.instruments import disturbance
+from bench.instruments.race import FEWEST, race
+from bench.run import measure
+from bench.speed import kernel_peers, kernels, peers
+from reports.records.record import Record
+from reports.views import races
+from reports.views.table import read
+from rwkv_core import machine, models
+from rwkv_core.errors import Unsupported
+from rwkv_core.runtimes import transformers_rwkv
+from rwkv_core.spec import ModelSpec
+from tests import make
+from tests.checks import parity
+from tests.rwkv_core.runtimes.test_hf import small
+
+SHAPE = {"model_type": "rwkv", "vocab_size": 96, "hidden_size": 40, "num_hidden_layers": 2}
+SPEC = ModelSpec("tiny", "rwkv4", SHAPE, weights="random:0")
+
+
+def test_contenders_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disturbance, "AGAIN", 0)  # tests share their cores
+    order: list[str] = []
+    calls = {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), time.sleep(0.003))}
+    samples, graphed = race(calls, "cpu", rounds=4)
+    seconds = samples["seconds"]
+    assert len(samples["disturbance"]["intervals"]) == 4
+    assert {name: len(samples) for name, samples in seconds.items()} == {"a": 4, "b": 4} and not graphed
+    assert all(0.003 <= s < 1 for s in seconds["b"]) and all(0 < s < 1e-3 for s in seconds["a"])
+    assert "".join(name for name, _ in itertools.groupby(order)) == "ab" + "ab" * 4  # once before, then four rounds
+
+
+def test_a_slow_contender_gets_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.instruments.race.SLOW_S", 0.2)
+    samples, _ = race({"slow": lambda: time.sleep(0.1), "fast": lambda: None}, "cpu", rounds=8)
+    assert {name: len(times) for name, times in samples["seconds"].items()} == {"slow": FEWEST, "fast": 8}
+
+
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+def test_kernels_are_compared_and_timed(direction: Any) -> None:
+    metrics, samples = kernels.run(
+        SPEC, device="cpu", dtype="float32", direction=direction, batch=2, tokens=33, rounds=3
+    )
+    assert {"loop", "transformers", "torch"} <= metrics["errors"].keys()
+    assert all(error < 1e-5 for error in metrics["errors"].values())
+    assert samples["seconds"].keys() == {"floor", *metrics["errors"]}
+    assert all(len(s) == 3 and min(s) > 0 for s in samples["seconds"].values())
+    assert metrics["bytes"] == {"forward": 3, "forward+backward": 8}[direction] * 2 * 33 * 40 * 4
+    assert metrics["floor_bytes"] == 3 * 2 * 33 * 40 * 4
+
+
+def test_a_wrong_kernel_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kernels._ours
+
+    def wrong(*inputs: Any, impl: str, **options: Any) -> torch.Tensor:
+        return right(*inputs, impl=impl, **options) + (1e-3 if impl == "torch" else 0)
+
+    monkeypatch.setattr(kernels, "_ours", wrong)
+    with pytest.raises(RuntimeError, match="torch is off by"):
+        kernels.run(SPEC, device="cpu", dtype="float32", tokens=33, rounds=3)
+
+
+def test_a_gradient_that_is_no_number_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kernels._both
+
+    def wrong(function: Any, inputs: Any, dy: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y, dw, du, dk, dv = right(function, inputs, dy)
+        ours = isinstance(function, functools.partial) and function.keywords["impl"] == "torch"
+        return y, dw, du, dk.index_fill(1, torch.tensor(3), torch.nan) if ours else dk, dv
+
+    monkeypatch.setattr(kernels, "_both", wrong)
+    with pytest.raises(RuntimeError, match="torch is off by nan"):
+        kernels.run(SPEC, device="cpu", dtype="float32", direction="forward+backward", tokens=9, rounds=3)
+
+
+def test_a_peer_that_computes_something_else_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_peers, "_transformers", lambda: lambda w, u, k, v: k * torch.nan)
+    metrics, samples = kernels.run(SPEC, device="cpu", dtype="float32", tokens=9, rounds=3)
+    assert metrics["refused"] == {"transformers": "nan"}
+    assert "transformers" not in metrics["errors"] and "transformers" not in samples["seconds"]
+
+
+def test_cells_use_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    test_a_model_without_wkv_is_unsupported()
+    assert chosen[0] == 1
+
+
+def test_a_model_without_wkv_is_unsupported() -> None:
+    pythia = models.find("pythia-160m", weights="random:0")
+    (record,) = measure([make.cell("kernels", pythia, {}, version=kernels.VERSION)])
+    assert record.status == "unsupported" and "has no WKV" in record.error
+    with pytest.raises(Unsupported, match="no RWKV-4"):
+        peers.run(small("pythia"), device="cpu")
+
+
+@pytest.mark.parametrize("task", ["token", "prompt", "train"])
+def test_peers_agree_and_are_timed(task: Any) -> None:
+    model = parity.make("tiny")
+    batch = 2 if task == "train" else 1
+    metrics, samples = peers.run(model, device="cpu", task=task, batch=batch, tokens=20, rounds=3)
+    others = {"prompt": {"pip rwkv"}, "token": {"pip rwkv"}, "train": set()}[task]
+    assert metrics["errors"].keys() == {"ours", "transformers", *others}
+    assert 0 < metrics["errors"]["transformers"] < 1e-5
+    assert samples["seconds"].keys() - metrics["errors"].keys() == ({"gemv"} if task == "token" else set())
+
+
+def test_a_peer_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = transformers_rwkv.converted
+
+    def wrong(model: Any) -> Any:
+        peer = right(model)
+        with torch.no_grad():
+            peer.head.weight.mul_(1.01)
+        return peer
+
+    monkeypatch.setattr(transformers_rwkv, "converted", wrong)
+    with pytest.raises(RuntimeError, match="transformers and our results"):
+        peers.run(parity.make("tiny"), device="cpu", task="prompt", tokens=5)
+
+
+def raced(seconds: dict[str, list[float]], experiment: str = "kernels", **params: Any) -> Record:
+    """A record of `kernels` at (1, 1024, 768), or of `peers`, on one thread."""
+    first = {"direction": "forward"} if experiment == "kernels" else {}
+    params = {**first, "batch": 1, "tokens": 1024, "rounds": 3, "seed": 0, **params}
+    metrics = {"errors": {"c": 1e-7, "loop": 2e-6}, "channels": 768, "graphed": []}
+    metrics |= {"bytes": 9437184, "floor_bytes": 9437184}
+    cell = make.cell(experiment, "rwkv4-169m", params, version=kernels.VERSION, weights="random:0", threads=1)
+    return make.record(cell, metrics, {"seconds": seconds}, threads=1)
+
+
+def test_goals_stand_beside_the_ratios() -> None:
+    record = raced({"floor": [1.0, 1.1, 0.9], "c": [1.5, 1.4, 1.8], "loop": [30.0, 28.0, 36.0]})
+    table = races.goals(read([record]))
+    assert table is not None
+    lines = table.frame.set_index(["time of", "by that of"])[["ratio", "to be", "reached", "error"]]
+    assert list(lines.loc[("ours: C", "memory floor")]) == ["1.50 (1.27-2.00)", "at most 2", "yes", "1e-07"]
+    assert list(lines.loc[("plain loop in torch", "ours: C")]) == ["20.00 (20.00-20.00)", "at least 30", "NO", "1e-07"]
+    assert len(lines) == 2  # nothing of what was not measured
+
+
+def test_a_floor_is_scaled_to_the_bytes_that_must_move() -> None:
+    record = raced({"floor": [1.0, 1.0, 1.0], "c": [4.0, 4.0, 4.0]}, direction="forward+backward")
+    record.metrics["bytes"] = record.metrics["floor_bytes"] * 8 // 3
+    found = {row["contender"]: row["value"] for row in read([record]).rows}
+    assert found["floor"] == pytest.approx(8 / 3) and found["c"] == 4.0
+
+
+def test_the_views_show_every_contender() -> None:
+    record = raced({"floor": [1.0], "c": [1.5], "loop": [30.0]})
+    wide = raced({"floor": [8.0], "c": [11.0], "loop": [90.0]}, batch=8)
+    (view,) = races.views(read([record, wide]))
+    assert list(view.tables[0].frame.contender) == ["memory floor", "ours: C", "plain loop in torch"] * 2
+    assert list(view.tables[0].frame["times the floor"])[1] == "1.50"
+    (panel,) = view.pictures[0].panels
+    assert {series.label: list(series.x) for series in panel.series}["ours: C"] == [786432, 6291456]
+    view.pictures[0].draw()
+
+
+def test_a_disturbed_race_reaches_no_goal_and_is_marked() -> None:
+    seconds = {"floor": [1.0], "c": [1.5], "loop": [30.0]}
+    disturbed = replace(raced(seconds), status="disturbed", error="others used 1.3 of its 2 cores")
+    assert races.goals(read([disturbed])) is None
+    (view,) = races.views(read([disturbed]))
+    (table,) = view.tables
+    assert list(table.frame.ms) == ["1000 (1000-1000)†", "1500 (1500-1500)†", "30000 (30000-30000)†"]
+    assert set(table.frame["times the floor"]) == {"-"} and "†" in table.note
+    assert all(list(series.crossed) == [True] for series in view.pictures[0].panels[0].series)
+    both = races.goals(read([disturbed, raced({**seconds, "c": [1.25]})]))
+    assert both is not None and both.frame.ratio[0] == "1.25 (1.25-1.25)"

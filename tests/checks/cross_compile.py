@@ -1,0 +1,94 @@
+"""Triton's kernels compiled for GPUs that this machine need not have: `python -m tests.checks.cross_compile`.
+
+One line a kernel, target and type, with the assembler's count of registers, spilled bytes and shared memory;
+exit status 1 if any kernel spills.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from rwkv_core.wkv.wkv4 import triton_backward, triton_forward
+
+CHANNELS = 768
+TARGETS = (80, 90)  # A100, and H100 or H200
+TYPES = ("fp32", "bf16")
+TENSORS = {"k", "v", "y", "dy", "dk", "dv"}  # of the model's type
+FLOATS = {"w", "u", "a", "b", "p", "da", "db", "sums", "final", "carries", "initial", "partial"}
+CONSTANTS = {
+    "WIDTH": CHANNELS,
+    "BLOCK": triton_forward.BLOCK,
+    "ROWS": triton_forward.ROWS,
+    "INTERVAL": triton_forward.INTERVAL,
+}
+BACKWARD = {**CONSTANTS, "ROWS": triton_forward.INTERVAL}
+
+# With all that they can be asked for: a single launch's are the same ones without chunks, lengths and carries.
+KERNELS: dict[str, tuple[Any, dict[str, int]]] = {
+    "walk_chunks": (triton_forward.walk_chunks, CONSTANTS),
+    "walk_back": (triton_backward.walk_back, BACKWARD),
+    "sum_chunk_gradients": (triton_backward.sum_chunk_gradients, BACKWARD),
+    "sum_chunks": (triton_forward.sum_chunks, CONSTANTS),
+}
+
+
+def assembly(kernel: Any, constants: dict[str, int], capability: int, dtype: str) -> tuple[str, int]:
+    """PTX of a kernel of one warp, and the bytes of shared memory it takes."""
+    signature, given, aligned = {}, {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            given[(index,)] = constants[name]
+        elif name in TENSORS | FLOATS | {"lengths"}:
+            signature[name] = "*i64" if name == "lengths" else f"*{dtype}" if name in TENSORS else "*fp32"
+            aligned[(index,)] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "i32"
+    source = ASTSource(kernel, signature, given, aligned)
+    options = {"num_warps": 1, "num_stages": 1}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return compiled.asm["ptx"], compiled.metadata.shared
+
+
+def resources(ptx: str) -> tuple[int, int]:
+    """Registers and spilled bytes, as the assembler that comes with Triton reports them."""
+    assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    target = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
+    assert target
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "kernel.ptx")
+        source.write_text(ptx)
+        command = [assembler, "-v", f"--gpu-name={target[1]}", source, "-o", Path(folder, "kernel.cubin")]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    registers = re.search(r"Used (\d+) registers", said)
+    assert registers
+    return int(registers[1]), sum(int(count) for count in re.findall(r"(\d+) bytes spill", said))
+
+
+def report(name: str, capability: int, dtype: str) -> tuple[str, int]:
+    """One kernel's line, and its spilled bytes."""
+    ptx, shared = assembly(*KERNELS[name], capability, dtype)
+    registers, spills = resources(ptx)
+    return f"{name:20} sm_{capability} {dtype} {registers:3} registers, {spills} spilled, {shared} shared", spills
+
+
+def main() -> int:
+    with ProcessPoolExecutor() as pool:
+        reports = list(pool.map(report, *zip(*itertools.product(KERNELS, TARGETS, TYPES), strict=True)))
+    print("\n".join(line for line, _ in reports))
+    return 1 if any(spills for _, spills in reports) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

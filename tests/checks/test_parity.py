@@ -1,0 +1,21 @@
+"""Logits against independent implementations; `make parity` prints the same numbers."""
+
+import math
+
+import pytest
+
+from tests.checks import parity
+
+
+@pytest.mark.parametrize("peer", parity.PEERS)
+@pytest.mark.parametrize("size", parity.SIZES)
+def test_logits_agree(size: str, peer: str) -> None:
+    assert parity.difference(size, peer) <= parity.BOUND
+
+
+def test_a_wrong_model_is_noticed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(parity, "PEERS", {"far": lambda model, tokens: model(tokens) * 1.001})
+    assert parity.main() == 1
+    monkeypatch.setattr(parity, "PEERS", {"nan": lambda model, tokens: model(tokens) * math.nan})
+    assert parity.main() == 1
+    assert "TOO FAR" in capsys.readouterr().out
