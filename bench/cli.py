@@ -1,4 +1,4 @@
-"""rwkv-bench: plan, run, report, compare, doctor. Parses and calls, nothing else."""
+"""rwkv-bench: plan, run, report, compare, explain, doctor. Parses and calls, nothing else."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def plan(
     tokenizer: TokenizerFile = None,
 ) -> None:
     """List the cells of a matrix and which of them are measured. Measures nothing."""
-    from bench import schedule as matrices
+    from bench import schedule
 
-    selection = matrices.choose(matrix, store, only, _files(data_dir, tokenizer))
+    selection = schedule.choose(matrix, store, only, _files(data_dir, tokenizer))
     for cell in selection.cells:
         typer.echo(f"{selection.state(cell):12} {cell.id}")
     counts = f"{len(selection.cells)} cells, {len(selection.pending)} to measure"
@@ -73,13 +73,13 @@ def run(
     unsupported are final; what failed, and what something disturbed, is measured again by the next run. Exits with 1
     if a cell failed.
     """
-    from bench import schedule as matrices
+    from bench import schedule
     from reports.records.record import SCHEMA
 
     if dry_run:
         plan(matrix, store, only, data_dir, tokenizer)
         return
-    selection = matrices.choose(matrix, store, only, _files(data_dir, tokenizer))
+    selection = schedule.choose(matrix, store, only, _files(data_dir, tokenizer))
     if any(record.schema < SCHEMA for records in selection.records.values() for record in records):
         with selection.store.locked():
             copy = selection.store.migrate()
@@ -93,7 +93,7 @@ def run(
         with selection.store.locked() as warning:
             if warning:
                 typer.echo(warning, err=True)
-            outcome = matrices.execute(selection, limit, jobs)
+            outcome = schedule.execute(selection, limit, jobs)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; what was measured is in {selection.store.folder}: the same command goes on", err=True)
         raise typer.Exit(130) from None

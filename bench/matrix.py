@@ -103,6 +103,8 @@ def _cell(where: str, name: str, one: Mapping[str, Any], contents: Contents) -> 
     """The cell of one value for each axis and parameter."""
     experiment = EXPERIMENTS[name]
     model = None if experiment.subject == "none" else _model(where, one)
+    if model and experiment.subject == "spec":  # of which nothing runs
+        model = dataclasses.replace(model, attention="default", cache="preallocated", runtime="")
     _choice(where, "device", one["device"], DEVICES)
     _choice(where, "dtype", one["dtype"], load.DTYPES)
     threads = one["threads"]

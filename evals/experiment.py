@@ -26,8 +26,9 @@ class Experiment:
         `run` also takes `dtype`.
     timed: each cell alone in a fresh process.
     grows: parameters by which a cell grows, so that where one runs out of memory larger ones would too.
-    reads: parameters that name files.
-    definition: what configs/ say of what a parameter names.
+    reads: of each parameter that names a file or a folder, a function (value, params) -> what stands for its content,
+        which takes the value's place in the cell, and where it lies, which `run` is given; see identity.py.
+    definition: params -> what configs/ say of what a parameter names; where that has changed, a cell is measured anew.
     processes: the parameter that says how many processes share a cell.
     """
 

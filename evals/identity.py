@@ -1,6 +1,6 @@
 """What stands for a file in a cell's name: its content, wherever on this machine it lies.
 
-Each function takes the parameter as given and all parameters, and returns what goes into the name and the path.
+Each function takes the value of the parameter and all parameters, and returns what goes into the name and the path.
 """
 
 from __future__ import annotations

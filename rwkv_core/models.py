@@ -46,6 +46,6 @@ def offline(spec: ModelSpec, error: Exception) -> str:
 
 
 def check_size(spec: ModelSpec, source: str | Path, count: int) -> None:
-    """Raises BadInput where `counted` parameters were read for a model that has another number of them."""
+    """Raises BadInput where `count` parameters were read for a model that has another number of them."""
     if spec.parameters and count != spec.parameters:
         raise BadInput(f"{source}: {count:,} parameters, {spec.name} has {spec.parameters:,}; is it that model?")

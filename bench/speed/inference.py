@@ -145,7 +145,8 @@ def _disagreement(model: LanguageModel, tokens: Tensor, logits: Tensor) -> float
             return None
         raise
     disagreement = float((logits - whole).abs().max() / whole.abs().max())
-    if not disagreement <= AGREEMENT[logits.dtype]:  # so for NaN too
+    half = logits.itemsize != model.itemsize  # of a runtime that computes in half precision and gives float32
+    if not disagreement <= (max(AGREEMENT.values()) if half else AGREEMENT[logits.dtype]):  # so for NaN too
         raise RuntimeError(f"carried state and whole sequence disagree by {disagreement:.1e} of the largest logit")
     return disagreement
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.instruments.race import race
 from evals.experiment import AtLeast, Experiment
 from rwkv_core import finite
-from rwkv_core.errors import Unsupported
+from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel
@@ -50,6 +50,8 @@ def run(
 
     Returns metrics and samples as `kernels` does.
     """
+    if model.spec.recurrent and model.spec.runtime != "native" and not isinstance(model, RWKV):
+        raise BadInput(f"{model.spec.name}: every runtime of it is raced in any case; leave `runtime` out")
     if not isinstance(model, RWKV):
         raise Unsupported(f"{model.spec.name} is no RWKV-4: there are no other implementations of it to race here")
     ids = torch.randint(

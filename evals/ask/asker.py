@@ -33,7 +33,7 @@ class Asker:
         self.codec = codec = codec.within(self.spec.vocab_size)
         self.protocol = protocol
         self.max_length = self.spec.context_length
-        author = protocol == "v0.3" and self.spec.family == "rwkv4"  # as the RWKV author's script does
+        author = protocol == "v0.3" and self.spec.family.startswith("rwkv")  # as the RWKV author's script does
         self.prefix = codec.encode("\n") if author else []
         self.mark = codec.spelled(self.prefix_token_id)
         self.special_tokens = self.tok_encode("")

@@ -70,8 +70,8 @@ class Encoder(nn.Module):
         first = self.encode(tokens, lengths)
         if second is None or second_lengths is None:
             return self.head(first)
-        other = self.encode(second, second_lengths)
-        return self.head(torch.cat([first, other, first * other, first - other], -1))
+        pair = self.encode(second, second_lengths)
+        return self.head(torch.cat([first, pair, first * pair, first - pair], -1))
 
     def encode(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """[B, T] -> [B, C]."""

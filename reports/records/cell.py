@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rwkv_core.architectures import of as architecture
 from rwkv_core.spec import ModelSpec
 
 LONGEST_NAME = 229  # bytes: with the hash and a store's longest ending, the 255 that file systems allow
@@ -101,15 +100,12 @@ class Cell:
         return content
 
     def _words(self) -> list[str]:
-        """The parts of the readable name."""
+        """The parts of the readable name, which only the cell decides: what is usual elsewhere may change."""
         words = [self.experiment]
         if (model := self.model) is not None:
             words += [model.name, *([model.weights] if model.weights != "pretrained" else [])]
-            usual = {
-                "attention": "default",
-                "cache": "preallocated",
-                "runtime": architecture(model.architecture).runtime,
-            }
+            ours = str(model.architecture.get("model_type")).startswith("rwkv")
+            usual = {"attention": "default", "cache": "preallocated", "runtime": "native" if ours else "transformers"}
             words += [f"{key}={getattr(model, key)}" for key, value in usual.items() if getattr(model, key) != value]
         words += [self.device, self.dtype, *([f"threads={self.threads}"] if self.threads else [])]
         return [*words, *(f"{key}={self.params[key]}" for key in self.differing)]

@@ -13,7 +13,7 @@ from typing import Any
 from rwkv_core import machine
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy")
+LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy", "rwkv", "flash-linear-attention")
 
 
 def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def gpus() -> list[dict[str, Any]]:
     pynvml = nvml()
     if pynvml is None:
         return []
-    found = []
+    devices = []
     for i in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(i)
         try:
@@ -85,19 +85,19 @@ def gpus() -> list[dict[str, Any]]:
         except pynvml.NVMLError:  # some devices share the system's memory
             memory = 0
         driver = pynvml.nvmlSystemGetDriverVersion()
-        found.append({"name": pynvml.nvmlDeviceGetName(handle), "memory_bytes": memory, "driver": driver})
-    return found
+        devices.append({"name": pynvml.nvmlDeviceGetName(handle), "memory_bytes": memory, "driver": driver})
+    return devices
 
 
 def versions() -> dict[str, str]:
     """The libraries that a number depends on, those that are installed."""
-    found = {}
+    installed = {}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @functools.cache

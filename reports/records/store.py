@@ -26,6 +26,7 @@ from rwkv_core.errors import BadInput
 from rwkv_core.files import replaced, write_atomically
 
 LOCK = ".lock"
+FOREIGN = (LOCK, "config.json")  # a folder with one of these is no machine's
 DAMAGED = "damaged"
 ITEMS = ".items.jsonl.gz"
 DAMAGES = (ValueError, TypeError, KeyError, EOFError, gzip.BadGzipFile, zlib.error)  # what reading one raises
@@ -138,8 +139,12 @@ class Store:
 
     def _files(self) -> list[Path]:
         """Of all records, damaged ones too, less those that were set aside."""
-        files = [*self.folder.glob("*.json"), *self.folder.glob("*/*.json")]
-        return sorted(path for path in files if path.parent.name != DAMAGED)
+        return sorted(path for folder in [self.folder, *self._machines()] for path in folder.glob("*.json"))
+
+    def _machines(self) -> list[Path]:
+        """The folders of machines: not of what was set aside, of another store, or of a model that was written here."""
+        folders = [path for path in self.folder.glob("*") if path.is_dir() and path.name != DAMAGED]
+        return [path for path in folders if not any((path / name).exists() for name in FOREIGN)]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[str]:
@@ -168,8 +173,9 @@ class Store:
                     "start no second run there, or give a --store on a local disk"
                 )
                 return
-            for leftover in self.folder.rglob(".writing-*"):
-                leftover.unlink()
+            for folder in [self.folder, *self._machines()]:
+                for leftover in folder.glob(".writing-*"):
+                    leftover.unlink()
             yield ""
 
     def set_aside(self, path: Path) -> Path:

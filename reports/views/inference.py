@@ -17,7 +17,7 @@ from reports.records.record import Record
 from reports.results import Results
 from reports.statistics.bands import spread
 from reports.views import contexts, curves
-from reports.views.families import compared
+from reports.views.families import compared, ours
 from reports.views.view import DISTURBED, Section, View, disturbed_note, parts, timed
 
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
@@ -110,9 +110,19 @@ def _one_machine(part: pd.DataFrame, published: pd.DataFrame, number: str) -> It
             *([curves.state(chosen, name, footer)] if protocol == "fair" else []),
         ]
         tables = [_speed(chosen, name), _memory(chosen, name)]
-        text = [findings(chosen) if protocol == "fair" else NO_CACHE, OURS, f"{footer}."]
+        text = [findings(chosen) if protocol == "fair" else NO_CACHE, _runtimes(chosen), f"{footer}."]
         title = f"Generation, {first.machine}, {first.device} {first['dtype']}: {curves.PROTOCOLS[protocol]}"
         yield View(f"generation-{name}", title, text, tables, pictures)
+
+
+def _runtimes(chosen: pd.DataFrame) -> str:
+    """Who computed the models."""
+    by_label = chosen.drop_duplicates("label")
+    usual = by_label.family.map(ours).map({True: "native", False: "transformers"})
+    if (by_label.runtime == usual).all():
+        return OURS
+    named = "; ".join(f"{row.label}: {row.runtime}" for row in by_label.itertuples())
+    return f"Runtimes (native is this suite's own code): {named}."
 
 
 def findings(chosen: pd.DataFrame) -> str:

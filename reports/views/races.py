@@ -57,7 +57,7 @@ def rows(record: Record) -> Iterator[Row]:
         "what": params.get("direction") or params["task"],
         "tokens": params["tokens"],
         "channels": metrics.get("channels"),
-        "threads": record.cell.threads,
+        "threads": metrics["threads"],
     }
     for name, seconds in record.samples["seconds"].items():
         # a floor moves its own number of bytes: its time is scaled to those that must move

@@ -6,7 +6,10 @@ import contextlib
 import functools
 import importlib.util
 import io
+import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rwkv_core import text
-from rwkv_core.errors import Unsupported
+from rwkv_core import machine, text
+from rwkv_core.errors import BadInput
 from rwkv_core.runtimes import native
 from rwkv_core.rwkv import checkpoint
 from rwkv_core.rwkv.model import RWKV
@@ -31,11 +34,12 @@ def installed() -> bool:
 
 
 def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> PipRWKV:
-    """The model in pip `rwkv`, on the device. Raises as the native runtime does, and Unsupported where the package is
-    not installed.
+    """The model in pip `rwkv`, on the device. Raises as the native runtime does, and BadInput where the package is not
+    installed, which says nothing about the model.
     """
     if not installed():
-        raise Unsupported("pip `rwkv`, the runtime pip_rwkv, is not installed; `pip install rwkv`")
+        raise BadInput(f"{spec.name}: the package of `runtime: pip_rwkv` is not installed; `pip install rwkv`")
+    _check_room(spec)
     model = native.load(spec, "cpu", torch.float32)
     return PipRWKV(model, converted(model, device, dtype))
 
@@ -45,11 +49,33 @@ def converted(model: RWKV, device: str = "", dtype: torch.dtype | None = None) -
     weight = model.emb.weight
     strategy = f"{device or weight.device.type} {STRATEGIES[dtype or weight.dtype]}"
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        from rwkv.model import RWKV as Author
+        with _settings_as_before():
+            from rwkv.model import RWKV as Author
 
         path = Path(folder) / "model.pth"
         checkpoint.save_pth(model.tensors(), path)
         return Author(model=str(path), strategy=strategy)
+
+
+@contextlib.contextmanager
+def _settings_as_before() -> Iterator[None]:
+    """The package turns TF32 on for the whole process when it is imported; what is timed beside it is not to be."""
+    backends = torch.backends
+    before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark = before
+
+
+def _check_room(spec: ModelSpec) -> None:
+    """Raises MemoryError where the weights, in float32 for a while, have no room in memory or on the disk."""
+    needed = 4 * spec.parameters
+    memory, disk = machine.free_memory(), shutil.disk_usage(tempfile.gettempdir()).free
+    if (memory is not None and 2 * needed > memory) or needed > disk:
+        raise MemoryError(
+            f"{spec.name}: pip rwkv takes {needed / 1e9:.1f} GB on disk and twice that in memory to load it"
+        )
 
 
 class PipRWKV:
@@ -58,7 +84,7 @@ class PipRWKV:
     """
 
     ragged = True
-    attention = "pip rwkv"
+    attention = f"pip rwkv, RWKV_CUDA_ON={os.environ.get('RWKV_CUDA_ON', '0')}"
     cache = "state"
 
     def __init__(self, model: RWKV, author: Any) -> None:

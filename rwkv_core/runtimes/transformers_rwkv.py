@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rwkv_core import text
+from rwkv_core import machine, text
 from rwkv_core.errors import Unsupported
 from rwkv_core.runtimes import native
 from rwkv_core.rwkv import checkpoint
@@ -22,6 +22,10 @@ State = list[Tensor]  # five [B, C, L]: what transformers' model carries, and ch
 
 def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> TransformersRWKV:
     """The model in transformers, on the device. Raises as the native runtime does."""
+    if (free := machine.free_memory()) is not None and 4 * spec.parameters > free:
+        raise MemoryError(
+            f"{spec.name}: {4 * spec.parameters / 1e9:.1f} GB of weights in float32, {free / 1e9:.1f} GB free"
+        )
     model = native.load(spec, "cpu", torch.float32)
     return TransformersRWKV(model, converted(model, device, dtype))
 
@@ -74,7 +78,7 @@ class TransformersRWKV(TorchModel):
         if lengths is not None and bool((lengths != tokens.shape[1]).any()):
             raise Unsupported(f"{self.spec.name} in transformers keeps no state at a padded row's true end")
         if state is not None and tokens.shape[1] == 1 and len(tokens) > 1:  # its shift [B, C] meets tokens [B, 1, C]
-            raise Unsupported(f"{self.spec.name} in transformers mixes a batch's rows at single tokens; use `batch: 1`")
+            raise Unsupported(f"{self.spec.name} in transformers mixes the rows of a batch at single tokens")
         out = self.causal.rwkv(input_ids=tokens, state=state, use_cache=keep)
         return out.last_hidden_state, out.state
 

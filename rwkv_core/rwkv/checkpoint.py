@@ -22,7 +22,7 @@ from rwkv_core.spec import ModelSpec
 from rwkv_core.weights import Tensors, some
 
 HUB_PREFIX = "rwkv."  # before every name but the head's
-MARKS = {  # of versions that no module here reads
+MARKS = {  # of versions, unless a module here reads them
     "RWKV-7": r"\.att\.r_k$",
     "RWKV-6": r"\.att\.(time_maa_|x_maa)|\.attention\.time_maa_",
     "RWKV-5": r"\.att\.(ln_x\.|time_faaaa|gate\.)|\.attention\.(ln_x\.|time_faaaa|gate\.)",
@@ -88,7 +88,8 @@ def _version(path: Path, tensors: Tensors) -> Version:
     for version in later:
         if has(version.MARK):
             return version
-    foreign = next((name for name, mark in MARKS.items() if has(mark)), "")
+    read = {version.NAME for version in VERSIONS}
+    foreign = next((name for name, mark in MARKS.items() if name not in read and has(mark)), "")
     if not foreign and has(oldest.MARK):
         return oldest
     what = f"a {foreign} checkpoint" if foreign else f"no RWKV checkpoint (it begins with {some(tensors)})"

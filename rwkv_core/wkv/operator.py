@@ -70,5 +70,6 @@ class Operator:
             if reason := self.implementations[impl].lacks(device, dtype):
                 raise BadInput(f"the implementation {impl!r} of {self.name} cannot be used here: {reason}")
             return impl
-        kernel = self.implementations.get(KERNELS.get(device.type, FALLBACK))
-        return FALLBACK if kernel is None or kernel.lacks(device, dtype) else KERNELS[device.type]
+        name = KERNELS.get(device.type, FALLBACK)
+        kernel = self.implementations.get(name)
+        return FALLBACK if kernel is None or kernel.lacks(device, dtype) else name

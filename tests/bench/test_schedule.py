@@ -244,6 +244,8 @@ def test_a_cell_whose_items_are_damaged_is_measured_again(
 
 def test_only_and_unsupported(monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path) -> None:
     lengths = fake(monkeypatch, {4: "unsupported"})
+    for axis in ("device=cpu", "threads=0", "runtime=transformers", "weights=random:0"):
+        assert len(schedule.choose(path, tmp_path / "store", axis).cells) == 4
     selection = schedule.choose(path, tmp_path / "store", "protocol=fair")
     assert len(selection.cells) == 2
     schedule.execute(selection)

@@ -136,7 +136,7 @@ def raced(seconds: dict[str, list[float]], experiment: str = "kernels", **params
     """A record of `kernels` at (1, 1024, 768), or of `peers`, on one thread."""
     first = {"direction": "forward"} if experiment == "kernels" else {}
     params = {**first, "batch": 1, "tokens": 1024, "rounds": 3, "seed": 0, **params}
-    metrics = {"errors": {"c": 1e-7, "loop": 2e-6}, "channels": 768, "graphed": []}
+    metrics = {"errors": {"c": 1e-7, "loop": 2e-6}, "channels": 768, "graphed": [], "threads": 1}
     metrics |= {"bytes": 9437184, "floor_bytes": 9437184}
     cell = make.cell(experiment, "rwkv4-169m", params, version=kernels.VERSION, weights="random:0", threads=1)
     return make.record(cell, metrics, {"seconds": seconds}, threads=1)

@@ -225,6 +225,21 @@ def test_two_machines_records_of_one_cell_lie_in_two_folders_and_are_both_read(t
     assert store.read(items=True) == ([here], {}) and before.items() <= files(tmp_path).items()
 
 
+def test_other_stores_and_models_below_a_store_are_left_alone(tmp_path: Path) -> None:
+    below = Store(tmp_path / "below")
+    with below.locked():
+        below.write(RECORD)
+        (tmp_path / "below" / ".writing-now").touch()
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    store = Store(tmp_path)
+    store.write(RECORD)
+    with store.locked():
+        assert store.read() == ([RECORD], {}) and store.migrate() is None
+    assert (tmp_path / "below" / ".writing-now").exists()
+
+
 def test_a_cell_with_another_id_than_its_contents_is_refused() -> None:
     saved = CELL.to_json()
     assert Cell.from_json(json.loads(json.dumps(saved))) == CELL

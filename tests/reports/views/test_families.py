@@ -92,3 +92,12 @@ def test_other_implementations_are_of_the_version_that_was_raced() -> None:
     record = raced({"ours": [0.1] * 3, "gemv": [0.2] * 3}, "peers", task="token")
     (view,) = races.views(read([renamed(record, "rwkv7", "RWKV-7 168M")]))
     assert view.title.startswith("rwkv7 in other implementations") and view.text[0].startswith("rwkv7 as a whole")
+
+
+def test_the_page_says_who_computed_a_model_that_another_runtime_ran() -> None:
+    made = [test_page.record("rwkv4-169m"), test_page.record("pythia-160m")]
+    (view,) = inference.views(read(made))
+    assert any(text.startswith("RWKV runs in this suite's own code, the others in transformers'") for text in view.text)
+    (view,) = inference.views(read([*made, altered(made[0], runtime="transformers", label="RWKV-4 there")]))
+    assert "Runtimes (native is this suite's own code): RWKV-4 169M: native" in view.text[1]
+    assert "RWKV-4 there: transformers" in view.text[1]

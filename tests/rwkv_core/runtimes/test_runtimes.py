@@ -1,6 +1,8 @@
 """Every runtime of RWKV-4 gives the native one's logits, in whole texts, in parts and from states; what one lacks."""
 
+import dataclasses
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +10,14 @@ import pytest
 import torch
 
 from bench import matrix
-from bench.speed import inference
+from bench.speed import inference, peers
 from evals.ask.score import Scorer
 from evals.ask.sharing import Request
 from evals.language import pretrain
-from rwkv_core import models
+from rwkv_core import machine, models
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.load import load
-from rwkv_core.runtimes import RUNTIMES
+from rwkv_core.runtimes import RUNTIMES, pip_rwkv
 from rwkv_core.rwkv import checkpoint
 from rwkv_core.spec import LanguageModel, ModelSpec
 from tests.checks import parity
@@ -91,6 +93,27 @@ def test_the_experiments_run_with_them(pair: tuple[LanguageModel, LanguageModel]
         assert one.loglikelihood == pytest.approx(other.loglikelihood, rel=1e-4) and one.greedy == other.greedy
 
 
+@pytest.mark.skipif(not pip_rwkv.installed(), reason="pip rwkv is not installed")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_half_precision_is_held_to_its_own_bound_and_the_package_changes_no_setting(
+    weights: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "rwkv.model", raising=False)  # what it sets, it sets when it is imported
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = False
+    model = load(spec(weights, "pip_rwkv"), dtype=dtype)
+    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.benchmark
+    metrics, _ = inference.run(model, device="cpu", prompt_tokens=4, new_tokens=6)
+    assert (model.itemsize, metrics["disagreement"] < 0.1) == ({"bfloat16": 2, "float32": 4}[dtype], True)
+
+
+def test_a_model_that_has_no_room_beside_its_copy_is_not_loaded(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda: 5_000_000)
+    for runtime, times in (("pip_rwkv", 8), ("transformers", 4)):
+        small = dataclasses.replace(spec(weights, runtime), parameters=6_000_000 // times)
+        with pytest.raises(MemoryError, match="tiny: "):
+            load(small, dtype="bfloat16")
+
+
 def test_what_they_cannot_is_one_line(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = ModelSpec("small", "rwkv4", {**spec(weights, "").architecture}, weights="fresh:0", runtime="transformers")
     with pytest.raises(Unsupported, match="small: `runtime: transformers` cannot train"):
@@ -98,13 +121,13 @@ def test_what_they_cannot_is_one_line(weights: Path, monkeypatch: pytest.MonkeyP
     ragged = load(spec(weights, "transformers"))
     with pytest.raises(Unsupported, match="keeps no state at a padded row's true end"):
         ragged.hidden(TOKENS[:, :3], lengths=torch.tensor([3, 1]))
-    with pytest.raises(Unsupported, match="mixes a batch's rows at single tokens; use `batch: 1`"):
+    with pytest.raises(Unsupported, match="mixes the rows of a batch at single tokens"):
         ragged.hidden(TOKENS[:, :1], ragged.hidden(TOKENS[:, :3])[1])
     for runtime in ("native", "pip_rwkv"):
         with pytest.raises(Unsupported, match=f"pythia is no RWKV, which is all that `runtime: {runtime}` runs"):
             load(ModelSpec("pythia", "pythia", SMALL["pythia"], weights="random:0", runtime=runtime))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(Unsupported, match="is not installed"):
+    with pytest.raises(BadInput, match="is not installed"):  # which is no finding: it is tried again
         load(spec(weights, "pip_rwkv"))
 
 
@@ -123,3 +146,13 @@ def test_the_runtime_is_an_axis_of_the_matrix(tmp_path: Path) -> None:
     path.write_text(text % "transformer")
     with pytest.raises(BadInput, match="unknown runtime 'transformer': did you mean transformers"):
         matrix.read(path)
+
+
+def test_what_runs_nothing_or_all_of_them_has_no_runtime_to_choose(tmp_path: Path, weights: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        "runs:\n  - {experiment: kernels, model: rwkv4-169m, weights: random:0, runtime: [native, transformers]}\n"
+    )
+    assert [cell.model and cell.model.runtime for cell in matrix.read(path)] == ["native"]
+    with pytest.raises(BadInput, match="every runtime of it is raced in any case; leave `runtime` out"):
+        peers.run(load(spec(weights, "transformers")), device="cpu")

@@ -190,6 +190,7 @@ def test_out_takes_the_result(impl: str) -> None:
 def test_auto_takes_the_kernel_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
     assert WKV4.choose("auto", device, torch.float64) == "torch"
+    assert WKV4.choose("auto", torch.device("mps"), torch.float32) == "torch"  # which has no kernel
     if c.lacks(device, torch.float32) is None:
         assert WKV4.choose("auto", device, torch.float32) == "c"
     monkeypatch.setattr(importlib.machinery, "EXTENSION_SUFFIXES", [])
