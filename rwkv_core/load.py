@@ -8,7 +8,7 @@ import torch
 
 from rwkv_core import machine
 from rwkv_core.errors import BadInput, Unsupported
-from rwkv_core.models import find
+from rwkv_core.models import check_room, find
 from rwkv_core.runtimes import RUNTIMES
 from rwkv_core.spec import LanguageModel, ModelSpec
 
@@ -39,6 +39,4 @@ def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:
         free = machine.free_memory()
     else:
         raise BadInput(f"unknown device {device!r}: cpu or cuda")
-    needed = spec.parameters * dtype.itemsize
-    if free is not None and needed > free:
-        raise MemoryError(f"{spec.name}: {needed / 1e9:.1f} GB of weights, {free / 1e9:.1f} GB free on {device}")
+    check_room(spec, spec.parameters * dtype.itemsize, free, f"on {device}")

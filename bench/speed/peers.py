@@ -18,6 +18,7 @@ from evals.experiment import AtLeast, Experiment
 from rwkv_core import finite
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
+from rwkv_core.rwkv import v4
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel
 
@@ -50,9 +51,9 @@ def run(
 
     Returns metrics and samples as `kernels` does.
     """
-    if model.spec.recurrent and model.spec.runtime != "native" and not isinstance(model, RWKV):
-        raise BadInput(f"{model.spec.name}: every runtime of it is raced in any case; leave `runtime` out")
     if not isinstance(model, RWKV):
+        if model.spec.architecture["model_type"] == v4.MODEL_TYPE:
+            raise BadInput(f"{model.spec.name}: every runtime of it is raced in any case; leave `runtime` out")
         raise Unsupported(f"{model.spec.name} is no RWKV-4: there are no other implementations of it to race here")
     ids = torch.randint(
         model.spec.vocab_size, (batch, CONTEXT + tokens), generator=torch.Generator().manual_seed(seed)

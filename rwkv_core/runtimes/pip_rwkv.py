@@ -19,6 +19,8 @@ from torch import Tensor
 
 from rwkv_core import machine, text
 from rwkv_core.errors import BadInput
+from rwkv_core.models import check_room
+from rwkv_core.one_size import OneSizeState
 from rwkv_core.runtimes import native
 from rwkv_core.rwkv import checkpoint
 from rwkv_core.rwkv.model import RWKV
@@ -39,7 +41,9 @@ def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> PipRWKV:
     """
     if not installed():
         raise BadInput(f"{spec.name}: the package of `runtime: pip_rwkv` is not installed; `pip install rwkv`")
-    _check_room(spec)
+    needed = 4 * spec.parameters  # float32, in which the package reads them from a file
+    check_room(spec, 2 * needed, machine.free_memory(), "for two copies in float32")
+    check_room(spec, needed, shutil.disk_usage(tempfile.gettempdir()).free, "on the disk, for a file in float32")
     model = native.load(spec, "cpu", torch.float32)
     return PipRWKV(model, converted(model, device, dtype))
 
@@ -68,24 +72,13 @@ def _settings_as_before() -> Iterator[None]:
         backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark = before
 
 
-def _check_room(spec: ModelSpec) -> None:
-    """Raises MemoryError where the weights, in float32 for a while, have no room in memory or on the disk."""
-    needed = 4 * spec.parameters
-    memory, disk = machine.free_memory(), shutil.disk_usage(tempfile.gettempdir()).free
-    if (memory is not None and 2 * needed > memory) or needed > disk:
-        raise MemoryError(
-            f"{spec.name}: pip rwkv takes {needed / 1e9:.1f} GB on disk and twice that in memory to load it"
-        )
-
-
-class PipRWKV:
+class PipRWKV(OneSizeState):
     """A LanguageModel over the package, which has no batches: rows are read one after the other. It computes logits at
     once, so that `hidden` holds them and `logits` passes them on.
     """
 
     ragged = True
     attention = f"pip rwkv, RWKV_CUDA_ON={os.environ.get('RWKV_CUDA_ON', '0')}"
-    cache = "state"
 
     def __init__(self, model: RWKV, author: Any) -> None:
         self.spec, self.source = model.spec, model.source
@@ -136,9 +129,6 @@ class PipRWKV:
         """Copies of the states of the given rows [N], repeated where `rows` repeats."""
         return [None if (row := state[i]) is None else [part.clone() for part in row] for i in rows.tolist()]
 
-    def reserve(self, tokens: int) -> None:
-        """Nothing: the state has one size for any number of tokens."""
-
     def logits(self, hidden: Tensor) -> Tensor:
         """The logits that `hidden` has computed."""
         return hidden
@@ -146,10 +136,6 @@ class PipRWKV:
     def state_bytes(self, state: State) -> int:
         """Exact bytes of the states' tensors."""
         return sum(part.nbytes for row in state for part in row or ())
-
-    def held_bytes(self, state: State) -> int:
-        """The same: there is no room for more."""
-        return self.state_bytes(state)
 
     @functools.cached_property
     def codec(self) -> text.Codec:

@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rwkv_core import machine, text
 from rwkv_core.errors import Unsupported
+from rwkv_core.models import check_room
+from rwkv_core.one_size import OneSizeState
 from rwkv_core.runtimes import native
 from rwkv_core.rwkv import checkpoint
 from rwkv_core.rwkv.model import HALF_RESCALE_EVERY, RWKV
@@ -22,10 +24,7 @@ State = list[Tensor]  # five [B, C, L]: what transformers' model carries, and ch
 
 def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> TransformersRWKV:
     """The model in transformers, on the device. Raises as the native runtime does."""
-    if (free := machine.free_memory()) is not None and 4 * spec.parameters > free:
-        raise MemoryError(
-            f"{spec.name}: {4 * spec.parameters / 1e9:.1f} GB of weights in float32, {free / 1e9:.1f} GB free"
-        )
+    check_room(spec, 4 * spec.parameters, machine.free_memory(), "for a copy in float32")
     model = native.load(spec, "cpu", torch.float32)
     return TransformersRWKV(model, converted(model, device, dtype))
 
@@ -46,14 +45,13 @@ def converted(model: RWKV, device: str = "", dtype: torch.dtype | None = None) -
     return peer.eval()
 
 
-class TransformersRWKV(TorchModel):
+class TransformersRWKV(OneSizeState, TorchModel):
     """A LanguageModel over transformers' RwkvForCausalLM. A batch keeps no state of padded rows, and does
     not go on by single tokens.
     """
 
     ragged = False
     attention = "transformers"
-    cache = "state"
 
     def __init__(self, model: RWKV, causal: Any) -> None:
         super().__init__()
@@ -86,9 +84,6 @@ class TransformersRWKV(TorchModel):
         """The state of the given rows [N], repeated where `rows` repeats."""
         return [part[rows] for part in state]
 
-    def reserve(self, tokens: int) -> None:
-        """Nothing: the state has one size for any number of tokens."""
-
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., C] -> logits [..., V]."""
         return self.causal.head(hidden)
@@ -96,10 +91,6 @@ class TransformersRWKV(TorchModel):
     def state_bytes(self, state: State) -> int:
         """Exact bytes of the state's tensors."""
         return sum(part.nbytes for part in state)
-
-    def held_bytes(self, state: State) -> int:
-        """The same: there is no room for more."""
-        return self.state_bytes(state)
 
     @functools.cached_property
     def codec(self) -> text.Codec:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core import text
+from rwkv_core.one_size import OneSizeState
 from rwkv_core.rwkv import checkpoint, version
 from rwkv_core.rwkv.version import Version
 from rwkv_core.spec import ModelSpec
@@ -24,7 +25,7 @@ HALF_RESCALE_EVERY = 6  # layers; float16 overflows without it (as in BlinkDL's 
 State = list[Any]  # what each layer carries: a flat NamedTuple of tensors [B, ...], its version's
 
 
-class RWKV(TorchModel):
+class RWKV(OneSizeState, TorchModel):
     """A model of any version. Parameters are uninitialised: fill them from a checkpoint or by init.py."""
 
     blocks: Sequence[Any]  # a ModuleList of the version's blocks
@@ -104,11 +105,6 @@ class RWKV(TorchModel):
                 tensors[name] = tensors[name] * 2 ** (i // self.rescale_every)
         return tensors
 
-    @property
-    def cache(self) -> str:
-        """What is carried is a state of one size."""
-        return "state"
-
     def empty_state(self, batch: int) -> State:
         """The state before the first token, for `batch` rows."""
         return [self.version.empty(self.spec.architecture, batch, self.emb.weight)] * len(self.blocks)
@@ -142,9 +138,6 @@ class RWKV(TorchModel):
         """The state of the given rows [N], repeated where `rows` repeats; see LanguageModel."""
         return [type(layer)(*(part[rows] for part in layer)) for layer in state]
 
-    def reserve(self, tokens: int) -> None:
-        """Nothing: the state has one size for any number of tokens."""
-
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., C] -> logits [..., V]."""
         return self.head(hidden)
@@ -156,10 +149,6 @@ class RWKV(TorchModel):
     def state_bytes(self, state: State) -> int:
         """Exact bytes of the state's tensors."""
         return sum(part.nbytes for layer in state for part in layer)
-
-    def held_bytes(self, state: State) -> int:
-        """The same: there is no room for more."""
-        return self.state_bytes(state)
 
     def save(self, folder: Path) -> None:
         """A folder as `from_checkpoint` reads it, in bfloat16; see Trainable."""

@@ -103,8 +103,9 @@ def test_a_model_without_wkv_is_unsupported() -> None:
     pythia = models.find("pythia-160m", weights="random:0")
     (record,) = measure([make.cell("kernels", pythia, {}, version=kernels.VERSION)])
     assert record.status == "unsupported" and "has no WKV" in record.error
-    with pytest.raises(Unsupported, match="no RWKV-4"):
-        peers.run(small("pythia"), device="cpu")
+    for family in ("pythia", "mamba"):
+        with pytest.raises(Unsupported, match="no RWKV-4"):
+            peers.run(small(family), device="cpu")
 
 
 @pytest.mark.parametrize("task", ["token", "prompt", "train"])

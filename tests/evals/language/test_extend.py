@@ -16,7 +16,7 @@ STAGES = [{"window": 32, "tokens": 256, "rate": 1e-3}, {"window": 64, "tokens": 
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(extend, "schedules", lambda: {"small": STAGES})
     places = {"work": str(tmp_path / "work"), "out": str(tmp_path / "out"), "tokenizer": str(TOKENIZER_FILE)}
     return {"device": "cpu", "schedule": "small", "batch_tokens": 64, "documents": 3, **places}
@@ -29,10 +29,10 @@ def text(folder: Path, words: int) -> str:
     return str(folder)
 
 
-def test_each_stage_goes_on_from_the_one_before_and_the_model_given_stays(asked: Any, tmp_path: Path) -> None:
+def test_each_stage_goes_on_from_the_one_before_and_the_model_given_stays(settings: Any, tmp_path: Path) -> None:
     model = load(find("pocket-rwkv4", weights="fresh:0"))
     before = [p.clone() for _, p in model.named_parameters()]
-    metrics, samples = extend.run(model, text=text(tmp_path / "text", 2000), **asked)
+    metrics, samples = extend.run(model, text=text(tmp_path / "text", 2000), **settings)
     stages = samples["stages"]
     assert [(s["window"], s["tokens"]) for s in stages] == [(256, 0), (32, 256), (64, 256)]
     assert all(np.array(stage["losses"]).shape == (3, 6) and stage["context"][-1] == 64 for stage in stages)
@@ -43,7 +43,7 @@ def test_each_stage_goes_on_from_the_one_before_and_the_model_given_stays(asked:
     assert (tmp_path / "out" / "pocket-rwkv4-64" / "model.safetensors").is_file()
 
 
-def test_without_longer_windows_the_same_documents_are_read(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_longer_windows_the_same_documents_are_read(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[int, bytes]] = []
     stream = corpus.stream
 
@@ -56,7 +56,7 @@ def test_without_longer_windows_the_same_documents_are_read(asked: Any, monkeypa
     model = load(find("pocket-rwkv4", weights="fresh:0"))
     for stages, reach in ((STAGES, 0), ([{**stage, "window": 16} for stage in STAGES], 64)):
         monkeypatch.setattr(extend, "schedules", lambda stages=stages: {"small": stages})
-        _, samples = extend.run(model, text="pocket", reach=reach, **asked)
+        _, samples = extend.run(model, text="pocket", reach=reach, **settings)
         assert samples["stages"][-1]["context"][-1] == 64 and set(samples["levels"]) == {
             "no look-up",
             "perfect look-up",
@@ -65,16 +65,16 @@ def test_without_longer_windows_the_same_documents_are_read(asked: Any, monkeypa
 
 
 def test_what_cannot_be_done_is_said_before_anything_is_trained(
-    asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extend, "train", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(BadInput, match="tokens to train on, and small takes 513"):
-        extend.run(load(find("pocket-rwkv4", weights="fresh:0")), text=text(tmp_path / "short", 50), **asked)
+        extend.run(load(find("pocket-rwkv4", weights="fresh:0")), text=text(tmp_path / "short", 50), **settings)
     with pytest.raises(Unsupported, match="2048 learned positions, not 4096"):
-        extend.run(load(find("pocket-opt", weights="fresh:0")), text="pocket", reach=4096, **asked)
+        extend.run(load(find("pocket-opt", weights="fresh:0")), text="pocket", reach=4096, **settings)
     monkeypatch.setattr(extend, "schedules", lambda: {"small": [{"window": 64, "tokens": 10**15, "rate": 1e-3}]})
     with pytest.raises(BadInput, match="more than fit into memory"):
-        extend.run(load(find("pocket-rwkv4", weights="fresh:0")), text="pocket", **asked)
+        extend.run(load(find("pocket-rwkv4", weights="fresh:0")), text="pocket", **settings)
 
 
 def test_of_files_all_are_held_out_alike_and_a_part_is_trained_on_that_is_no_alphabet(tmp_path: Path) -> None:
@@ -94,10 +94,10 @@ def test_of_files_all_are_held_out_alike_and_a_part_is_trained_on_that_is_no_alp
 
 
 def test_a_short_text_is_passed_over_again_and_the_record_says_so(tmp_path: Path) -> None:
-    asked = {"device": "cpu", "tokenizer": str(TOKENIZER_FILE), "learning_rate": 1e-3, "final_learning_rate": 1e-4}
+    settings = {"device": "cpu", "tokenizer": str(TOKENIZER_FILE), "learning_rate": 1e-3, "final_learning_rate": 1e-4}
     small: Any = {"steps": 8, "window": 16, "batch": 2, "work": str(tmp_path / "work")}
     model = load(find("pocket-rwkv4", weights="fresh:0"))
     for words, once in ((20, False), (2000, True)):
         folder = text(tmp_path / f"{words}", words)
-        metrics, _ = pretrain.run(model, text=folder, **asked, **small)  # type: ignore[arg-type]
+        metrics, _ = pretrain.run(model, text=folder, **settings, **small)  # type: ignore[arg-type]
         assert (metrics["passes"] == 1) is once and metrics["passes"] >= 1

@@ -49,13 +49,13 @@ def raced(seconds: dict[str, list[float]], titles: dict[str, str], tokens: int, 
 
 
 def test_scores_stand_beside_floors_and_published_numbers() -> None:
-    found = [
+    records = [
         trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.5),
         trained("image", "rwkv4", "RWKV-4", "RWKV", 0.3),
         trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.4, direction="causal"),
         refused("image", "aft"),
     ]
-    (view,) = lra.views(read(found[::-1]))
+    (view,) = lra.views(read(records[::-1]))
     scores = view.tables[0].frame.set_index("model")
     assert scores.index.tolist() == ["always the majority", "root operator", "RWKV-4", "RWKV-4, causal", "aft"]
     both = scores.loc["RWKV-4"]
@@ -77,39 +77,39 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
 
 
 def test_seeds_are_pooled_and_shown_as_a_range() -> None:
-    found = [trained("listops", "s4", "S4 (S4D)", "S4", score, seed=n) for n, score in enumerate((0.3, 0.4, 0.8))]
-    (view,) = lra.views(read(found))
+    records = [trained("listops", "s4", "S4 (S4D)", "S4", score, seed=n) for n, score in enumerate((0.3, 0.4, 0.8))]
+    (view,) = lra.views(read(records))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "ListOps, generated"] == "50.0 (30.0-80.0)"
     assert view.tables[2].frame.seeds.tolist() == [3]
 
 
 def test_of_several_rates_the_best_on_validation_is_shown() -> None:
-    found = [
+    records = [
         trained("image", "s4", "S4 (S4D)", "S4", score, learning_rate=rate) for score, rate in ((0.3, 0.1), (0.4, 0.01))
     ]
-    found[0].metrics["accuracy"] = 0.9
-    (view,) = lra.views(read(found))
+    records[0].metrics["accuracy"] = 0.9
+    (view,) = lra.views(read(records))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "40.0 ± 4.9"
     assert view.tables[2].frame.rate.tolist() == ["0.1 (not chosen)", "0.01"]
     assert [panel.series[0].y for picture in view.pictures for panel in picture.panels] == [[30, 41], [40]]
 
 
 def test_a_lucky_seed_of_another_rate_does_not_go_before_the_mean_of_several() -> None:
-    found = [trained("image", "s4", "S4 (S4D)", "S4", 0.4, learning_rate=0.1)]
-    found += [trained("image", "s4", "S4 (S4D)", "S4", score, seed=seed) for seed, score in enumerate((0.5, 0.2))]
-    (view,) = lra.views(read(found))
+    records = [trained("image", "s4", "S4 (S4D)", "S4", 0.4, learning_rate=0.1)]
+    records += [trained("image", "s4", "S4 (S4D)", "S4", score, seed=seed) for seed, score in enumerate((0.5, 0.2))]
+    (view,) = lra.views(read(records))
     assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (20.0-50.0)"
     assert view.tables[2].frame[["rate", "seeds"]].to_numpy().tolist() == [["0.1 (not chosen)", 1], ["0.01", 2]]
 
 
 def test_other_data_or_sizes_stand_in_a_table_of_their_own() -> None:
-    found = [
+    records = [
         trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.3),
         trained("listops", "attention", "attention", "Transformer", 0.4),
         trained("listops", "rwkv4", "RWKV-4", "RWKV", 0.9, length=64),
         trained("image", "rwkv4", "RWKV-4", "RWKV", 0.5),
     ]
-    whole, other = lra.views(read(found))
+    whole, other = lra.views(read(records))
     assert whole.tables[0].frame.set_index("model").loc["RWKV-4", ["ListOps, generated", "Image"]].tolist() == [
         "30.0 ± 4.6",
         "50.0 ± 5.0",
@@ -120,10 +120,10 @@ def test_other_data_or_sizes_stand_in_a_table_of_their_own() -> None:
 
 
 def test_a_stand_in_has_no_published_number_and_no_part_in_the_average() -> None:
-    found = [trained(task, "s4", "S4 (S4D)", "S4", score) for task, score in (("listops", 0.3), ("image", 0.5))]
+    records = [trained(task, "s4", "S4 (S4D)", "S4", score) for task, score in (("listops", 0.3), ("image", 0.5))]
     stand_in = trained("retrieval", "s4", "S4 (S4D)", "S4", 0.9)
-    found.append(replace(stand_in, metrics={**stand_in.metrics, "data_source": "stand-in"}))
-    (view,) = lra.views(read(found))
+    records.append(replace(stand_in, metrics={**stand_in.metrics, "data_source": "stand-in"}))
+    (view,) = lra.views(read(records))
     line = view.tables[0].frame.set_index("model").loc["S4 (S4D)"]
     assert line["Retrieval, stand-in"] == "90.0 ± 3.0" and "Retrieval, published" not in line
     assert line["average"] == "40.0" and line["Image, published"] == "88.65"
@@ -162,8 +162,8 @@ def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
         titles = {mixer: mixer, "attention": "attention"}
         return raced({mixer: [seconds] * 3, "attention": [attention] * 3}, titles, tokens)
 
-    found = [timed("s4", 1024, 0.1, 0.2), timed("rwkv4", 1024, 0.1, 0.05), timed("rwkv4", 2048, 0.2, 0.4)]
-    (view,) = encoders.views(read(found))
+    records = [timed("s4", 1024, 0.1, 0.2), timed("rwkv4", 1024, 0.1, 0.05), timed("rwkv4", 2048, 0.2, 0.4)]
+    (view,) = encoders.views(read(records))
     table = view.tables[0].frame.set_index("mixer")
     assert table.index.tolist() == ["rwkv4", "s4"]
     assert table.loc["rwkv4", "1,024"] == "100 (100-100), x0.50, 1" and "x2.00" in table.loc["rwkv4", "2,048"]
@@ -175,9 +175,9 @@ def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
 
 
 def test_a_task_that_the_report_does_not_know_stands_last() -> None:
-    found = [trained(task, "s4", "S4 (S4D)", "S4", 0.4) for task in ("wordsort", "image", "ants")]
-    found[0].metrics["task_title"] = "Words in order"
-    (view,) = lra.views(read([*found, refused("bees", "aft")]))
+    records = [trained(task, "s4", "S4 (S4D)", "S4", 0.4) for task in ("wordsort", "image", "ants")]
+    records[0].metrics["task_title"] = "Words in order"
+    (view,) = lra.views(read([*records, refused("bees", "aft")]))
     scores = view.tables[0].frame.set_index("model")
     assert list(scores)[:4] == ["Image", "Image, published", "ants", "Words in order"]
     assert scores.loc["S4 (S4D)", "Words in order"] == scores.loc["S4 (S4D)", "ants"] == "40.0 ± 4.9"

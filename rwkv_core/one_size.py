@@ -1,0 +1,22 @@
+"""What models say of a state that has one size for any number of tokens: a part of LanguageModel, the same for all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class OneSizeState:
+    """A base of models. The class adds `state_bytes`."""
+
+    cache = "state"
+
+    def state_bytes(self, state: Any) -> int:
+        """Exact bytes of the state's tensors."""
+        raise NotImplementedError
+
+    def reserve(self, tokens: int) -> None:
+        """Nothing: there is no room to make."""
+
+    def held_bytes(self, state: Any) -> int:
+        """The same as are used: there is no room for more."""
+        return self.state_bytes(state)
