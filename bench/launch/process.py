@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -114,16 +115,17 @@ class Process:
     def _start(self) -> None:
         self._log.seek(0)
         self._log.truncate()
-        self._child = subprocess.Popen(
-            self._command,
-            cwd=ROOT,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the child
-            preexec_fn=die_with_parent,
-        )
+        with _ctrl_c_waits():
+            self._child = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the child
+                preexec_fn=die_with_parent,
+            )
 
     def _answer(self, cell: Cell, deadline: float) -> Record | None:
         """Send the cell and read its record; None where the process ends first, or the time does."""
@@ -165,6 +167,24 @@ def _oom_kills() -> int:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Hold Ctrl-C back while a child is started. Packages hook into fork, and Python drops what is raised in a hook;
+    and a child whose start was interrupted would be ended by nobody.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Ctrl-C is raised in the main thread alone
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
 
 
 def die_with_parent() -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from bench import matrix
 from bench.experiments import EXPERIMENTS
 from bench.launch import LAUNCHERS, launcher_of, process
 from reports.records.cell import Cell
+from rwkv_core.models import ROOT
 
 MATRIX = """
 runs:
@@ -43,6 +46,26 @@ def test_cells_share_a_process_until_it_dies_or_a_cell_takes_too_long(tmp_path: 
         child = fresh._child
     assert child is not None and child.poll() is not None, "none goes on afterwards"
     assert {record.provenance["waits"] for record in records if record.measured} == {"passive"}
+
+
+CTRL_C_IN_A_FORK = """
+import os, signal, sys
+from bench.launch.process import Process
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+with Process([sys.executable, "-c", "input()"]) as process:
+    try:
+        process.measure(None)
+    except KeyboardInterrupt:
+        print("interrupted", process._child.poll() is None)
+print("ended", process._child)
+"""
+
+
+def test_ctrl_c_while_a_child_is_started_is_not_lost() -> None:
+    ran = subprocess.run([sys.executable, "-c", CTRL_C_IN_A_FORK], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("interrupted True\nended None\n", "")
 
 
 EACH_ONCE = """
