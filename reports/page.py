@@ -18,6 +18,7 @@ from reports.published import paper
 from reports.records.record import Record
 from reports.records.store import Store
 from reports.results import key
+from reports.sentences import of_page
 from reports.views import pairs, table
 from reports.views.view import View
 from rwkv_core.errors import BadInput
@@ -41,8 +42,9 @@ def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
             _write_table(out, one)
     every = pd.DataFrame([*results.rows, *paper.rows()]).drop(columns=["samples", "apart"], errors="ignore")
     write_atomically(out / "rows.csv", every.to_csv(index=False))
-    write_atomically(out / "report.md", _markdown(shown))
-    write_atomically(out / "index.html", _html(shown, images, records))
+    sentences = of_page([view.comparisons for view in shown])
+    write_atomically(out / "report.md", _markdown(shown, sentences))
+    write_atomically(out / "index.html", _html(shown, sentences, images, records))
     for view in shown:
         if view.printed is not None:
             yield from _printed(view.printed)
@@ -114,13 +116,13 @@ def _write_picture(out: Path, picture: Picture) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(text.getvalue().encode()).decode()
 
 
-def _html(shown: Sequence[View], images: dict[str, str], records: Sequence[Record]) -> str:
+def _html(shown: Sequence[View], sentences: list[list[str]], images: dict[str, str], records: Sequence[Record]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
     measured = sum(record.measured for record in records)
     return environment.get_template("page.html.j2").render(
-        views=shown,
+        sections=list(zip(shown, sentences, strict=True)),
         images=images,
         measured=measured,
         disturbed=sum(record.status == "disturbed" for record in records),
@@ -129,10 +131,11 @@ def _html(shown: Sequence[View], images: dict[str, str], records: Sequence[Recor
     )
 
 
-def _markdown(shown: Sequence[View]) -> str:
+def _markdown(shown: Sequence[View], sentences: list[list[str]]) -> str:
     parts = ["# RWKV or a Transformer?\n"]
-    for view in shown:
+    for view, of_view in zip(shown, sentences, strict=True):
         parts.append(f"## {view.title}\n")
+        parts += [f"- {sentence}\n" for sentence in of_view]
         parts += [f"{paragraph}\n" for paragraph in view.text]
         parts += [table.markdown() for table in view.tables]
         parts += [f"![{picture.title}](figures/{picture.name}.png)\n" for picture in view.pictures]

@@ -38,6 +38,7 @@ def run(
     repeats: Annotated[int, AtLeast(3)] = 3,
     warmup_tokens: Annotated[int, AtLeast(1)] = 8,
     seed: Annotated[int, AtLeast(0)] = 0,
+    process: Annotated[int, AtLeast(1)] = 1,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Generate greedily after a random prompt, several times; then once untimed for memory.
 
@@ -49,6 +50,7 @@ def run(
     repeats: timed runs; the median and the extremes are reported.
     warmup_tokens: generated before anything is timed.
     seed: of the random prompt.
+    process: of several that do the same work, each a cell and a fresh process; what differs between them is noise.
 
     Returns metrics (bytes) and samples: `token_seconds` [repeats][new_tokens], seconds from the start of the prompt to
     each token, `disturbance` (of each repeat, see bench.instruments.disturbance), and `memory`, the peaks so far and

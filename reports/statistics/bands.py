@@ -14,7 +14,7 @@ NEAR = 0.1  # ... and this part of the median, since three repeats may agree by 
 
 def spread(metric: str, values: Iterable[float], **more: Any) -> dict[str, Any]:
     """The median of the repeats, with the least and the largest; the same of those that lie together, the band of a
-    figure, and the others.
+    figure, and the others; all of them.
     """
     values = list(values)
     median = statistics.median(values)
@@ -29,5 +29,6 @@ def spread(metric: str, values: Iterable[float], **more: Any) -> dict[str, Any]:
         "band_high": max(together),
         "apart": [value for value in values if abs(value - median) > reach],
         "repeats": len(values),
+        "samples": values,
         **more,
     }

@@ -12,6 +12,7 @@ from reports.draw.numbers import MIB
 from reports.draw.table import Table
 from reports.results import Results
 from reports.views import curves
+from reports.views.processes import pooled
 from reports.views.view import Section, View, disturbed_note, parts, timed
 
 ALIKE = ["machine", "device", "dtype", "threads", "batch", "weights"]
@@ -39,7 +40,7 @@ def of_contexts(frame: pd.DataFrame) -> pd.Series[bool]:
 
 def views(results: Results) -> Iterator[View]:
     """One section for each machine, device and type that has such models."""
-    frame = results.frame("inference")
+    frame = pooled(results.frame("inference"))
     if frame.empty:
         return
     frame = frame[of_contexts(frame)].sort_values(["disturbed", "measured_at"], ascending=[False, True], kind="stable")

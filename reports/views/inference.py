@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -15,12 +15,13 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
+from reports.sentences import TIME, Comparison, Words
 from reports.statistics.bands import spread
 from reports.views import contexts, curves
 from reports.views.families import compared, ours
+from reports.views.processes import WHERE, pooled
 from reports.views.view import DISTURBED, Section, View, disturbed_note, parts, timed
 
-WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
 OURS = (
     "RWKV runs in this suite's own code, the others in transformers', whose work in Python between two tokens is part "
     "of their time; on a fast device and at small sizes it can be most of it."
@@ -31,6 +32,13 @@ DEVICE_MEMORY = {
     "cuda_reserved_bytes": "CUDA reserved, all",
     "nvml_process_bytes": "NVML, all",
 }
+SIZE = Words("smaller than", "larger than", "as large as")
+FEW_PROCESSES = 3
+NOISE = 1.1  # between two processes of the same work, where there are too few to see it
+ONE_PROCESS = (
+    "Measured in fewer than three processes, between which times of the same work differ more than between repeats: a "
+    "difference below a tenth is not named."
+)
 NO_CACHE = (
     "Here Transformers ran without a cache: the whole sequence again for every token, as in the public scripts "
     "that likely made the paper's figures, while RWKV carried its state. Nobody generates text this way; it is "
@@ -42,6 +50,11 @@ def rows(record: Record) -> Iterator[Row]:
     """Seconds with their spread over the repeats: until each token, of each token, of the first, percentiles; bytes by
     tokens of context, measured and by formula; bytes of the weights, and those that a token reads.
     """
+    for row in _timed_rows(record):
+        yield {**row, "process": record.cell.params.get("process", 1)}  # an older cell has no other
+
+
+def _timed_rows(record: Record) -> Iterator[Row]:
     runs: list[list[float]] = record.samples["token_seconds"]
     for token, seconds in enumerate(zip(*runs, strict=True), 1):
         yield spread("cumulative_s", seconds, tokens=token)
@@ -80,7 +93,7 @@ def rows(record: Record) -> Iterator[Row]:
 
 def views(results: Results) -> Iterator[View]:
     """Every view of generation for each machine, device and type that was measured."""
-    frame = results.frame("inference")
+    frame = pooled(results.frame("inference"))
     if frame.empty:
         return
     frame = frame[~contexts.of_contexts(frame)]  # they have a section of their own
@@ -110,9 +123,10 @@ def _one_machine(part: pd.DataFrame, published: pd.DataFrame, number: str) -> It
             *([curves.state(chosen, name, footer)] if protocol == "fair" else []),
         ]
         tables = [_speed(chosen, name), _memory(chosen, name)]
-        text = [findings(chosen) if protocol == "fair" else NO_CACHE, _runtimes(chosen), f"{footer}."]
+        text = [*([NO_CACHE] if protocol == "paper" else _not_compared(chosen)), _runtimes(chosen), f"{footer}."]
         title = f"Generation, {first.machine}, {first.device} {first['dtype']}: {curves.PROTOCOLS[protocol]}"
-        yield View(f"generation-{name}", title, text, tables, pictures)
+        tested = list(comparisons(chosen)) if protocol == "fair" else []
+        yield View(f"generation-{name}", title, text, tables, pictures, comparisons=tested)
 
 
 def _runtimes(chosen: pd.DataFrame) -> str:
@@ -125,34 +139,41 @@ def _runtimes(chosen: pd.DataFrame) -> str:
     return f"Runtimes (native is this suite's own code): {named}."
 
 
-def findings(chosen: pd.DataFrame) -> str:
-    """Who is faster and who needs less, class by class, in one form whoever wins; a model that was also measured at
-    its best is compared as that.
+def comparisons(chosen: pd.DataFrame) -> Iterator[Comparison]:
+    """Who is faster and who needs less, class by class; a model that was also measured at its best is compared as that,
+    a disturbed one with nothing.
     """
-    sentences = []
-    disturbed = chosen[chosen.disturbed].label.unique()
     best = chosen.model[chosen.at_best]  # where that is disturbed, no variant stands for it
     for name, part in curves.classes(chosen[~chosen.disturbed & (chosen.at_best | ~chosen.model.isin(best))]):
-        tokens = curves.common_tokens(part, "cumulative_s")
-        at = part[(part.metric == "cumulative_s") & (part.tokens == tokens)].set_index("label")
-        context = curves.common_tokens(part, "state_bytes")
-        kept_bytes = part[(part.metric == "state_bytes") & (part.tokens == context)]
-        state = kept_bytes.set_index("label").value.to_dict()
-        for label, one in at.iterrows():
-            times = at[[compared(one.family, family) for family in at.family]].value.sort_values()
-            ratios = [
-                f"{numbers.ratio(one.value / value)} x the time of {against} and "
-                f"{state[label] / state[against]:.3f} x its cache at {context}"
-                for against, value in times.to_dict().items()
-            ]
-            if ratios:
-                took = f"Models {name}, {tokens} tokens: {label} took {one.value:.2f} s"
-                sentences.append(f"{took}; that is {'; '.join(ratios)}.")
-    if not sentences:
-        sentences.append("There is no size class with both RWKV and a Transformer.")
-    if len(disturbed):
-        sentences.append(f"Not compared, since their measurement was disturbed: {', '.join(disturbed)}.")
-    return " ".join(sentences)
+        for metric, quantity, compare in (
+            ("cumulative_s", "time of", _times),
+            ("state_bytes", "cache or state at", _bytes),
+        ):
+            tokens = curves.common_tokens(part, metric)
+            at = part[(part.metric == metric) & (part.tokens == tokens)].to_dict("records")
+            for one, other in itertools.permutations(at, 2):
+                if compared(str(one["family"]), str(other["family"])):
+                    yield compare(f"{one['label']} ({name}), {quantity} {tokens} tokens", one, other)
+
+
+def _times(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Comparison:
+    """The ratio of the medians, and what the extremes of both sides allow."""
+    ratio, low, high = one["value"] / other["value"], one["low"] / other["high"], one["high"] / other["low"]
+    few = min(one["processes"], other["processes"]) < FEW_PROCESSES
+    margin = NOISE if few else 1.0
+    apart = low > margin or high < 1 / margin
+    size = f"{numbers.spread(ratio, low, high, numbers.ratio)} x its time"
+    return Comparison(heading, TIME, other["label"], 1 - ratio, size, None, apart, ONE_PROCESS if few else "")
+
+
+def _bytes(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Comparison:
+    ratio = one["value"] / other["value"]
+    return Comparison(heading, SIZE, other["label"], 1 - ratio, f"{ratio:.3f} x its bytes", None, ratio != 1)
+
+
+def _not_compared(chosen: pd.DataFrame) -> list[str]:
+    disturbed = chosen[chosen.disturbed].label.unique()
+    return [f"Not compared, since its measurement was disturbed: {', '.join(disturbed)}."] if len(disturbed) else []
 
 
 class Values:
@@ -250,5 +271,5 @@ def longest(frame: pd.DataFrame) -> pd.DataFrame:
     return longest[longest.cell == longest.groupby(keys, dropna=False).cell.transform("last")]
 
 
-APART = {"protocol", "batch", "prompt_tokens", "new_tokens", "threads"}
+APART = {"protocol", "batch", "prompt_tokens", "new_tokens", "threads", "process"}
 SECTION = Section(views, {"inference": Reading(rows, APART, oldest=2)})

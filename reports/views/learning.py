@@ -18,6 +18,7 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
+from reports.sentences import AT, Comparison, trainings
 from reports.views import families
 from reports.views.view import Section, View, parts
 
@@ -125,7 +126,15 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     series = [Series(run.label.iloc[0], run.family.iloc[0], list(run.tokens), list(run.value)) for run in curves]
     y_title = f"nats a token (median of {MEDIAN_STEPS} steps)"
     panel = Panel("Training loss, the best of each model's longest runs", "tokens", y_title, series)
-    return View(name, f"Training, {mark}", [], [table], [Picture(name, f"Training, {mark}", [panel], footer)])
+    picture = Picture(name, f"Training, {mark}", [panel], footer)
+    return View(name, f"Training, {mark}", [_ranked(longest[longest.cell.isin(best)])], [table], [picture])
+
+
+def _ranked(best: pd.DataFrame) -> str:
+    """The held-out losses of each model's best run."""
+    ordered = best.sort_values("value", kind="stable")
+    losses = ", ".join(f"{label} {loss:.3f}" for label, loss in zip(ordered.label, ordered.value, strict=True))
+    return f"Held-out loss, the lowest first (nats a token, the best run of each at the most steps): {losses}."
 
 
 def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
@@ -137,7 +146,9 @@ def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
         _losses(part, name, mark),
         *itertools.chain(*(_paired(losses, f"{name}-{w}", mark) for w, losses in groups)),
     ]
-    return View(name, f"Loss against context length, {mark}", _text(part, mark), tables, [picture])
+    compared = [one for w, losses in groups for one in _comparisons(losses, f"trained with windows of {w}")]
+    title = f"Loss against context length, {mark}"
+    return View(name, title, _text(part, mark), tables, [picture], comparisons=compared)
 
 
 def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
@@ -155,7 +166,9 @@ def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
         for stage, losses in stages
         for table in (_losses(losses, f"{name}-{stage:.0f}", mark), *_paired(losses, f"{name}-{stage:.0f}", mark))
     ]
-    return View(name, title, text, tables, [picture])
+    last, losses = stages[-1]
+    compared = list(_comparisons(losses, f"after stage {last:.0f}"))
+    return View(name, title, text, tables, [picture], comparisons=compared)
 
 
 def _text(part: pd.DataFrame, mark: str) -> list[str]:
@@ -226,13 +239,39 @@ def _paired(part: pd.DataFrame, name: str, mark: str) -> Iterator[Table]:
 
 def _differences(ours: pd.DataFrame, theirs: pd.DataFrame, heading: str) -> dict[str, str]:
     """A line of two cells; empty where they share no documents."""
+    differences = dict(_by_document(ours, theirs))
+    line = {heading: ours.label.iloc[0], "minus": theirs.label.iloc[0]} if differences else {}
+    return line | {f"{tokens:.0f}": numbers.with_error(*both, "+.3f") for tokens, both in differences.items()}
+
+
+def _by_document(ours: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[tuple[float, tuple[float, float]]]:
+    """(tokens, (mean difference of the losses of the documents that both read, its standard error))."""
     both = ours.merge(theirs, on=["tokens", "documents"])
-    line = {heading: ours.label.iloc[0], "minus": theirs.label.iloc[0]} if len(both) else {}
     for tokens, *losses in zip(both.tokens, both.samples_x, both.samples_y, strict=True):
         differences = np.subtract(*losses)
-        error = differences.std(ddof=1) / math.sqrt(len(differences))
-        line[f"{tokens:.0f}"] = numbers.with_error(differences.mean(), error, "+.3f")
-    return line
+        yield tokens, (float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(len(differences))))
+
+
+def _comparisons(part: pd.DataFrame, where: str) -> Iterator[Comparison]:
+    """Each cell of ours beside each that it is compared with, at the window that both were trained on and at the most
+    tokens that both read: lengths between say the same again.
+    """
+    cells = [cell for _, cell in part.groupby("cell", sort=False)]
+    for ours, theirs in itertools.permutations(cells, 2):
+        if not families.compared(ours.family.iloc[0], theirs.family.iloc[0]):
+            continue
+        differences = dict(_by_document(ours, theirs))
+        for tokens in sorted({ours.window.iloc[0], max(differences, default=0)} & set(differences)):
+            mean, error = differences[tokens]
+            yield Comparison(
+                f"{ours.label.iloc[0]} against {theirs.label.iloc[0]}, loss {where}",
+                AT,
+                f"{tokens:.0f} tokens",
+                -mean,
+                f"{numbers.with_error(mean, error, '+.3f')} nats",
+                math.erfc(abs(mean) / error / math.sqrt(2)) if error else float(mean == 0),
+                caution=trainings(1),
+            )
 
 
 def _published() -> list[Panel]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -14,7 +16,9 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.views.families import ordered
+from reports.sentences import AT, Comparison, trainings
+from reports.statistics import paired
+from reports.views.families import compared, ordered
 from reports.views.view import Section, View, mark, of_task, parts, task_titles
 
 WHERE = ["weights", "machine", "device", "dtype"]
@@ -72,7 +76,36 @@ def views(results: Results) -> Iterator[View]:
         pictures = [
             _picture(part[part.task == task], title, f"{name}-{task}", footer) for task, title in titles.items()
         ]
-        yield View(name, f"A fact in a long text, {mark(weights)}", text, [_table(part, name)], pictures)
+        tested = [] if weights == "random" else list(_comparisons(part, titles, results))
+        title = f"A fact in a long text, {mark(weights)}"
+        yield View(name, title, text, [_table(part, name)], pictures, comparisons=tested)
+
+
+def _comparisons(part: pd.DataFrame, titles: Mapping[str, str], results: Results) -> Iterator[Comparison]:
+    """Each model of ours beside each that it is compared with, trained on windows of one length, text by text."""
+    whole = part[(part.metric == "needle") & part.depth.isna()]
+    for (task, _), alike in whole.groupby(["task", "window"], sort=False):
+        for one, other in itertools.permutations(alike.to_dict("records"), 2):
+            if not compared(one["family"], other["family"]) or one["length"] != other["length"]:
+                continue
+            texts, others = (_numbered(results.items(row["cell"], row["machine"])) for row in (one, other))
+            if [text["depth"] for text in texts] != [text["depth"] for text in others]:
+                continue
+            difference = paired.compare(texts, others, "share")
+            yield Comparison(
+                f"{one['label']} against {other['label']}, trained on windows of {one['window']:.0f}: "
+                f"{titles[str(task)]}",
+                AT,
+                f"{one['length']:.0f} tokens",
+                difference.difference,
+                f"{numbers.points(difference.difference, difference.low, difference.high)} points",
+                difference.p,
+                caution=trainings(1),
+            )
+
+
+def _numbered(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"doc": i, **item} for i, item in enumerate(items)]
 
 
 def _picture(frame: pd.DataFrame, title: str, name: str, footer: str) -> Picture:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 import configs
+from reports import sentences
 from reports.draw import numbers
 from reports.draw.table import Table
 from reports.records.record import Record
 from reports.results import Results, key
+from reports.sentences import Comparison
 from reports.statistics import paired
 from reports.views.families import compared
 from rwkv_core.errors import BadInput, did_you_mean
@@ -20,22 +23,42 @@ WHERE = ["weights", "machine", "device", "dtype"]  # each has a section of the p
 NOTE = (
     "Items that only one of the two gets right; the difference of the first minus the second in percentage points with "
     "its 95 % interval, items of one question taken together; p: McNemar's exact test over the questions. "
-    "Not corrected for the number of comparisons."
+    "Not corrected for the number of comparisons; the sentences above are."
 )
 
+Labels = Mapping[tuple[str, str], str]  # of records, by their keys
 
-def tables(records: Sequence[Record], labels: Mapping[tuple[str, str], str], name: str, mark: str) -> Iterator[Table]:
-    """Each family of ours against each other family, where the sizes are within a factor of 1.5."""
-    lines = []
+
+def of_families(records: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
+    """Each family of ours with each other family, where the sizes are within a factor of 1.5 and the items the same."""
     for first, second in itertools.permutations(records, 2):
         a, b = first.cell.model, second.cell.model
         assert a and b
         smaller, larger = sorted(record.metrics["parameters"] for record in (first, second))  # as they were counted
         alike = larger < 1.5 * smaller
         if compared(a.family, b.family) and alike and same_items(first, second):
-            lines.append(pair(first, second, labels))
-    if lines:
-        yield Table(f"zeroshot-pairs-{name}", f"Item by item, {mark}", pd.DataFrame(lines), NOTE)
+            yield first, second
+
+
+def table(pairs: Sequence[tuple[Record, Record]], labels: Labels, name: str, mark: str) -> Table:
+    """A line a pair and task."""
+    lines = [pair(first, second, labels) for first, second in pairs]
+    return Table(f"zeroshot-pairs-{name}", f"Item by item, {mark}", pd.DataFrame(lines), NOTE)
+
+
+def comparisons(pairs: Sequence[tuple[Record, Record]], labels: Labels) -> Iterator[Comparison]:
+    """The same as sentences are made of: a heading a pair of models, an item a task."""
+    for first, second in pairs:
+        entry, compared = _compared(first, second)
+        yield Comparison(
+            f"{labels[key(first)]} against {labels[key(second)]}, items right",
+            sentences.ON,
+            entry["label"],
+            compared.difference,
+            f"{numbers.points(compared.difference, compared.low, compared.high)} points",
+            compared.p,
+            caution=sentences.trainings(1),  # a checkpoint is one
+        )
 
 
 def comparison(results: Results, first: str, second: str) -> Table:
@@ -73,16 +96,20 @@ def same_items(first: Record, second: Record) -> bool:
     return bool(first.metrics["data_fingerprint"] == second.metrics["data_fingerprint"])
 
 
-def pair(first: Record, second: Record, labels: Mapping[tuple[str, str], str]) -> dict[str, str]:
-    """One line of the comparison of two records of the same items. labels: of the records, by their keys."""
+def _compared(first: Record, second: Record) -> tuple[Mapping[str, Any], paired.Paired]:
+    """The entry of their task in configs/tasks.yaml, and their items by its metric."""
     entry = configs.read("tasks")[first.cell.params["task"]]
-    metric = entry["metric"]
-    compared = paired.compare(first.samples["items"], second.samples["items"], metric)
+    return entry, paired.compare(first.samples["items"], second.samples["items"], entry["metric"])
+
+
+def pair(first: Record, second: Record, labels: Labels) -> dict[str, str]:
+    """One line of the comparison of two records of the same items."""
+    entry, compared = _compared(first, second)
     return {
         "task": entry["label"],
         "first": labels[key(first)],
         "second": labels[key(second)],
-        "metric": metric,
+        "metric": entry["metric"],
         "items": str(compared.items),
         "only first": str(compared.first_only),
         "only second": str(compared.second_only),

@@ -17,6 +17,7 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
+from reports.sentences import LEVEL, ON, Comparison
 from reports.statistics import orders
 from reports.views.families import ordered
 from reports.views.view import Section, View, mark, parts
@@ -80,7 +81,37 @@ def views(results: Results) -> Iterator[View]:
         pictures = [_picture(effects, name, f"{', '.join(where)} · {marked}")] if effects else []
         tables = [_scores(part, name, marked), *([_effect_table(effects, name)] if effects else [])]
         tables += [] if weights == "pocket" else list(_published(part, name))
-        yield View(name, f"Order of the prompt, {marked}", text, tables, pictures)
+        if effects:
+            text.append(_f1_alone(effects))
+        tested = [] if weights == "random" else list(_comparisons(effects))
+        title = f"Order of the prompt, {marked}"
+        yield View(name, title, text, tables, pictures, comparisons=tested)
+
+
+def _comparisons(effects: Sequence[dict[str, Any]]) -> Iterator[Comparison]:
+    """What the order does to each model's accuracy."""
+    for compared in effects:
+        effect, (first, second) = compared["effect"], compared["orders"]
+        wins = (effect.second_only - effect.first_only) / effect.items
+        yield Comparison(
+            f"{compared['row'].label}, accuracy of {second} against {first}",
+            ON,
+            f"{tasks()[compared['task']]['label']} ({compared['way']})",
+            wins,
+            f"{numbers.points(wins)} points of {effect.items} items",
+            effect.p,
+        )
+
+
+def _f1_alone(effects: Sequence[dict[str, Any]]) -> str:
+    """How often macro-F1 says more of the order than accuracy does."""
+    by_f1 = [e["effect"] for e in effects if tasks()[e["task"]]["metric"] == "macro_f1"]
+    moved = [effect for effect in by_f1 if not effect.low <= 0 <= effect.high]
+    alone = sum(effect.p >= LEVEL for effect in moved)
+    return (
+        f"Of {len(by_f1)} effects on macro-F1, {len(moved)} have a 95 % interval that leaves zero out; in {alone} of "
+        f"these the test of accuracy shows no difference at {LEVEL:g}, uncorrected."
+    )
 
 
 def _scores(frame: pd.DataFrame, name: str, mark: str) -> Table:

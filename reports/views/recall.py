@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pandas as pd
@@ -12,7 +13,8 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.views.families import ordered
+from reports.sentences import AT, Comparison, trainings
+from reports.views.families import compared, ordered
 from reports.views.view import Section, View, of_task, parts, task_titles
 
 WHERE = ["machine", "device"]
@@ -80,7 +82,38 @@ def views(results: Results) -> Iterator[View]:
         ]
         picture = Picture(name, "Recall and state, from scratch", panels, ", ".join(map(str, where)))
         tables = [_table(best, name), *_orders(best, name), _sweep(part, name)]
-        yield View(name, "Recall and state", [TEXT, f"Measured on {', '.join(map(str, where))}."], tables, [picture])
+        text = [TEXT, f"Measured on {', '.join(map(str, where))}."]
+        yield View(name, "Recall and state", text, tables, [picture], comparisons=list(_comparisons(best)))
+
+
+def _comparisons(best: pd.DataFrame) -> Iterator[Comparison]:
+    """Each mixer of ours beside each other one, and the question first beside last, in all that is alike."""
+    accuracy = best[(best.metric == "accuracy") & ~best.shuffled]
+    titles = task_titles(accuracy, TITLES)
+    for (task, size, *_), part in accuracy.groupby(["task", "size", *SETTING], sort=False):
+        of_mixer = {str(mixer): rows for mixer, rows in part.groupby("mixer", sort=False)}
+        for (mine, first), (theirs, second) in itertools.permutations(of_mixer.items(), 2):
+            if compared(first.family.iloc[0], second.family.iloc[0]):
+                heading = f"{mine} against {theirs}, {titles[str(task)]}"
+                yield _beside(heading, f"size {size}, {_steps(first)}", first.value, second.value)
+    orders = accuracy[accuracy.task.isin(["query_first", "query_last"])]
+    for (mixer, size, *_), part in orders.groupby(["mixer", "size", *SETTING], sort=False):
+        by_task = {str(task): rows.value for task, rows in part.groupby("task")}
+        if len(by_task) == 2:
+            heading = f"{mixer}, the question first against last"
+            yield _beside(heading, f"size {size}, {_steps(part)}", by_task["query_first"], by_task["query_last"])
+
+
+def _steps(part: pd.DataFrame) -> str:
+    return f"{numbers.count(part.steps.iloc[0])} steps"
+
+
+def _beside(heading: str, item: str, first: pd.Series[float], second: pd.Series[float]) -> Comparison:
+    """Shares over the seeds of two sides; their extremes decide, since three seeds allow no test."""
+    shown = [numbers.spread(side.mean(), side.min(), side.max(), numbers.percent) for side in (first, second)]
+    apart = bool(first.min() > second.max() or first.max() < second.min())
+    caution = trainings(min(len(first), len(second)))
+    return Comparison(heading, AT, item, first.mean() - second.mean(), " beside ".join(shown), None, apart, caution)
 
 
 def best_rates(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,13 +9,14 @@ import pandas as pd
 from reports.draw import numbers
 from reports.draw.table import Table
 from reports.results import Results
-from reports.views.inference import WHERE, Values, longest
+from reports.views.inference import Values, longest
+from reports.views.processes import WHERE, pooled
 from reports.views.view import Section, View, disturbed_note
 
 
 def views(results: Results) -> Iterator[View]:
     """The short table, printed as well; what differs between its lines is a column of it."""
-    frame = results.frame("inference")
+    frame = pooled(results.frame("inference"))
     if frame.empty:
         return
     frame = longest(frame)

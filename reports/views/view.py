@@ -14,13 +14,16 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
+from reports.sentences import Comparison
 
 DISTURBED = "†"  # behind a time
 
 
 @dataclass(frozen=True)
 class View:
-    """A section of the page. text: paragraphs, plain. printed: what the terminal shows once the page is written."""
+    """A section of the page. text: paragraphs, plain. comparisons: what becomes its sentences, when the tests of the
+    whole page are corrected. printed: what the terminal shows once the page is written.
+    """
 
     name: str
     title: str
@@ -28,6 +31,7 @@ class View:
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     printed: Table | None = None
+    comparisons: list[Comparison] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

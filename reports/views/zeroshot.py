@@ -96,12 +96,16 @@ def views(results: Results) -> Iterator[View]:
             f"Measured on {', '.join(where)}. Items: {', '.join(counts)}.",
         ]
         pocket = weights == "pocket"
+        compared = list(pairs.of_families(comparable))
+        tested = [] if weights == "random" else list(pairs.comparisons(compared, labels))
         beside = () if pocket else _published(part, name, weights == "trained")
-        tables = [_scores(part, name, marked), *beside, *pairs.tables(comparable, labels, name, marked)]
+        tables = [_scores(part, name, marked), *beside]
+        tables += [pairs.table(compared, labels, name, marked)] if compared else []
         pictures = (
             [scores.by_task(part, tasks(), name, footer)] if pocket else scores.pictures(part, tasks(), name, footer)
         )
-        yield View(f"zeroshot-{name}", f"Zero-shot tasks, {protocol}, {marked}", text, tables, pictures)
+        title = f"Zero-shot tasks, {protocol}, {marked}"
+        yield View(f"zeroshot-{name}", title, text, tables, pictures, comparisons=tested)
 
 
 def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:

@@ -16,8 +16,10 @@ from reports.draw.table import Table
 from reports.published import paper
 from reports.records.record import Record, Status
 from reports.records.store import Store
+from reports.sentences import of_page
 from reports.statistics import bands
 from reports.views import curves, encoders, inference, sources, summary
+from reports.views.processes import pooled
 from reports.views.table import read
 from rwkv_core import models
 from rwkv_core.errors import BadInput
@@ -81,8 +83,8 @@ def test_what_a_model_was_measured_with_stands_behind_its_name() -> None:
     made = read([record("rwkv4-169m"), plain, chosen, fallen_back]).rows
     labels = ["RWKV-4 169M", "Pythia 160M", "Pythia 160M (DynamicCache)", "OPT 125M (DynamicCache)"]
     assert list(dict.fromkeys(row["label"] for row in made)) == labels
-    sentence = inference.findings(pd.DataFrame(made))
-    assert "Pythia 160M (" not in sentence and "OPT 125M (DynamicCache)" in sentence
+    items = {one.item for one in inference.comparisons(pooled(pd.DataFrame(made)))}
+    assert items == {"Pythia 160M", "OPT 125M (DynamicCache)"}
     frame = pd.DataFrame(made)
     points = curves.against_parameters(frame, pd.DataFrame(paper.generation_rows()).head(0), "x", "", "time").panels[0]
     assert isinstance(points, Panel)
@@ -132,9 +134,15 @@ def test_the_page_holds_everything_and_escapes_it(records: list[Record], tmp_pat
 
 
 def test_the_sentence_is_the_same_whoever_wins(records: list[Record]) -> None:
-    for ours, theirs, ratio in ((0.1, 0.2, "0.50"), (0.2, 0.1, "2.00")):
-        frame = pd.DataFrame(read([record("rwkv4-169m", step=ours), record("opt-125m", step=theirs)]).rows)
-        assert f"{ratio} x the time of OPT 125M" in inference.findings(frame)
+    for ours, theirs, words in (
+        (0.1, 0.2, "faster than"),
+        (0.2, 0.1, "slower than"),
+        (0.1, 0.1, "no difference shown"),
+    ):
+        (view,) = inference.views(read([record("rwkv4-169m", step=ours), record("opt-125m", step=theirs)]))
+        ((time, held),) = of_page([view.comparisons])
+        assert f"RWKV-4 169M (up to 250 M), time of 64 tokens: {words}" in time and "OPT 125M" in time
+        assert "cache or state at 79 tokens: smaller than OPT 125M" in held and "fewer than three processes" in time
 
 
 def test_a_fixed_length_is_the_longest_that_all_have() -> None:
@@ -207,8 +215,8 @@ def test_a_disturbed_record_is_shown_and_compared_with_nothing(tmp_path: Path) -
     assert not shown.loc[["RWKV-4 169M", "OPT 125M"]].astype(str).agg(" ".join, axis=1).str.contains("†").any()
     assert "†" not in shown["cache or state"]["Pythia 160M"]  # memory is not timed
     (view,) = inference.views(read(made))
-    assert "2.00 x the time of OPT 125M" in view.text[0] and "x the time of Pythia" not in view.text[0]
-    assert view.text[0].endswith("Not compared, since their measurement was disturbed: Pythia 160M.")
+    assert {one.item for one in view.comparisons} == {"OPT 125M"}
+    assert view.text[0] == "Not compared, since its measurement was disturbed: Pythia 160M."
     speed = view.tables[0].frame.set_index("model").loc["Pythia 160M"]
     assert all(speed[column].endswith("†") for column in ("p50, ms", "p99, ms", "tokens/s", "weights read, GB/s"))
     lines = {series.label: series for series in view.pictures[0].panels[0].series}
@@ -235,17 +243,32 @@ def test_where_the_best_was_disturbed_no_variant_stands_for_it() -> None:
     best = record("pythia-160m")
     variant = altered(record("pythia-160m", step=9.0), cache="dynamic")
     for pythia, compared in ((best, True), (disturbed("pythia-160m"), False)):
-        frame = pd.DataFrame(read([record("rwkv4-169m"), pythia, variant]).rows)
-        sentence = inference.findings(frame[frame.metric != "status"])
-        assert ("x the time of Pythia 160M and" in sentence) == compared and "DynamicCache" not in sentence
+        (view,) = inference.views(read([record("rwkv4-169m"), pythia, variant]))
+        assert {one.item for one in view.comparisons} == ({"Pythia 160M"} if compared else set())
 
 
 def test_where_all_was_disturbed_nothing_is_said() -> None:
-    frame = pd.DataFrame(read([disturbed("rwkv4-169m"), disturbed("opt-125m")]).rows)
-    assert inference.findings(frame[frame.metric != "status"]) == (
-        "There is no size class with both RWKV and a Transformer. "
-        "Not compared, since their measurement was disturbed: RWKV-4 169M, OPT 125M."
-    )
+    (view,) = inference.views(read([disturbed("rwkv4-169m"), disturbed("opt-125m")]))
+    assert not view.comparisons
+    assert view.text[0] == "Not compared, since its measurement was disturbed: RWKV-4 169M, OPT 125M."
+
+
+def test_processes_of_the_same_work_are_one_line_and_a_difference_must_lie_outside_all_of_them() -> None:
+    def processes(name: str, *steps: float) -> list[Record]:
+        made = [record(name, step=step) for step in steps]
+        return [altered(one, process=i) for i, one in enumerate(made, 1)]
+
+    ours = processes("rwkv4-169m", 0.1, 0.12, 0.11)
+    for theirs, words in (((0.2, 0.21, 0.22), "faster than"), ((0.2, 0.21, 0.14), "no difference shown from")):
+        results = read([*ours, *processes("opt-125m", *theirs)])
+        shown = short(results.records).frame.set_index("model")["ms a token"]
+        assert shown["RWKV-4 169M"] == "121.0 (100.0-180.0)" and len(shown) == 2
+        (view,) = inference.views(results)
+        ((time, _),) = of_page([view.comparisons])
+        assert f"64 tokens: {words} OPT 125M" in time and "median of 9 runs" in view.text[-1]
+    calm, loud = processes("opt-125m", 0.2, 0.3)
+    table = short([calm, replace(loud, status="disturbed")])
+    assert list(table.frame["ms a token"]) == ["220.0 (200.0-300.0)"]
 
 
 def test_an_undisturbed_record_goes_before_a_disturbed_one(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""Comparisons of two contenders -> sentences: who is ahead, by how much, and where no difference is shown.
+
+The views make the comparisons from rows; nobody writes such a sentence by hand. Wins and losses stand in one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from reports.statistics import holm
+
+LEVEL = 0.05  # of the tests of one page together
+FEW_SEEDS = 3  # fewer of them say nothing of an architecture
+
+
+class Words(NamedTuple):
+    """What stands before those that the subject is ahead of, those that it is behind, and the others."""
+
+    ahead: str
+    behind: str
+    neither: str
+
+
+ON = Words("ahead on", "behind on", "no difference shown on")  # tasks
+AT = Words("ahead at", "behind at", "no difference shown at")  # lengths and sizes
+TIME = Words("faster than", "slower than", "no difference shown from")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One contender beside another in one place.
+
+    heading: what the sentence begins with: the quantity, the subject, and whom it is compared with where that is one.
+    item: what a list of such comparisons is of: a task, a length, another contender.
+    lead: by how much the subject is better, in any unit; below zero where it is worse.
+    size: the same as it is displayed, with its interval.
+    p: of no difference, two-sided, before correction; None where none is reckoned and `apart` decides.
+    apart: whether the interval, or the repeats of both sides, leave "no difference" out.
+    caution: what a reader must know before he goes on from it, a sentence.
+    """
+
+    heading: str
+    words: Words
+    item: str
+    lead: float
+    size: str
+    p: float | None = None
+    apart: bool = False
+    caution: str = ""
+
+
+def trainings(seeds: int) -> str:
+    """The caution of a comparison of trained models, of which the one with fewer seeds has so many."""
+    if seeds >= FEW_SEEDS:
+        return ""
+    number = "One training" if seeds == 1 else f"{seeds} trainings"
+    return f"{number} of each: this compares these weights and says nothing of the architectures."
+
+
+def of_page(views: Sequence[Sequence[Comparison]]) -> list[list[str]]:
+    """The sentences of each view; the tests of all of them are corrected together (Holm)."""
+    every = [comparison for view in views for comparison in view]
+    tested = [comparison for comparison in every if comparison.p is not None]
+    corrected = holm.adjusted([comparison.p for comparison in tested if comparison.p is not None])
+    of = {id(comparison): p for comparison, p in zip(tested, corrected, strict=True)}
+    shown = {id(one): of[id(one)] < LEVEL if id(one) in of else one.apart for one in every}
+    return [_sentences(view, shown, len(tested)) for view in views]
+
+
+def _sentences(view: Sequence[Comparison], shown: Mapping[int, bool], tests: int) -> list[str]:
+    """One a heading; last, what holds for all of them."""
+    by_heading: dict[str, list[Comparison]] = {}
+    for one in view:
+        by_heading.setdefault(one.heading, []).append(one)
+    cautions = {heading: {one.caution for one in group} - {""} for heading, group in by_heading.items()}
+    of_all = set.intersection(*cautions.values()) if cautions else set()
+    sentences = [
+        " ".join([_sentence(heading, group, shown), *sorted(cautions[heading] - of_all)])
+        for heading, group in by_heading.items()
+    ]
+    if any(one.p is not None for one in view):
+        corrected = f"the {tests} tests of this page are corrected together (Holm)"
+        sentences.append(f"A difference is named where p is below {LEVEL:g} after {corrected}.")
+    return [*sentences, *sorted(of_all)]
+
+
+def _sentence(heading: str, group: Sequence[Comparison], shown: Mapping[int, bool]) -> str:
+    words = group[0].words
+    ahead = [f"{one.item}: {one.size}" for one in group if shown[id(one)] and one.lead > 0]
+    behind = [f"{one.item}: {one.size}" for one in group if shown[id(one)] and one.lead < 0]
+    neither = [one.item for one in group if not shown[id(one)] or one.lead == 0]
+    lists = zip(words, (ahead, behind, neither), strict=True)
+    said = "; ".join(f"{words} {', '.join(items)}" for words, items in lists if items)
+    return f"{heading}: {said}."

@@ -1,0 +1,51 @@
+"""Sentences: who is named, what is corrected, what is warned of."""
+
+import itertools
+
+import pytest
+
+from reports.sentences import AT, FEW_SEEDS, ON, TIME, Comparison, of_page, trainings
+from reports.statistics.holm import adjusted
+
+
+def test_holms_p_is_that_of_the_closed_test() -> None:
+    """A hypothesis falls where each set of hypotheses that holds it falls by Bonferroni: the definition, in full."""
+    ps = [0.01, 0.04, 0.03, 0.005, 0.6, 0.0125]
+    subsets = [s for size in range(1, len(ps) + 1) for s in itertools.combinations(range(len(ps)), size)]
+    closed = [max(min(1, len(s) * min(ps[j] for j in s)) for s in subsets if i in s) for i in range(len(ps))]
+    assert adjusted(ps) == pytest.approx(closed)
+    assert adjusted([]) == []
+
+
+def test_wins_losses_and_the_rest_stand_in_one_sentence() -> None:
+    made = [
+        Comparison("A against B", ON, "x", 0.1, "+10", p=0.001),
+        Comparison("A against B", ON, "y", -0.2, "-20", p=0.001),
+        Comparison("A against B", ON, "z", 0.3, "+30", p=0.2),
+    ]
+    ((sentence, corrected),) = of_page([made])
+    assert sentence == "A against B: ahead on x: +10; behind on y: -20; no difference shown on z."
+    assert "the 3 tests of this page" in corrected
+
+
+def test_the_tests_of_a_page_are_corrected_together() -> None:
+    one = Comparison("A against B", ON, "x", 0.1, "+10", p=0.02)
+    assert of_page([[one]])[0][0].startswith("A against B: ahead on x")
+    others = [Comparison("C against D", AT, "y", 0.1, "+10", p=0.9) for _ in range(2)]
+    assert of_page([[one], others])[0][0] == "A against B: no difference shown on x."
+
+
+def test_without_a_test_the_interval_decides() -> None:
+    apart, within = (Comparison("A", TIME, item, 0.1, "0.9 x", apart=item == "B") for item in "BC")
+    assert of_page([[apart, within]]) == [["A: faster than B: 0.9 x; no difference shown from C."]]
+    assert of_page([[], [apart]]) == [[], ["A: faster than B: 0.9 x."]]
+
+
+def test_a_caution_of_all_stands_once_and_that_of_some_beside_them() -> None:
+    few, many = trainings(1), trainings(FEW_SEEDS)
+    assert few and not many and trainings(2) != few
+    first, second = (Comparison(f"{name} against B", AT, "x", 1, "+1", None, True, few) for name in "AC")
+    *sentences, last = of_page([[first, second]])[0]
+    assert last == few and not any(few in sentence for sentence in sentences)
+    third = Comparison("D against B", AT, "x", 1, "+1", None, True, many)
+    assert [few in sentence for sentence in of_page([[first, third]])[0]] == [True, False]
