@@ -55,6 +55,9 @@ def test_training_runs_have_their_losses_and_the_figure_the_best_rate_of_the_lon
     assert list(frame["learning rate"]) == ["0.001", "0.002", "0.004"]
     assert list(frame["held-out loss"]) == ["2.0000", "2.5000", "2.2500"] and set(frame["minutes"]) == {"1.5"}
     assert set(frame["passes over the text"]) == {"2.2"}
+    assert view.text == [
+        "Held-out loss, the lowest first (nats a token, the best run of each at the most steps): pocket RWKV-4 2.250."
+    ]
     (line,) = view.pictures[0].panels[0].series
     assert list(line.x) == [18.0] and line.y[0] == pytest.approx(5.0 - 0.004 * 4)  # the median, of the better run
 
@@ -79,6 +82,8 @@ def test_loss_against_context_stands_beside_the_published_curve() -> None:
         "minus": "pocket OPT",
         **dict.fromkeys(("2", "4", "8"), "-1.000 ± 0.000"),
     }
+    (one,) = view.comparisons  # at the longest context; the trained window was not read
+    assert (one.item, one.lead, one.p) == ("8 tokens", 1.0, 0.0) and "One training" in one.caution
     ours, published = view.pictures[0].panels
     names = ["pocket RWKV-4", "pocket OPT", "no look-up", "perfect look-up"]
     assert [series.label for series in ours.series] == names

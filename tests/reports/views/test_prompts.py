@@ -119,6 +119,11 @@ def test_the_papers_numbers_stand_beside_ours_and_the_order_has_its_effect() -> 
     assert effects.loc["RWKV-4 169M", "orders"] == "question first minus text first"
     assert effects.loc["RWKV-4 169M", "difference"].startswith("+") and effects.loc["RWKV-4 169M", "p"] == "<0.001"
     assert effects.loc["Pythia 160M", "difference"] == "+0.0 (+0.0 to +0.0)"
+    assert not any("random" in one.heading for one in view.comparisons)
+    moved, level = view.comparisons
+    assert moved.heading == "RWKV-4 169M, accuracy of question first against text first" and moved.lead > 0.2
+    assert (level.lead, level.p) == (0.0, 1.0)
+    assert "Of 2 effects on macro-F1, 1 have a 95 % interval that leaves zero out; in 0 of these" in view.text[-1]
     table = tables["prompts-v2table7"].set_index("task")
     assert table.loc["TweetSent", "RWKV-4-Raven-14B, adapted / re-ordered prompt"] == "52.50"
     expected = orders.score(records[0].samples["items"], LABELS, "macro_f1")

@@ -106,3 +106,17 @@ def test_a_task_that_the_report_does_not_know_is_drawn_last() -> None:
     (view,) = recall.views(read(made))
     titles = [panel.title for panel in view.pictures[0].panels]
     assert titles == ["Parity of all bits so far", "Last in, first out", "queue"]
+
+
+def test_a_difference_is_named_where_the_seeds_lie_apart_and_few_seeds_are_warned_of(records: list[Record]) -> None:
+    (view,) = recall.views(read(records))
+    said = {
+        (one.heading.partition(",")[0], one.heading.rpartition(",")[2], one.lead > 0): one for one in view.comparisons
+    }
+    first = said["RWKV-4 against attention + token shift", " then pairs: its value", False]
+    assert first.apart and first.size == "80.0 (70.0-90.0) beside 95.0 (95.0-95.0)"
+    order = said["RWKV-4", " the question first against last", True]
+    assert order.apart and order.size == "80.0 (70.0-90.0) beside 30.0 (20.0-40.0)"
+    assert all("2 trainings" in one.caution for one in view.comparisons)
+    level = said["attention + token shift", " the question first against last", False]
+    assert level.lead == 0 and not level.apart

@@ -76,8 +76,9 @@ def test_the_published_tables_are_whole_with_ours_beside(records: list[Record]) 
 
 
 def test_random_weights_say_so_and_have_no_difference() -> None:
-    made = [record("rwkv4-169m", "piqa", 0.5, weights="random:0")]
+    made = [record(model, "piqa", 0.5, weights="random:0") for model in ("rwkv4-169m", "pythia-160m")]
     (view,) = zeroshot.views(read(made))
+    assert not view.comparisons, "of chance nothing is said"
     assert "every score here is chance" in view.text[0] and "random weights" in view.title
     assert view.tables[1].frame.set_index("model").loc["RWKV-4 0.17B", "PIQA"] == "65.07 / 50.00 ± 5.00"
 
@@ -143,5 +144,8 @@ def test_the_page_and_the_comparison_read_items_from_a_store(records: list[Recor
     assert (tmp_path / "out" / "figures" / "zeroshot-flops-v04.svg").is_file()
     text = (tmp_path / "out" / "index.html").read_text()
     assert "Item by item" in text and "65.07 / 50.00 ± 5.00" in text
+    sentences = (tmp_path / "out" / "report.md").read_text()
+    assert "- RWKV-4 169M against Pythia 160M, items right: " in sentences and "the 12 tests of this page" in sentences
+    assert "<li>RWKV-4 169M against Pythia 160M, items right: " in text
     lines = list(page.compare([store.folder], "pythia-160m", "rwkv4-169m"))
     assert "WinoGrande" in lines[0] and "McNemar" in lines[1]
