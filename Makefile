@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: run test lint parity zeroshot-check disturbance-check bench gpu gallery clean
+.PHONY: docs run test lint parity zeroshot-check disturbance-check bench gpu gallery clean
 
 run: $(STAMP)  ## measure the embedded default and write the page
 	@$(BIN)/rwkv-bench run configs/pocket.yaml --jobs 2; status=$$?; \
@@ -41,6 +41,9 @@ gallery: $(STAMP)  ## the pages of reports/gallery in reports/out/gallery, and t
 	  $(BIN)/rwkv-bench report $$store --out $$page > /dev/null || exit 1; echo $$page/index.html; done
 	@for figure in docs/figures/*/*.png; do \
 	  cp reports/out/gallery/$$(basename $$(dirname $$figure))/figures/$$(basename $$figure) $$figure || exit 1; done
+
+docs: $(STAMP)  ## docs/results, and the parts of other documents that are made of the gallery's rows
+	@$(BIN)/python -m reports.documents
 
 clean:  ## forget the environment; records in results/ stay
 	rm -rf .venv

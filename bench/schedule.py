@@ -143,7 +143,8 @@ def _measured(cells: Sequence[Cell], jobs: int, unfit: Unfit, bar: tqdm[NoReturn
 
 def _batches(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[str, list[Cell]]]:
     """What each launcher is given at once, in turn: first what is concurrent, then the cells of one model and
-    experiment after those of another, smaller ones first.
+    experiment after those of another, smaller ones first. Of several processes of the same work the second follow the
+    first of all models, so that what changes on the machine meanwhile meets all alike.
     """
     concurrent: dict[str, list[Cell]] = {}
     sequential: list[Cell] = []
@@ -151,6 +152,7 @@ def _batches(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[str, list[Cell]
         name = launch.launcher_of(cell, jobs)
         (concurrent.setdefault(name, []) if launch.LAUNCHERS[name].concurrent else sequential).append(cell)
     yield from concurrent.items()
+    sequential.sort(key=lambda cell: int(cell.params.get("process", 1)))
     for _, group in itertools.groupby(sequential, key=lambda cell: (cell.group, cell.experiment)):
         for name, batch in itertools.groupby(sorted(group, key=_size), key=lambda cell: launch.launcher_of(cell, jobs)):
             yield name, list(batch)

@@ -32,7 +32,7 @@ def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
 
     Raises BadInput where a store is missing, empty or from a newer schema, or `out` cannot be written.
     """
-    records, warnings = _read(stores)
+    records, warnings = read(stores)
     yield from warnings
     results = table.read(records)
     shown = list(table.views(results))
@@ -53,7 +53,7 @@ def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
 
 def compare(stores: Sequence[Path], first: str, second: str) -> Iterator[str]:
     """Lines that compare two models item by item. Raises BadInput as `write` does, and where nothing compares."""
-    records, warnings = _read(stores)
+    records, warnings = read(stores)
     yield from warnings
     yield from _printed(pairs.comparison(table.read(records), first, second))
 
@@ -63,7 +63,8 @@ def _printed(shown: Table) -> Iterator[str]:
     yield shown.note
 
 
-def _read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
+def read(stores: Sequence[Path]) -> tuple[list[Record], list[str]]:
+    """The records of several stores in the order of the page, and warnings; raises BadInput as `write` does."""
     records: dict[tuple[str, str], Record] = {}
     warnings: list[str] = []
     for folder in stores:

@@ -39,7 +39,7 @@ def _unknown(*_: str) -> None:
 
 def tables(records: Path) -> Iterator[str]:
     """Every table that the page shows of these records, as CSV below its name."""
-    found, _ = page._read([records])
+    found, _ = page.read([records])
     for view in views(read(found)):
         for table in view.tables:
             yield f"== {table.name}\n{table.csv()}"

@@ -81,8 +81,7 @@ def views(results: Results) -> Iterator[View]:
         pictures = [_picture(effects, name, f"{', '.join(where)} · {marked}")] if effects else []
         tables = [_scores(part, name, marked), *([_effect_table(effects, name)] if effects else [])]
         tables += [] if weights == "pocket" else list(_published(part, name))
-        if effects:
-            text.append(_f1_alone(effects))
+        text += _f1_alone(effects)
         tested = [] if weights == "random" else list(_comparisons(effects))
         title = f"Order of the prompt, {marked}"
         yield View(name, title, text, tables, pictures, comparisons=tested)
@@ -103,15 +102,16 @@ def _comparisons(effects: Sequence[dict[str, Any]]) -> Iterator[Comparison]:
         )
 
 
-def _f1_alone(effects: Sequence[dict[str, Any]]) -> str:
+def _f1_alone(effects: Sequence[dict[str, Any]]) -> Iterator[str]:
     """How often macro-F1 says more of the order than accuracy does."""
     by_f1 = [e["effect"] for e in effects if tasks()[e["task"]]["metric"] == "macro_f1"]
     moved = [effect for effect in by_f1 if not effect.low <= 0 <= effect.high]
     alone = sum(effect.p >= LEVEL for effect in moved)
-    return (
-        f"Of {len(by_f1)} effects on macro-F1, {len(moved)} have a 95 % interval that leaves zero out; in {alone} of "
-        f"these the test of accuracy shows no difference at {LEVEL:g}, uncorrected."
-    )
+    if by_f1:
+        yield (
+            f"Of {len(by_f1)} effects on macro-F1, {len(moved)} have a 95 % interval that leaves zero out; in {alone} of "
+            f"these the test of accuracy shows no difference at {LEVEL:g}, uncorrected."
+        )
 
 
 def _scores(frame: pd.DataFrame, name: str, mark: str) -> Table:

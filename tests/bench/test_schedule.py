@@ -184,6 +184,24 @@ def test_memory_that_ran_out_in_an_earlier_run_is_remembered(
     assert lengths == [8, 4]
 
 
+def test_processes_of_the_same_work_are_in_turn_with_those_of_other_models(
+    monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
+) -> None:
+    text = MATRIX.format(lengths="[4]").replace("[fair, paper]", "fair")
+    path.write_text(text.replace("model: pythia-14m", "model: [pythia-14m, opt-125m]") + "    process: [1, 2]\n")
+    order: list[tuple[str, int]] = []
+
+    def launcher(cells: Sequence[Cell], jobs: int) -> Iterator[Record]:
+        for cell in cells:
+            assert cell.model is not None
+            order.append((cell.model.name, cell.params["process"]))
+            yield run.without_result(cell, "unsupported", "pretended")
+
+    monkeypatch.setitem(LAUNCHERS, "alone", Launcher(launcher))
+    schedule.execute(schedule.choose(path, tmp_path / "store", ""))
+    assert order == [("pythia-14m", 1), ("opt-125m", 1), ("pythia-14m", 2), ("opt-125m", 2)]
+
+
 def disturbances(*reasons: str) -> dict[str, Any]:
     """Samples as a timed experiment returns them, with one interval a reason and one without."""
     intervals = [*({"reasons": {reason: 2.0}} for reason in reasons), {"reasons": {}}]

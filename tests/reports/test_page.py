@@ -279,7 +279,7 @@ def test_an_undisturbed_record_goes_before_a_disturbed_one(tmp_path: Path) -> No
     for order, shown in (("ab", "disturbed"), ("ba", "disturbed"), ("bc", "ok"), ("cb", "ok")):
         for name, one in zip("abc", (failed, disturbed("opt-125m"), record("opt-125m")), strict=True):
             Store(tmp_path / name).write(one)
-        records, _ = page._read([tmp_path / name for name in order])
+        records, _ = page.read([tmp_path / name for name in order])
         assert [one.status for one in records] == [shown]
 
 

@@ -1,0 +1,98 @@
+"""What the gallery's records say, as documents: docs/results, a page a store, and the marked parts of other pages.
+
+`python -m reports.documents` (`make docs`) writes them. A marked part begins with a comment that says what it is made
+from, as `<!-- rows of pocket-cpu: sentences generation-fair, table summary -->`, and ends with `<!-- end of rows -->`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from reports import page
+from reports.records.provenance import ROOT
+from reports.sentences import of_page
+from reports.views import sources, table
+from reports.views.view import View
+from rwkv_core.errors import BadInput, did_you_mean
+from rwkv_core.files import write_atomically
+
+DOCS = ROOT / "docs"
+RESULTS = DOCS / "results"
+MARKED = re.compile(r"(<!-- rows of ([\w-]+): ([^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
+HEAD = (
+    "# {store}\n\nMade by `make docs` from `reports/gallery/{store}/records`, not by hand. Each section shows its first "
+    "table; `make gallery` writes the whole page with every table and figure.\n"
+)
+
+
+def stores() -> list[str]:
+    """The names of the gallery's stores."""
+    return sorted(folder.parent.name for folder in ROOT.glob("reports/gallery/*/records"))
+
+
+@functools.cache
+def sections(store: str) -> list[tuple[View, list[str]]]:
+    """Each section of a store's page and its sentences, less those of published facts alone."""
+    if store not in stores():
+        raise BadInput(f"the gallery has no {store}{did_you_mean(store, stores())}")
+    records, _ = page.read([ROOT / "reports" / "gallery" / store / "records"])
+    results = table.read(records)
+    shown = list(table.views(results))
+    published = {view.name for view in sources.SECTION.views(results)}
+    pairs = zip(shown, of_page([view.comparisons for view in shown]), strict=True)
+    return [(view, sentences) for view, sentences in pairs if view.name not in published]
+
+
+def of_store(store: str) -> str:
+    """The document of a store."""
+    parts = [HEAD.format(store=store)]
+    for view, sentences in sections(store):
+        parts.append(f"## {view.title}\n")
+        parts += [_list(sentences)] if sentences else []
+        parts += [f"{paragraph}\n" for paragraph in view.text]
+        parts += [one.markdown() for one in view.tables[:1]]
+        figures = [(picture, DOCS / "figures" / store / f"{picture.name}.png") for picture in view.pictures]
+        parts += [
+            f"![{picture.title}](../figures/{store}/{path.name})\n" for picture, path in figures if path.is_file()
+        ]
+    return "\n".join(parts)
+
+
+def with_rows(text: str) -> str:
+    """A hand-written document, its marked parts made anew. Raises BadInput where a mark names what is not there."""
+    return MARKED.sub(lambda match: f"{match[1]}{_rows(match[2], match[3])}{match[4]}", text)
+
+
+def _rows(store: str, parts: str) -> str:
+    of_view = {view.name: _list(sentences) for view, sentences in sections(store)}
+    of_table = {one.name: one.markdown() for view, _ in sections(store) for one in view.tables}
+    written = []
+    for part in parts.split(", "):
+        kind, _, name = part.partition(" ")
+        among = {"sentences": of_view, "table": of_table}.get(kind, {})
+        if name not in among:
+            raise BadInput(f"a document's mark asks {store} for {part!r}, which it has not{did_you_mean(name, among)}")
+        written.append(among[name])
+    return "\n".join(written)
+
+
+def _list(sentences: list[str]) -> str:
+    return "".join(f"- {sentence}\n" for sentence in sentences)
+
+
+def documents() -> Iterator[tuple[Path, str]]:
+    """Each document that is made or has a marked part, and the text that it must have."""
+    for store in stores():
+        yield RESULTS / f"{store}.md", of_store(store)
+    for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]:
+        if MARKED.search(text := path.read_text(encoding="utf-8")):
+            yield path, with_rows(text)
+
+
+if __name__ == "__main__":
+    for path, text in documents():
+        write_atomically(path, text)
+        print(path.relative_to(ROOT))
