@@ -8,7 +8,7 @@ from functools import partial
 
 import pandas as pd
 
-from reports.draw import numbers
+from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.published import paper
@@ -61,12 +61,15 @@ TABLE_NOTE = (
 )
 POCKET_NOTE = "Scaled tasks of the protocol pocket: shorter, fewer samples. The published columns are not comparable. "
 
+S4D_NOTE = " S4D is S4 with a diagonal state matrix (arXiv:2206.11893); published beside it is S4."
+
 
 def rows(record: Record) -> Iterator[Row]:
     """Accuracies (shares) of the test and of the validation, at the end and by steps; seconds of training."""
     params, metrics = record.cell.params, record.metrics
     shared = {key: params[key] for key in ("mixer", "direction", *SIZES, *RECIPE)}
     shared |= {key: metrics[key] for key in OF_RUN}
+    shared["title"] = looks.mixer(params["mixer"], metrics["title"])
     shared |= {"attention_inner": params["inner"], **of_task(record, "task_title")}  # `title` is the mixer's
     shared["seed"] = record.cell.seed
     shared["rate"] = params["learning_rate"]
@@ -100,6 +103,7 @@ def views(results: Results) -> Iterator[View]:
         unscored = _unscored(refused[(refused[WHERE] == list(key)).all(axis=1)], part)
         best = part[part.chosen]
         note = (POCKET_NOTE if protocol == "pocket" else "") + TABLE_NOTE
+        note += S4D_NOTE if "s4" in set(best.mixer) else ""
         tables = [Table(name, title, _scores(best, unscored), note), _published(name), _costs(part, name)]
         footer = f"protocol {protocol} · {device}"
         pictures = [_picture(best, f"{name}-curves", "Validation accuracy while training", footer, _curves)]
