@@ -18,7 +18,7 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.views import families
+from reports.views import families, texts
 from reports.views.view import Section, View, parts
 
 WHERE = ["text", "machine", "device", "dtype", "schedule"]
@@ -48,6 +48,7 @@ def pretrain_rows(record: Record) -> Iterator[Row]:
     """Losses (nats a token) of training, held out and by tokens; tokens a second, seconds, passes over the text."""
     params, metrics = record.cell.params, record.metrics
     shared = {"rate": params["learning_rate"], "steps": params["steps"], "window": params["window"]}
+    shared |= _read(record)
     for metric in ("loss", "held_out_loss", "tokens_per_s", "train_s", "passes"):
         yield {"metric": metric, "value": metrics[metric], "tokens": metrics["tokens"], **shared}
     each = metrics["tokens"] // params["steps"]
@@ -69,9 +70,14 @@ def extend_rows(record: Record) -> Iterator[Row]:
     """The same after each stage of an extension."""
     for number, stage in enumerate(record.samples["stages"]):
         shared = {"window": stage["window"], "stage": number, "trained_tokens": stage["tokens"]}
-        shared["documents"] = record.metrics["documents_fingerprint"]
+        shared |= {"documents": record.metrics["documents_fingerprint"], **_read(record)}
         for point in [*_curve_rows(stage), *_level_rows(record.samples["levels"])]:
             yield {**point, **shared}
+
+
+def _read(record: Record) -> Row:
+    """How much of its text a training read, and by which tokenizer."""
+    return {"text_tokens": record.metrics["tokens"], "tokenizer": record.cell.params["tokenizer"]}
 
 
 def _curve_rows(samples: Mapping[str, Any]) -> Iterator[Row]:
@@ -125,7 +131,9 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     series = [Series(run.label.iloc[0], run.family.iloc[0], list(run.tokens), list(run.value)) for run in curves]
     y_title = f"nats a token (median of {MEDIAN_STEPS} steps)"
     panel = Panel("Training loss, the best of each model's longest runs", "tokens", y_title, series)
-    return View(name, f"Training, {mark}", [], [table], [Picture(name, f"Training, {mark}", [panel], footer)])
+    return View(
+        name, f"Training, {mark}", texts.lines(part), [table], [Picture(name, f"Training, {mark}", [panel], footer)]
+    )
 
 
 def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
@@ -161,7 +169,7 @@ def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
 def _text(part: pd.DataFrame, mark: str) -> list[str]:
     recurrent = [f"{looks.label(family)}'s" for family in dict.fromkeys(part.family) if families.ours(family)]
     states = f"{' and '.join(recurrent)} state" if recurrent else "a state"
-    return [CONTEXT.format(states=states), *([POCKET] if mark == POCKET_WORLD else [])]
+    return [CONTEXT.format(states=states), *([POCKET] if mark == POCKET_WORLD else []), *texts.lines(part)]
 
 
 def _levels(part: pd.DataFrame) -> list[Series]:
