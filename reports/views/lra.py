@@ -16,7 +16,7 @@ from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.views.families import ordered
-from reports.views.view import Section, View, of_task, parts, task_titles
+from reports.views.view import Section, View, bounds_note, of_task, parts, task_titles
 
 WHERE = ["protocol", "device", "variant"]
 SIZES = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "eval_every")
@@ -104,7 +104,9 @@ def views(results: Results) -> Iterator[View]:
         best = part[part.chosen]
         note = (POCKET_NOTE if protocol == "pocket" else "") + TABLE_NOTE
         note += S4D_NOTE if "s4" in set(best.mixer) else ""
-        tables = [Table(name, title, _scores(best, unscored), note), _published(name), _costs(part, name)]
+        accuracies = _scores(best, unscored)
+        note += bounds_note(accuracies)
+        tables = [Table(name, title, accuracies, note), _published(name), _costs(part, name)]
         footer = f"protocol {protocol} · {device}"
         pictures = [_picture(best, f"{name}-curves", "Validation accuracy while training", footer, _curves)]
         for machine_number, (machine,), timed in parts(best, ["machine"]):
@@ -190,8 +192,8 @@ def _line(
 
 
 def _score(runs: pd.DataFrame) -> str:
-    if len(runs) == 1:
-        return numbers.percent(runs.value.iloc[0], runs.stderr.iloc[0])
+    if len(runs) == 1 or runs.value.mean() in (0, 1):
+        return numbers.score(runs.value.iloc[0], runs.stderr.iloc[0], runs.docs.min())
     return numbers.spread(runs.value.mean(), runs.value.min(), runs.value.max(), numbers.percent)
 
 

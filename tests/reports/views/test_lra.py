@@ -195,3 +195,15 @@ def test_a_mixer_is_called_as_configs_have_it_whatever_its_record_says() -> None
     assert "published beside it is S4" in view.tables[0].note
     (view,) = lra.views(read(records[1:]))
     assert "S4D" not in view.tables[0].note
+
+
+def test_an_accuracy_of_all_or_none_has_a_bound() -> None:
+    for accuracies, shown in (
+        ((1.0,), "100.0 (≥ 97.0)"),
+        ((0.0, 0.0), "0.0 (≤ 3.0)"),
+        ((1.0, 0.5), "75.0 (50.0-100.0)"),
+    ):
+        records = [trained("image", "rwkv4", "RWKV-4", "RWKV", one, seed=seed) for seed, one in enumerate(accuracies)]
+        (view,) = lra.views(read(records))
+        assert view.tables[0].frame.set_index("model").loc["RWKV-4", "Image"] == shown
+        assert ("rule of three" in view.tables[0].note) == ("(≥" in shown or "(≤" in shown)

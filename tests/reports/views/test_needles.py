@@ -68,3 +68,10 @@ def test_a_task_that_the_report_does_not_know_is_drawn_last() -> None:
         ("needles-pocket_attic", "pocket_attic"),
         ("needles-pocket_hay", "A needle in hay"),
     ]
+
+
+def test_a_fact_that_is_always_found_has_a_bound(records: list[Record]) -> None:
+    (view,) = needles.views(read([record("pocket-pythia", 64, [(0.0, 1.0)] * 60)]))
+    assert view.tables[0].frame.found.item() == "100.0 (≥ 95.0)" and "rule of three" in view.tables[0].note
+    (view,) = needles.views(read(records[2:]))
+    assert view.tables[0].frame.found.item() == "25.0 ± 25.0" and "rule of three" not in view.tables[0].note

@@ -106,3 +106,12 @@ def test_a_task_that_the_report_does_not_know_is_drawn_last() -> None:
     (view,) = recall.views(read(made))
     titles = [panel.title for panel in view.pictures[0].panels]
     assert titles == ["Parity of all bits so far", "Last in, first out", "queue"]
+
+
+def test_what_is_always_right_has_a_bound() -> None:
+    scores = (("query_first", 1.0), ("query_last", 0.0))
+    (view,) = recall.views(read([record("recall-rwkv4", task, 16, 0.01, 0, score, 0.5) for task, score in scores]))
+    best, orders, *_ = view.tables
+    assert best.frame.accuracy.tolist() == ["100.0 (≥ 70.0)", "0.0 (≤ 30.0)"]
+    assert orders.frame.loc[0, ["query first", "query last"]].tolist() == ["100.0 (≥ 70.0)", "0.0 (≤ 30.0)"]
+    assert "rule of three" in best.note and "rule of three" in orders.note
