@@ -22,6 +22,11 @@ def label(family: str) -> str:
     return str(configs.read("families").get(family, {"label": family})["label"])
 
 
+def mixer(name: str, otherwise: str) -> str:
+    """A mixer's name in texts, tables and legends; of one that configs do not know, `otherwise`."""
+    return str(configs.read("mixers").get(name, {"label": otherwise})["label"])
+
+
 def look(name: str) -> Look:
     """Of a family, a mixer, or another line; black crosses for what nobody knows."""
     entry = {**configs.read("mixers"), **configs.read("families"), **OTHERS}.get(name, UNKNOWN)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeGuard
 
 MIB = 2**20
+RULE_OF_THREE = 3  # where n answers are alike, at most 3 / n of all are otherwise, with 95 % confidence
 
 
 def count(n: float | None) -> str:
@@ -56,6 +57,23 @@ def with_error(value: float, error: float | None, form: str) -> str:
 def percent(share: float, error: float | None = None, digits: int = 1) -> str:
     """A share, and its standard error where there is one, in percent."""
     return with_error(100 * share, 100 * error if _there(error) else None, f".{digits}f")
+
+
+def bound(n: float) -> float:
+    """How far, at 95 % confidence, a share of which all or none of n answers were right may be from 1 or 0."""
+    return min(1.0, RULE_OF_THREE / n)
+
+
+def score(share: float, error: float | None, n: float | None, digits: int = 1) -> str:
+    """A share of n independent answers, and its standard error where there is one, in percent; all and none of them,
+    which have no error, with their 95 % bound. n: None for a score that is no share of answers, and has no bound.
+    """
+    if share not in (0, 1):
+        return percent(share, error, digits)
+    if n is None:
+        return percent(share, digits=digits)
+    sign, end = ("≥", 1 - bound(n)) if share else ("≤", bound(n))
+    return f"{percent(share, digits=digits)} ({sign} {percent(end, digits=digits)})"
 
 
 def points(difference: float, low: float | None = None, high: float | None = None, digits: int = 1) -> str:

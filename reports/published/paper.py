@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -84,6 +85,12 @@ def lra_scores(source: str) -> dict[str, dict[str, float]]:
             if row["value"]:
                 scores[row["task"]] = float(row["value"])
     return by_model
+
+
+def complexity(version: str) -> dict[str, dict[Any, str]]:
+    """Table 1 of a version of the paper: model -> its row."""
+    rows = table("complexity").to_dict("records")
+    return {row["model"]: row for row in rows if row["source"] == f"arXiv:2305.13048{version} Table 1"}
 
 
 def rows() -> list[Row]:

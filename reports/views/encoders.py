@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from reports.draw import numbers
+from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.numbers import MIB
 from reports.draw.table import Table
@@ -31,13 +31,14 @@ TEXT = (
 def rows(record: Record) -> Iterator[Row]:
     """The race of a mixer and attention in seconds a training step, and the peak bytes of each."""
     metrics = record.metrics
+    titles = {name: looks.mixer(name, title) for name, title in metrics["titles"].items()}
     for row in races.rows(record):
         name = row["contender"]
-        mixer = {"title": metrics["titles"][name], "budget": metrics["budget"][name], "inner": metrics["inner"][name]}
+        mixer = {"title": titles[name], "budget": metrics["budget"][name], "inner": metrics["inner"][name]}
         yield {**row, **mixer}
     shared = {"what": record.cell.params["direction"], "tokens": record.cell.params["tokens"]}
     for name, peak in metrics["peak_bytes"].items():
-        yield {"metric": "peak_bytes", "value": peak, "contender": name, "title": metrics["titles"][name], **shared}
+        yield {"metric": "peak_bytes", "value": peak, "contender": name, "title": titles[name], **shared}
 
 
 def views(results: Results) -> Iterator[View]:

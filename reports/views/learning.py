@@ -19,7 +19,7 @@ from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import AT, Comparison, trainings
-from reports.views import families
+from reports.views import families, texts
 from reports.views.view import Section, View, parts
 
 WHERE = ["text", "machine", "device", "dtype", "schedule"]
@@ -49,6 +49,7 @@ def pretrain_rows(record: Record) -> Iterator[Row]:
     """Losses (nats a token) of training, held out and by tokens; tokens a second, seconds, passes over the text."""
     params, metrics = record.cell.params, record.metrics
     shared = {"rate": params["learning_rate"], "steps": params["steps"], "window": params["window"]}
+    shared |= _read(record)
     for metric in ("loss", "held_out_loss", "tokens_per_s", "train_s", "passes"):
         yield {"metric": metric, "value": metrics[metric], "tokens": metrics["tokens"], **shared}
     each = metrics["tokens"] // params["steps"]
@@ -70,9 +71,14 @@ def extend_rows(record: Record) -> Iterator[Row]:
     """The same after each stage of an extension."""
     for number, stage in enumerate(record.samples["stages"]):
         shared = {"window": stage["window"], "stage": number, "trained_tokens": stage["tokens"]}
-        shared["documents"] = record.metrics["documents_fingerprint"]
+        shared |= {"documents": record.metrics["documents_fingerprint"], **_read(record)}
         for point in [*_curve_rows(stage), *_level_rows(record.samples["levels"])]:
             yield {**point, **shared}
+
+
+def _read(record: Record) -> Row:
+    """How much of its text a training read, and by which tokenizer."""
+    return {"text_tokens": record.metrics["tokens"], "tokenizer": record.cell.params["tokenizer"]}
 
 
 def _curve_rows(samples: Mapping[str, Any]) -> Iterator[Row]:
@@ -127,7 +133,8 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     y_title = f"nats a token (median of {MEDIAN_STEPS} steps)"
     panel = Panel("Training loss, the best of each model's longest runs", "tokens", y_title, series)
     picture = Picture(name, f"Training, {mark}", [panel], footer)
-    return View(name, f"Training, {mark}", [_ranked(longest[longest.cell.isin(best)])], [table], [picture])
+    text = [_ranked(longest[longest.cell.isin(best)]), *texts.lines(part)]
+    return View(name, f"Training, {mark}", text, [table], [picture])
 
 
 def _ranked(best: pd.DataFrame) -> str:
@@ -174,7 +181,7 @@ def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
 def _text(part: pd.DataFrame, mark: str) -> list[str]:
     recurrent = [f"{looks.label(family)}'s" for family in dict.fromkeys(part.family) if families.ours(family)]
     states = f"{' and '.join(recurrent)} state" if recurrent else "a state"
-    return [CONTEXT.format(states=states), *([POCKET] if mark == POCKET_WORLD else [])]
+    return [CONTEXT.format(states=states), *([POCKET] if mark == POCKET_WORLD else []), *texts.lines(part)]
 
 
 def _levels(part: pd.DataFrame) -> list[Series]:

@@ -8,7 +8,7 @@ from functools import partial
 
 import pandas as pd
 
-from reports.draw import numbers
+from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.published import paper
@@ -16,7 +16,7 @@ from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.views.families import ordered
-from reports.views.view import Section, View, of_task, parts, task_titles
+from reports.views.view import Section, View, bounds_note, of_task, parts, task_titles
 
 WHERE = ["protocol", "device", "variant"]
 SIZES = ("length", "pixels", "layers", "width", "heads", "steps", "batch", "eval_every")
@@ -61,12 +61,15 @@ TABLE_NOTE = (
 )
 POCKET_NOTE = "Scaled tasks of the protocol pocket: shorter, fewer samples. The published columns are not comparable. "
 
+S4D_NOTE = " S4D is S4 with a diagonal state matrix (arXiv:2206.11893); published beside it is S4."
+
 
 def rows(record: Record) -> Iterator[Row]:
     """Accuracies (shares) of the test and of the validation, at the end and by steps; seconds of training."""
     params, metrics = record.cell.params, record.metrics
     shared = {key: params[key] for key in ("mixer", "direction", *SIZES, *RECIPE)}
     shared |= {key: metrics[key] for key in OF_RUN}
+    shared["title"] = looks.mixer(params["mixer"], metrics["title"])
     shared |= {"attention_inner": params["inner"], **of_task(record, "task_title")}  # `title` is the mixer's
     shared["seed"] = record.cell.seed
     shared["rate"] = params["learning_rate"]
@@ -100,7 +103,10 @@ def views(results: Results) -> Iterator[View]:
         unscored = _unscored(refused[(refused[WHERE] == list(key)).all(axis=1)], part)
         best = part[part.chosen]
         note = (POCKET_NOTE if protocol == "pocket" else "") + TABLE_NOTE
-        tables = [Table(name, title, _scores(best, unscored), note), _published(name), _costs(part, name)]
+        note += S4D_NOTE if "s4" in set(best.mixer) else ""
+        accuracies = _scores(best, unscored)
+        note += bounds_note(accuracies)
+        tables = [Table(name, title, accuracies, note), _published(name), _costs(part, name)]
         footer = f"protocol {protocol} · {device}"
         pictures = [_picture(best, f"{name}-curves", "Validation accuracy while training", footer, _curves)]
         for machine_number, (machine,), timed in parts(best, ["machine"]):
@@ -186,8 +192,8 @@ def _line(
 
 
 def _score(runs: pd.DataFrame) -> str:
-    if len(runs) == 1:
-        return numbers.percent(runs.value.iloc[0], runs.stderr.iloc[0])
+    if len(runs) == 1 or runs.value.mean() in (0, 1):
+        return numbers.score(runs.value.iloc[0], runs.stderr.iloc[0], runs.docs.min())
     return numbers.spread(runs.value.mean(), runs.value.min(), runs.value.max(), numbers.percent)
 
 

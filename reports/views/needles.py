@@ -19,7 +19,7 @@ from reports.results import Results
 from reports.sentences import AT, Comparison, trainings
 from reports.statistics import paired
 from reports.views.families import compared, ordered
-from reports.views.view import Section, View, mark, of_task, parts, task_titles
+from reports.views.view import Section, View, bounds_note, mark, of_task, parts, task_titles
 
 WHERE = ["weights", "machine", "device", "dtype"]
 DEPTHS = 5  # places from the start of a text to its end, to the nearest of which a fact is counted
@@ -138,7 +138,7 @@ def _table(frame: pd.DataFrame, name: str) -> Table:
                 "model": whole["label"],
                 "trained on": f"{whole['window']:.0f}",
                 "tokens": f"{whole['length']:.0f} ({whole['tokens']:.0f})",
-                "found": numbers.percent(whole["value"], whole["stderr"]),
+                "found": numbers.score(whole["value"], whole["stderr"], whole["docs"]),
                 "texts": f"{whole['docs']:.0f}",
                 "chance": numbers.percent(whole["chance"]),
                 "any named": numbers.percent(whole["named"]),
@@ -150,7 +150,8 @@ def _table(frame: pd.DataFrame, name: str) -> Table:
         "on: the tokens of a window in training. tokens: as asked for (of the longest prompt, after which the state or "
         "cache is counted)."
     )
-    return Table(name, "Facts found in long texts", pd.DataFrame(lines), note)
+    table = pd.DataFrame(lines)
+    return Table(name, "Facts found in long texts", table, note + bounds_note(table))
 
 
 SECTION = Section(views, {"needles": Reading(rows, apart={"task", "length"}, line_of_cell=True, items="texts")})

@@ -20,7 +20,7 @@ from reports.results import Results
 from reports.sentences import LEVEL, ON, Comparison
 from reports.statistics import orders
 from reports.views.families import ordered
-from reports.views.view import Section, View, mark, parts
+from reports.views.view import Section, View, bounds_note, mark, parts
 
 WHERE = ["weights", "machine", "device", "dtype"]
 WAYS = {
@@ -62,6 +62,7 @@ def rows(record: Record) -> Iterator[Row]:
     yield {"metric": "unparsed", "value": metrics["unparsed"], **shared}
     yield {"metric": "cut", "value": metrics["cut"], **shared}
     if isinstance(items := record.samples["items"], list):
+        shared["questions"] = len({item["question"] for item in items})
         for metric in orders.METRICS:
             yield {"metric": metric, **orders.score(items, metrics["labels"], metric)._asdict(), **shared}
 
@@ -129,7 +130,7 @@ def _scores(frame: pd.DataFrame, name: str, mark: str) -> Table:
                     "model": first.label,
                     "items": f"{first.docs:.0f}",
                     **{
-                        metric: f"{numbers.percent(value.value[metric], value.stderr[metric])} "
+                        metric: f"{_score(value.loc[metric])} "
                         f"({numbers.percent(value.chance[metric])}, {numbers.percent(value.fixed[metric])})"
                         for metric in orders.METRICS
                     },
@@ -142,7 +143,13 @@ def _scores(frame: pd.DataFrame, name: str, mark: str) -> Table:
         f"Percent ± standard error (what a guess gives, what always the best one label gives). {ways}. macro_f1: "
         "the mean of the labels' F1. cut: items that lost their beginning, since the window was too short."
     )
-    return Table(name, f"Scores by order, {mark}", pd.DataFrame(lines), note)
+    table = pd.DataFrame(lines)
+    return Table(name, f"Scores by order, {mark}", table, note + bounds_note(table))
+
+
+def _score(row: Any) -> str:
+    """Of a row whose index is its metric: macro-F1 is no share of the items."""
+    return numbers.score(row.value, row.stderr, row.questions if row.name == "accuracy" else None)
 
 
 def _effects(frame: pd.DataFrame, results: Results) -> Iterator[dict[str, Any]]:
@@ -217,15 +224,15 @@ def _published(frame: pd.DataFrame, name: str) -> Iterator[Table]:
             for row in theirs.to_dict("records"):
                 line[f"{row['system']}, {row['prompt_style'].partition(' (')[0]}"] = row["value"]
             ours = frame[(frame.task == task) & (frame.metric == entry["metric"])]
-            for row in ours.to_dict("records"):
-                line[f"{row['label']}, {row['order']}, {row['way']}"] = numbers.percent(row["value"], row["stderr"])
+            for _, row in ours.set_index("metric").iterrows():
+                line[f"{row.label}, {row.order}, {row.way}"] = _score(row)
             lines.append(line)
         number = str(source).replace("arXiv:2305.13048", "the paper's ")
+        table = pd.DataFrame(lines).fillna("-")
         note = "Percent; ours with their standard error, on the items and the weights named above."
         slug = "".join(c for c in str(source).partition("13048")[2].lower() if c.isalnum())
-        yield Table(
-            f"{name}-{slug}", f"{number[0].upper()}{number[1:]}, ours beside it", pd.DataFrame(lines).fillna("-"), note
-        )
+        title = f"{number[0].upper()}{number[1:]}, ours beside it"
+        yield Table(f"{name}-{slug}", title, table, note + bounds_note(table))
 
 
 APART = {"task", "order", "way"}

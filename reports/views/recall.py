@@ -15,7 +15,7 @@ from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import AT, Comparison, trainings
 from reports.views.families import compared, ordered
-from reports.views.view import Section, View, of_task, parts, task_titles
+from reports.views.view import Section, View, bounds_note, of_task, parts, task_titles
 
 WHERE = ["machine", "device"]
 SETTING = ["alphabet", "steps", "batch", "tokens"]
@@ -162,7 +162,7 @@ def _table(best: pd.DataFrame, name: str) -> Table:
                     "model": mixer,
                     "size": size,
                     **_setting(values),
-                    "accuracy": numbers.percent(values.value.mean()),
+                    "accuracy": numbers.score(values.value.mean(), None, values.docs.min()),
                     "least and largest": numbers.extremes(values.value.min(), values.value.max(), numbers.percent),
                     "seeds": len(values),
                     "chance": numbers.percent(values.chance.mean()),
@@ -178,7 +178,8 @@ def _table(best: pd.DataFrame, name: str) -> Table:
         "were told, or what is known without looking back (of mqar: the value most often asked for at that rank). "
         "edge: the best rate is the lowest or highest that was tried."
     )
-    return Table(name, "Recall and state, at the best learning rate", pd.DataFrame(lines), note)
+    table = pd.DataFrame(lines)
+    return Table(name, "Recall and state, at the best learning rate", table, note + bounds_note(table))
 
 
 def _setting(values: pd.DataFrame) -> dict[str, str]:
@@ -199,12 +200,14 @@ def _orders(best: pd.DataFrame, name: str) -> Iterator[Table]:
             by_task = alike.groupby("task").value.mean()
             if len(by_task) == 2:
                 gain = by_task.query_first - by_task.query_last
-                first, last = (numbers.percent(by_task[task]) for task in ("query_first", "query_last"))
+                docs = alike.docs.min()
+                first, last = (numbers.score(by_task[task], None, docs) for task in ("query_first", "query_last"))
                 line = {"model": mixer, "pairs": size, **_setting(alike), "query first": first, "query last": last}
                 lines.append({**line, "what the order gives": numbers.points(gain)})
     if lines:
-        note = "Percent, means over the seeds."
-        yield Table(f"{name}-orders", "Question first or last", pd.DataFrame(lines), note)
+        table = pd.DataFrame(lines)
+        note = f"Percent, means over the seeds.{bounds_note(table)}"
+        yield Table(f"{name}-orders", "Question first or last", table, note)
 
 
 def _sweep(frame: pd.DataFrame, name: str) -> Table:

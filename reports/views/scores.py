@@ -13,6 +13,7 @@ from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.published import paper
 
+NEAR = 2  # standard errors above a baseline, within which a score is no better
 CLEAR = 0.01  # a rule that gains less over chance is no floor of its own
 Tasks = Mapping[str, Mapping[str, Any]]
 
@@ -30,6 +31,21 @@ def floors(part: pd.DataFrame) -> list[float | None]:
     rows = [part[name].astype(float).dropna() for name in ("chance", "named", "fixed")]
     chance, *rules = [None if values.empty else float(values.iloc[0]) for values in rows]
     return [chance, *(rule if rule and chance and rule > chance + CLEAR else None for rule in rules)]
+
+
+def near_baselines(part: pd.DataFrame, tasks: Tasks) -> tuple[int, list[Any]]:
+    """How many scores, each by its task's metric, have a baseline, and the rows of those that are not clearly above all
+    of their `floors`: NEAR standard errors, of 100 % the bound by the rule of three.
+    """
+    scored, near = 0, []
+    for index, row in part[part.metric == part.task.map(lambda task: tasks[task]["metric"])].iterrows():
+        baselines = [floor for floor in floors(part.loc[[index]]) if floor is not None]
+        if baselines:
+            scored += 1
+            margin = numbers.bound(row.questions) if row.value == 1 else NEAR * row.stderr
+            if row.value == 0 or row.value - margin <= max(baselines):
+                near.append(row)
+    return scored, near
 
 
 def average(part: pd.DataFrame, tasks: Tasks) -> tuple[float, float] | None:

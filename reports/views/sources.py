@@ -54,12 +54,19 @@ def architectures() -> View:
 
 
 def complexity() -> View:
-    """Paper Table 1."""
-    frame = paper.table("complexity")[["model", "time", "space", "note"]]
+    """Paper Table 1 of v2, and what v1's has otherwise."""
+    first, second = paper.complexity("v1"), paper.complexity("v2")
+    lines = []
+    for model, row in second.items():
+        before = first.get(model)
+        differing = ["no row"]
+        if before is not None:
+            differing = [f"{key} {before[key]}" for key in ("time", "space") if before[key] != row[key]]
+        lines.append({key: row[key] for key in ("model", "time", "space")})
+        lines[-1] |= {"otherwise in v1": ", ".join(differing) or "-", "note": row["note"]}
     note = "T: sequence length, d: width. Published orders of growth, not measurements."
-    return View(
-        "complexity", "Complexity", tables=[Table("complexity", "Inference complexity (paper Table 1)", frame, note)]
-    )
+    table = Table("complexity", "Inference complexity (paper Table 1, v2)", pd.DataFrame(lines), note)
+    return View("complexity", "Complexity", tables=[table])
 
 
 def contradictions() -> View:

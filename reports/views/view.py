@@ -82,6 +82,12 @@ def task_titles(frame: pd.DataFrame, known: Mapping[str, str]) -> dict[str, str]
     return titles
 
 
+def bounds_note(table: pd.DataFrame) -> str:
+    """What stands below a table in which all or none of some answers were right."""
+    bounded = table.astype(str).apply(lambda column: column.str.contains("≥|≤")).to_numpy().any()
+    return " ≥ and ≤: all or none were right; the 95 % bound by the rule of three, 3/n." if bounded else ""
+
+
 def disturbed_note(frame: pd.DataFrame) -> str:
     """What stands below a table of times of which some are disturbed."""
     note = f" {DISTURBED} Something else took the machine meanwhile (see the last sections): compared with nothing."

@@ -15,7 +15,7 @@ from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.views import pairs, scores
-from reports.views.view import Section, View, mark, parts
+from reports.views.view import Section, View, bounds_note, mark, parts
 
 WHERE = ["protocol", "weights", "machine", "device", "dtype"]
 PROTOCOLS = {
@@ -94,6 +94,7 @@ def views(results: Results) -> Iterator[View]:
             *([NOTES[weights]] if weights in NOTES else []),
             PROTOCOLS[protocol],
             f"Measured on {', '.join(where)}. Items: {', '.join(counts)}.",
+            *_near(part),
         ]
         pocket = weights == "pocket"
         compared = list(pairs.of_families(comparable))
@@ -140,7 +141,21 @@ def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
         "answer given each time; the last two where they are above chance. "
         "Average: of the twelve tasks of v2 Fig. 1, where all were scored."
     )
-    return Table(f"zeroshot-{name}", f"Scores, {mark}", frame, note)
+    return Table(f"zeroshot-{name}", f"Scores, {mark}", frame, note + bounds_note(frame))
+
+
+def _near(part: pd.DataFrame) -> Iterator[str]:
+    """How many scores are no better than a baseline, and which; nothing where none has a baseline."""
+    scored, near = scores.near_baselines(part, tasks())
+    if scored:
+        by_model: dict[str, list[str]] = {}
+        for row in near:
+            by_model.setdefault(row.label, []).append(tasks()[row.task]["label"])
+        which = "; ".join(f"{label}: {', '.join(names)}" for label, names in by_model.items()) or "none"
+        yield (
+            f"Of {scored} scores with a baseline in the table, {len(near)} are within {scores.NEAR} standard errors of "
+            f"one (where all or none are right: within the 95 % bound), or below one: {which}."
+        )
 
 
 def _items(part: pd.DataFrame) -> str:
@@ -151,7 +166,7 @@ def _cell(part: pd.DataFrame, task: str, metric: str) -> str:
     row = scores.row(part, task, metric)
     if row is None:
         return "-"
-    return perplexity(row) if metric == "perplexity" else numbers.percent(row.value, row.stderr, digits=2)
+    return perplexity(row) if metric == "perplexity" else numbers.score(row.value, row.stderr, row.questions, digits=2)
 
 
 def perplexity(row: Any) -> str:
@@ -186,7 +201,8 @@ def _published(part: pd.DataFrame, name: str, comparable: bool) -> Iterator[Tabl
             "to the deprecated v0, and its HeadQA may be the Spanish set (see the contradictions)."
         )
         title = f"The paper's {table} (v1), ours beside it"
-        yield Table(f"zeroshot-{table.replace(' ', '').lower()}-{name}", title, pd.DataFrame(lines), note)
+        frame = pd.DataFrame(lines)
+        yield Table(f"zeroshot-{table.replace(' ', '').lower()}-{name}", title, frame, note + bounds_note(frame))
 
 
 def beside(published: str, row: Any, plain: bool, comparable: bool) -> str:
@@ -194,7 +210,7 @@ def beside(published: str, row: Any, plain: bool, comparable: bool) -> str:
     scale = 1.0 if plain else 100.0
     if row is None:
         return f"{published or '-'} / -"
-    ours = perplexity(row) if plain else numbers.percent(row.value, row.stderr, digits=2)
+    ours = perplexity(row) if plain else numbers.score(row.value, row.stderr, row.questions, digits=2)
     if not comparable or not published:
         return f"{published or '-'} / {ours}"
     return f"{published} / {ours} / {scale * row.value - float(published):+.2f}"

@@ -151,7 +151,7 @@ def initialise(block: Block, layer: int, layers: int, generator: torch.Generator
 
     Where the two differ the code wins, since the published models came from it: mu_r is
     (i/D)^(0.5 (1-l/L)) and not half of (i/D)^(1-l/L); value and ffn.key are orthogonal with the
-    gain sqrt(max(1, rows/columns)), not normal.
+    gain sqrt(max(1, rows/columns)), not zero; att.output and ffn.value are zero, not normal.
     """
     set_vectors(block, layer, layers)
     orthogonal(block.att.value.weight, 1.0, generator)

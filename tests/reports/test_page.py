@@ -342,4 +342,4 @@ def test_encoders_that_were_disturbed_have_no_ratio() -> None:
     assert not any(any(series.crossed) for series in memory.series)
     (view,) = encoders.views(read([*made, raced("ok", 128, 2.5, "gru")]))
     lines = {series.label: list(series.y) for series in view.pictures[0].panels[0].series}
-    assert lines == {"S4": [1000, 3000], "attention": [2000, 5000], "GRU": [2500]}  # attention's undisturbed one alone
+    assert lines == {"S4D": [1000, 3000], "attention": [2000, 5000], "GRU": [2500]}  # attention's undisturbed one alone

@@ -17,7 +17,7 @@ from tests.reports.views.test_zeroshot import record as scored
 
 def record(experiment: str, model: str, metrics: dict[str, Any], samples: dict[str, Any], **params: Any) -> Record:
     weights = params.pop("weights", "pretrained")
-    cell = make.cell(experiment, model, {"text": "pocket", **params}, version=2, weights=weights)
+    cell = make.cell(experiment, model, {"text": "pocket", "tokenizer": "own", **params}, version=2, weights=weights)
     return make.record(cell, metrics, samples)
 
 
@@ -129,7 +129,7 @@ def test_an_extension_has_a_panel_a_stage() -> None:
     stages = [{"window": 256, "tokens": 0, "seconds": 0.0, **curve(5.0)}, {"window": 512, "tokens": 9, "seconds": 1.0}]
     stages[1] |= curve(4.0)
     samples = {"stages": stages, "levels": {}}  # as with any text but the pocket world's
-    metrics = {"documents": 3, "documents_fingerprint": "same"}
+    metrics = {"tokens": 9, "documents": 3, "documents_fingerprint": "same"}
     found = [record("extend", "pocket-rwkv4", metrics, samples, schedule="pocket")]
     (view,) = learning.views(read(found))
     titles = [panel.title for panel in view.pictures[0].panels]

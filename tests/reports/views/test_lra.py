@@ -77,28 +77,28 @@ def test_scores_stand_beside_floors_and_published_numbers() -> None:
 
 
 def test_seeds_are_pooled_and_shown_as_a_range() -> None:
-    records = [trained("listops", "s4", "S4 (S4D)", "S4", score, seed=n) for n, score in enumerate((0.3, 0.4, 0.8))]
+    records = [trained("listops", "s4", "S4D", "S4", score, seed=n) for n, score in enumerate((0.3, 0.4, 0.8))]
     (view,) = lra.views(read(records))
-    assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "ListOps, generated"] == "50.0 (30.0-80.0)"
+    assert view.tables[0].frame.set_index("model").loc["S4D", "ListOps, generated"] == "50.0 (30.0-80.0)"
     assert view.tables[2].frame.seeds.tolist() == [3]
 
 
 def test_of_several_rates_the_best_on_validation_is_shown() -> None:
     records = [
-        trained("image", "s4", "S4 (S4D)", "S4", score, learning_rate=rate) for score, rate in ((0.3, 0.1), (0.4, 0.01))
+        trained("image", "s4", "S4D", "S4", score, learning_rate=rate) for score, rate in ((0.3, 0.1), (0.4, 0.01))
     ]
     records[0].metrics["accuracy"] = 0.9
     (view,) = lra.views(read(records))
-    assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "40.0 ± 4.9"
+    assert view.tables[0].frame.set_index("model").loc["S4D", "Image"] == "40.0 ± 4.9"
     assert view.tables[2].frame.rate.tolist() == ["0.1 (not chosen)", "0.01"]
     assert [panel.series[0].y for picture in view.pictures for panel in picture.panels] == [[30, 41], [40]]
 
 
 def test_a_lucky_seed_of_another_rate_does_not_go_before_the_mean_of_several() -> None:
-    records = [trained("image", "s4", "S4 (S4D)", "S4", 0.4, learning_rate=0.1)]
-    records += [trained("image", "s4", "S4 (S4D)", "S4", score, seed=seed) for seed, score in enumerate((0.5, 0.2))]
+    records = [trained("image", "s4", "S4D", "S4", 0.4, learning_rate=0.1)]
+    records += [trained("image", "s4", "S4D", "S4", score, seed=seed) for seed, score in enumerate((0.5, 0.2))]
     (view,) = lra.views(read(records))
-    assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (20.0-50.0)"
+    assert view.tables[0].frame.set_index("model").loc["S4D", "Image"] == "35.0 (20.0-50.0)"
     assert view.tables[2].frame[["rate", "seeds"]].to_numpy().tolist() == [["0.1 (not chosen)", 1], ["0.01", 2]]
 
 
@@ -120,24 +120,24 @@ def test_other_data_or_sizes_stand_in_a_table_of_their_own() -> None:
 
 
 def test_a_stand_in_has_no_published_number_and_no_part_in_the_average() -> None:
-    records = [trained(task, "s4", "S4 (S4D)", "S4", score) for task, score in (("listops", 0.3), ("image", 0.5))]
-    stand_in = trained("retrieval", "s4", "S4 (S4D)", "S4", 0.9)
+    records = [trained(task, "s4", "S4D", "S4", score) for task, score in (("listops", 0.3), ("image", 0.5))]
+    stand_in = trained("retrieval", "s4", "S4D", "S4", 0.9)
     records.append(replace(stand_in, metrics={**stand_in.metrics, "data_source": "stand-in"}))
     (view,) = lra.views(read(records))
-    line = view.tables[0].frame.set_index("model").loc["S4 (S4D)"]
+    line = view.tables[0].frame.set_index("model").loc["S4D"]
     assert line["Retrieval, stand-in"] == "90.0 ± 3.0" and "Retrieval, published" not in line
     assert line["average"] == "40.0" and line["Image, published"] == "88.65"
 
 
 def test_a_rate_that_failed_does_not_hide_one_that_was_measured() -> None:
-    (view,) = lra.views(read([trained("image", "s4", "S4 (S4D)", "S4", 0.4), refused("image", "s4")]))
-    assert view.tables[0].frame.model.tolist() == ["always the majority", "root operator", "S4 (S4D)"]
+    (view,) = lra.views(read([trained("image", "s4", "S4D", "S4", 0.4), refused("image", "s4")]))
+    assert view.tables[0].frame.model.tolist() == ["always the majority", "root operator", "S4D"]
 
 
 def test_machines_share_the_scores_but_not_the_times() -> None:
-    first, second = (trained("image", "s4", "S4 (S4D)", "S4", score) for score in (0.3, 0.4))
+    first, second = (trained("image", "s4", "S4D", "S4", score) for score in (0.3, 0.4))
     (view,) = lra.views(read([first, measured_elsewhere(second, machine="another")]))
-    assert view.tables[0].frame.set_index("model").loc["S4 (S4D)", "Image"] == "35.0 (30.0-40.0)"
+    assert view.tables[0].frame.set_index("model").loc["S4D", "Image"] == "35.0 (30.0-40.0)"
     assert view.tables[2].frame[["machine", "seeds", "test"]].to_numpy().tolist() == [
         [PROVENANCE["machine"], 1, "30.0"],
         ["another", 1, "40.0"],
@@ -165,23 +165,45 @@ def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
     records = [timed("s4", 1024, 0.1, 0.2), timed("rwkv4", 1024, 0.1, 0.05), timed("rwkv4", 2048, 0.2, 0.4)]
     (view,) = encoders.views(read(records))
     table = view.tables[0].frame.set_index("mixer")
-    assert table.index.tolist() == ["rwkv4", "s4"]
-    assert table.loc["rwkv4", "1,024"] == "100 (100-100), x0.50, 1" and "x2.00" in table.loc["rwkv4", "2,048"]
-    assert table.loc["s4", "2,048"] == "-"
+    assert table.index.tolist() == ["RWKV-4", "S4D"]
+    assert table.loc["RWKV-4", "1,024"] == "100 (100-100), x0.50, 1" and "x2.00" in table.loc["RWKV-4", "2,048"]
+    assert table.loc["S4D", "2,048"] == "-"
     time, memory = view.pictures[0].panels
     lines = {series.label: series for series in time.series}
-    assert lines["attention"].y == pytest.approx([125, 400]) and lines["rwkv4"].y == pytest.approx([100, 200])
+    assert lines["attention"].y == pytest.approx([125, 400]) and lines["RWKV-4"].y == pytest.approx([100, 200])
     assert memory.series[0].y == pytest.approx([1, 1])
 
 
 def test_a_task_that_the_report_does_not_know_stands_last() -> None:
-    records = [trained(task, "s4", "S4 (S4D)", "S4", 0.4) for task in ("wordsort", "image", "ants")]
+    records = [trained(task, "s4", "S4D", "S4", 0.4) for task in ("wordsort", "image", "ants")]
     records[0].metrics["task_title"] = "Words in order"
     (view,) = lra.views(read([*records, refused("bees", "aft")]))
     scores = view.tables[0].frame.set_index("model")
     assert list(scores)[:4] == ["Image", "Image, published", "ants", "Words in order"]
-    assert scores.loc["S4 (S4D)", "Words in order"] == scores.loc["S4 (S4D)", "ants"] == "40.0 ± 4.9"
+    assert scores.loc["S4D", "Words in order"] == scores.loc["S4D", "ants"] == "40.0 ± 4.9"
     assert scores.loc["aft", "why not"] == "bees: too many parameters"
     assert set(view.tables[2].frame.task) == {"Image", "ants", "Words in order"}
     for picture in view.pictures:
         assert [panel.title for panel in picture.panels] == ["Image", "ants", "Words in order"]
+
+
+def test_a_mixer_is_called_as_configs_have_it_whatever_its_record_says() -> None:
+    records = [trained("image", "s4", "S4", "S4", 0.4), trained("image", "winding", "Winding", "", 0.3)]
+    (view,) = lra.views(read(records))
+    scores = view.tables[0].frame.set_index("model")
+    assert scores.loc["S4D", "Image, published"] == "88.65" and "Winding" in scores.index
+    assert "published beside it is S4" in view.tables[0].note
+    (view,) = lra.views(read(records[1:]))
+    assert "S4D" not in view.tables[0].note
+
+
+def test_an_accuracy_of_all_or_none_has_a_bound() -> None:
+    for accuracies, shown in (
+        ((1.0,), "100.0 (≥ 97.0)"),
+        ((0.0, 0.0), "0.0 (≤ 3.0)"),
+        ((1.0, 0.5), "75.0 (50.0-100.0)"),
+    ):
+        records = [trained("image", "rwkv4", "RWKV-4", "RWKV", one, seed=seed) for seed, one in enumerate(accuracies)]
+        (view,) = lra.views(read(records))
+        assert view.tables[0].frame.set_index("model").loc["RWKV-4", "Image"] == shown
+        assert ("rule of three" in view.tables[0].note) == ("(≥" in shown or "(≤" in shown)

@@ -78,3 +78,10 @@ def test_models_are_compared_on_the_same_texts_alone(records: list[Record]) -> N
     other = record("pocket-rwkv4", 64, [(0.0, 0.0), (0.5, 0.5)])
     (view,) = needles.views(read([*records[:2], other]))
     assert not view.comparisons, "other texts"
+
+
+def test_a_fact_that_is_always_found_has_a_bound(records: list[Record]) -> None:
+    (view,) = needles.views(read([record("pocket-pythia", 64, [(0.0, 1.0)] * 60)]))
+    assert view.tables[0].frame.found.item() == "100.0 (≥ 95.0)" and "rule of three" in view.tables[0].note
+    (view,) = needles.views(read(records[2:]))
+    assert view.tables[0].frame.found.item() == "25.0 ± 25.0" and "rule of three" not in view.tables[0].note

@@ -135,6 +135,14 @@ def test_the_papers_numbers_stand_beside_ours_and_the_order_has_its_effect() -> 
     picture.draw()
 
 
+def test_only_the_accuracy_of_all_right_has_a_bound_which_is_that_of_the_questions() -> None:
+    items = [{**item, "answer": item["gold"][0], "question": i // 2} for i, item in enumerate(answered(0))]
+    (view,) = prompts.views(read([record("rwkv4-169m", "text first", items)]))
+    line = view.tables[0].frame.iloc[0]
+    assert line["accuracy"].startswith("100.0 (≥ 97.0) (") and line["macro_f1"].startswith("100.0 (")
+    assert "≥" not in line["macro_f1"] and "rule of three" in view.tables[0].note
+
+
 def test_orders_of_other_items_are_not_compared() -> None:
     records = [
         record("rwkv4-169m", "text first", answered(0)),

@@ -120,3 +120,12 @@ def test_a_difference_is_named_where_the_seeds_lie_apart_and_few_seeds_are_warne
     assert all("2 trainings" in one.caution for one in view.comparisons)
     level = said["attention + token shift", " the question first against last", False]
     assert level.lead == 0 and not level.apart
+
+
+def test_what_is_always_right_has_a_bound() -> None:
+    scores = (("query_first", 1.0), ("query_last", 0.0))
+    (view,) = recall.views(read([record("recall-rwkv4", task, 16, 0.01, 0, score, 0.5) for task, score in scores]))
+    best, orders, *_ = view.tables
+    assert best.frame.accuracy.tolist() == ["100.0 (≥ 70.0)", "0.0 (≤ 30.0)"]
+    assert orders.frame.loc[0, ["query first", "query last"]].tolist() == ["100.0 (≥ 70.0)", "0.0 (≤ 30.0)"]
+    assert "rule of three" in best.note and "rule of three" in orders.note

@@ -59,6 +59,45 @@ def test_scores_have_errors_chance_and_an_average(records: list[Record]) -> None
     assert tables(records[:11])["zeroshot-v04"].loc[0, "average of twelve"] == "-"  # one task is missing
 
 
+def test_all_right_has_the_bound_of_its_questions_and_no_error() -> None:
+    made = [record("rwkv4-169m", "piqa", 1.0), record("rwkv4-169m", "sciq", 0.0), record("rwkv4-169m", "boolq", 0.5)]
+    made[1].metrics["questions"] = 50
+    for one in made[:2]:
+        one.metrics["acc_stderr"] = 0.0
+    (view,) = zeroshot.views(read(made))
+    line = view.tables[0].frame.set_index("model").loc["RWKV-4 169M"]
+    assert (line["PIQA acc"], line["SciQ acc"]) == ("100.00 (≥ 97.00)", "0.00 (≤ 6.00)")
+    assert view.tables[1].frame.set_index("model").loc["RWKV-4 0.17B", "PIQA"] == "65.07 / 100.00 (≥ 97.00) / +34.93"
+    assert all("rule of three" in table.note for table in view.tables[:3])
+    (view,) = zeroshot.views(read(made[2:]))
+    assert not any("rule of three" in table.note for table in view.tables)
+
+
+def test_scores_near_any_baseline_that_is_printed_are_named() -> None:
+    made = [
+        record("rwkv4-169m", "piqa", 0.36),  # two errors of 0.05 above chance, 0.25, and no more
+        record("rwkv4-169m", "sciq", 0.34),
+        record("rwkv4-169m", "boolq", 0.5),
+        record("rwkv4-169m", "copa", 0.5),
+        record("rwkv4-169m", "hellaswag", 0.0),
+        record("rwkv4-169m", "openbookqa", 1.0),
+        record("pythia-160m", "sciq", 0.5),
+        record("pythia-160m", "lambada_openai", 0.5),  # has no baseline
+    ]
+    made[2].metrics["acc_named"] = 0.45
+    made[3].metrics["acc_fixed"] = 0.6
+    made[5].metrics.update(acc_norm_named=0.98, acc_norm_stderr=0.0)
+    del made[7].metrics["acc_chance"]
+    (view,) = zeroshot.views(read(made))
+    sentence = view.text[-1]
+    assert sentence.startswith("Of 7 scores with a baseline in the table, 5 are within 2 standard errors of one")
+    assert sentence.endswith(": RWKV-4 169M: SciQ, BoolQ, COPA, HellaSwag, OpenBookQA.")
+    (view,) = zeroshot.views(read(made[6:7]))
+    assert view.text[-1].startswith("Of 1 scores") and view.text[-1].endswith(": none.")
+    (view,) = zeroshot.views(read(made[7:]))
+    assert view.text[-1].startswith("Measured on")
+
+
 def test_the_published_tables_are_whole_with_ours_beside(records: list[Record]) -> None:
     found = tables(records)
     for name, columns in (("table3", 7), ("table4", 7)):
