@@ -49,8 +49,8 @@ def machine_name(accelerator: str | None) -> str:
 
 @functools.cache
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name, with family and model where it has them: virtual machines hide the rest of the name, and
-    one "AMD EPYC" has twice the vectors of another."""
+    """The processor's name, with family and model, or maker and part, where it has them: virtual machines hide the rest
+    of the name, and one "AMD EPYC" has twice the vectors of another."""
     try:
         text = cpuinfo.read_text(encoding="utf-8")
     except OSError:  # a system without /proc, or a sandbox that hides it
@@ -58,7 +58,8 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     lines = (line.partition(":") for line in text.splitlines())
     facts = {key.strip(): value.strip() for key, _, value in reversed(list(lines))}
     name = facts.get("model name") or facts.get("Hardware") or facts.get("Model") or platform.machine()
-    number = ", ".join(f"{key.split()[-1]} {facts[key]}" for key in ("cpu family", "model") if key in facts)
+    keys = ("cpu family", "model", "CPU implementer", "CPU part")
+    number = ", ".join(f"{key.split()[-1]} {facts[key]}" for key in keys if key in facts)
     return f"{name} ({number})" if number else name
 
 
