@@ -113,9 +113,10 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder for the page, tables and figures.")] = Path("reports/out"),
 ) -> None:
     """Write the page (index.html), tables (Markdown, LaTeX, CSV) and figures (PNG, SVG) from records."""
+    from bench.experiments import VERSIONS
     from reports import page
 
-    for line in page.write(store, out):
+    for line in page.write(store, out, VERSIONS):
         typer.echo(line)
 
 

@@ -25,3 +25,5 @@ EXPERIMENTS: dict[str, Experiment] = {
     "lra": lra.EXPERIMENT,
     "encoders": encoders.EXPERIMENT,
 }
+
+VERSIONS = {name: experiment.version for name, experiment in EXPERIMENTS.items()}

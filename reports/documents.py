@@ -23,8 +23,8 @@ DOCS = ROOT / "docs"
 RESULTS = DOCS / "results"
 MARKED = re.compile(r"(<!-- rows of ([\w-]+): ([^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
 HEAD = (
-    "# {store}\n\nMade by `make docs` from `reports/gallery/{store}/records`, not by hand. Each section shows its first "
-    "table; `make gallery` writes the whole page with every table and figure.\n"
+    "# {store}\n\nMade by `make docs` from `reports/gallery/{store}/records`, not by hand. Each section shows its "
+    "first table; `make gallery` writes the whole page with every table and figure.\n"
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -27,14 +27,15 @@ from rwkv_core.files import write_atomically
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write(stores: Sequence[Path], out: Path) -> Iterator[str]:
+def write(stores: Sequence[Path], out: Path, versions: Mapping[str, int] | None = None) -> Iterator[str]:
     """Write index.html, report.md, rows.csv, tables/ and figures/; yield the lines to print at the end.
 
-    Raises BadInput where a store is missing, empty or from a newer schema, or `out` cannot be written.
+    versions: the present ones of experiments, beside which older records are shown as such. Raises BadInput where a
+    store is missing, empty or from a newer schema, or `out` cannot be written.
     """
     records, warnings = read(stores)
     yield from warnings
-    results = table.read(records)
+    results = table.read(records, versions)
     shown = list(table.views(results))
     images = {picture.name: _write_picture(out, picture) for view in shown for picture in view.pictures}
     for view in shown:

@@ -18,10 +18,13 @@ def key(record: Record) -> tuple[str, str]:
 
 
 class Results:
-    """records: as read. rows: of all of them, by the readings of their experiments."""
+    """records: as read. rows: of all of them, by the readings of their experiments. versions: the present one of each
+    experiment, as far as it is known.
+    """
 
-    def __init__(self, records: Iterable[Record], readings: Mapping[str, Reading]) -> None:
+    def __init__(self, records: Iterable[Record], readings: Mapping[str, Reading], versions: Mapping[str, int]) -> None:
         self.records = list(records)
+        self.versions = versions
         self.rows = from_records(self.records, readings)
         self._by_key = {key(record): record for record in self.records}
 

@@ -57,6 +57,7 @@ def _base(record: Record) -> Row:
         "machine": record.provenance["machine"],
         "threads": record.provenance.get("threads"),
         "attention": record.provenance.get("attention"),
+        "attention_setting": model.attention if model else None,
         "runtime": model.runtime if model else None,
         "text": str(cell.params.get("text")),
         **{

@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 
 from bench import matrix
+from bench.experiments import VERSIONS
 from reports import page
 from reports.views.table import read, views
 from rwkv_core import content
@@ -40,7 +41,7 @@ def _unknown(*_: str) -> None:
 def tables(records: Path) -> Iterator[str]:
     """Every table that the page shows of these records, as CSV below its name."""
     found, _ = page.read([records])
-    for view in views(read(found)):
+    for view in views(read(found, VERSIONS)):
         for table in view.tables:
             yield f"== {table.name}\n{table.csv()}"
 

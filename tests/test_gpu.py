@@ -16,9 +16,11 @@ import torch
 
 from bench import run
 from reports import page
+from reports.records import provenance
 from reports.records.cell import Cell
 from reports.records.record import Record
 from reports.records.store import Store
+from rwkv_core.errors import BadInput
 from tests.gpu import __main__ as entry
 from tests.gpu import steps, work
 from tests.gpu.steps import Step
@@ -153,6 +155,17 @@ def test_a_cell_that_the_call_had_no_time_for_is_not_a_failure(
         assert queue.run() == 3
         assert not queue.records and len(queue.left(queue.steps[0])) == 4
     assert process.asked == [(3, 4)] * 3
+
+
+def test_nothing_goes_into_the_gallery_from_code_that_no_commit_holds(
+    tmp_path: Path, process: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    gallery = tmp_path / provenance.GALLERY
+    gallery.mkdir(parents=True)
+    with pytest.raises(BadInput, match="in the gallery"):
+        queue_of(gallery, cells(tmp_path)).run()
+    assert not process.asked and [path.name for path in gallery.iterdir()] == ["four.yaml"]
 
 
 def test_each_step_has_its_turn_before_the_first_goes_on(

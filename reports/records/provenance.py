@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_core import machine
+from rwkv_core.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("bench", "configs", "evals", "reports", "rwkv_core")
+GALLERY = (
+    "reports/gallery"  # records and the matrices that they are of: no code, and written while something is measured
+)
 LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy", "rwkv", "flash-linear-attention")
 
 
@@ -44,8 +49,8 @@ def machine_name(accelerator: str | None) -> str:
 
 @functools.cache
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name, with family and model where it has them: virtual machines hide the rest of the name, and
-    one "AMD EPYC" has twice the vectors of another."""
+    """The processor's name, with family and model, or maker and part, where it has them: virtual machines hide the rest
+    of the name, and one "AMD EPYC" has twice the vectors of another."""
     try:
         text = cpuinfo.read_text(encoding="utf-8")
     except OSError:  # a system without /proc, or a sandbox that hides it
@@ -53,7 +58,8 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     lines = (line.partition(":") for line in text.splitlines())
     facts = {key.strip(): value.strip() for key, _, value in reversed(list(lines))}
     name = facts.get("model name") or facts.get("Hardware") or facts.get("Model") or platform.machine()
-    number = ", ".join(f"{key.split()[-1]} {facts[key]}" for key in ("cpu family", "model") if key in facts)
+    keys = ("cpu family", "model", "CPU implementer", "CPU part")
+    number = ", ".join(f"{key.split()[-1]} {facts[key]}" for key in keys if key in facts)
     return f"{name} ({number})" if number else name
 
 
@@ -107,14 +113,46 @@ def git() -> dict[str, Any]:
     """
     if _git("rev-parse", "--show-prefix") != "":
         return {"commit": None, "dirty": None}
-    commit = _git("rev-parse", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+    files = changes()
+    return {"commit": _git("rev-parse", "HEAD"), "dirty": None if files is None else bool(files)}
+
+
+def changes() -> list[str] | None:
+    """The files that differ from the commit, the gallery's apart: what git tracks, and of what it neither tracks nor
+    ignores what lies in the packages, where it may be imported. None where git does not say.
+    """
+    beside = f":(exclude){GALLERY}"
+    tracked = _git("diff", "--name-only", "-z", "HEAD", "--", ".", beside)
+    untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *PACKAGES, beside)
+    if tracked is None or untracked is None:
+        return None
+    return sorted(filter(None, {*tracked.split("\0"), *untracked.split("\0")}))
+
+
+def check_repeatable(folder: Path) -> None:
+    """Raises BadInput where the folder lies in the gallery of this checkout, however its path is written, and the code
+    is not what a commit holds.
+    """
+    if not in_gallery(folder):
+        return
+    if git()["commit"] is None or (files := changes()) is None:
+        raise BadInput(f"{folder}: in the gallery, and no commit names this code; run from a checkout or give --store")
+    if files:
+        named = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+        raise BadInput(
+            f"{folder}: in the gallery, and the code was changed ({named}); commit or undo that, or give --store"
+        )
+
+
+def in_gallery(folder: Path) -> bool:
+    """Whether a folder lies in the gallery of this checkout, however its path is written."""
+    return folder.resolve().is_relative_to((ROOT / GALLERY).resolve())
 
 
 def _git(*arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(ROOT), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, errors="backslashreplace", timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

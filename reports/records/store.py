@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from reports.records.provenance import check_repeatable, in_gallery
 from reports.records.record import SCHEMA, Record, SchemaTooNew
 from rwkv_core.errors import BadInput
 from rwkv_core.files import replaced, write_atomically
@@ -95,7 +96,17 @@ class Store:
         return records, damaged
 
     def write(self, record: Record) -> Path:
-        """The record's file, replacing an earlier one of the same cell on the same machine."""
+        """The record's file, replacing an earlier one of the same cell on the same machine. Raises BadInput where it
+        would be one in the gallery, and the code was changed while it was measured.
+        """
+        if record.provenance.get("dirty") is not False and in_gallery(self.folder):
+            raise BadInput(
+                f"{self.folder}: in the gallery, and the code was changed before {record.id} was measured; commit or "
+                "undo that, and the same command goes on"
+            )
+        return self._write(record)
+
+    def _write(self, record: Record) -> Path:
         path = self._path(record)
         if "items" in record.samples:
             items = record.samples["items"]
@@ -129,7 +140,7 @@ class Store:
         for path, record in earlier.items():
             renewed = self._path(record)
             if best[renewed][1] == path:
-                self.write(_read(path, items=True))
+                self._write(_read(path, items=True))
             for file in {path, _items_path(path)} - {renewed, _items_path(renewed)}:
                 file.unlink(missing_ok=True)
         return copy
@@ -149,8 +160,10 @@ class Store:
     @contextlib.contextmanager
     def locked(self) -> Iterator[str]:
         """One run at a time in this folder; the system lets go of the lock when the process ends. Yields what the user
-        must know: nothing, or that the file system has no locks.
+        must know: nothing, or that the file system has no locks. Raises BadInput where another run has the lock, the
+        folder cannot be written, or it lies in the gallery and the code is not what a commit holds.
         """
+        check_repeatable(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = (self.folder / LOCK).open("ab")

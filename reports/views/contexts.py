@@ -13,7 +13,7 @@ from reports.draw.table import Table
 from reports.results import Results
 from reports.views import curves
 from reports.views.processes import pooled
-from reports.views.view import Section, View, disturbed_note, parts, timed
+from reports.views.view import Section, View, disturbed_note, eager_note, parts, timed
 
 ALIKE = ["machine", "device", "dtype", "threads", "batch", "weights"]
 METRICS = ("p50_s", "first_token_s", "state_bytes", "peak_bytes")
@@ -96,7 +96,7 @@ def _table(part: pd.DataFrame, name: str) -> Table:
             }
         )
     note = "Median of the repeats, in brackets the least and the largest. Memory: beyond the weights, at the end."
-    note += disturbed_note(part)
+    note += eager_note(part) + disturbed_note(part)
     return Table(name, "Time and memory against context", pd.DataFrame(lines), note)
 
 

@@ -20,7 +20,7 @@ from reports.statistics.bands import spread
 from reports.views import contexts, curves
 from reports.views.families import compared, ours
 from reports.views.processes import WHERE, pooled
-from reports.views.view import DISTURBED, Section, View, disturbed_note, parts, timed
+from reports.views.view import DISTURBED, Section, View, disturbed_note, eager_note, parts, timed
 
 OURS = (
     "RWKV runs in this suite's own code, the others in transformers', whose work in Python between two tokens is part "
@@ -229,7 +229,8 @@ def _speed(chosen: pd.DataFrame, name: str) -> Table:
         "Median of the repeats, in brackets the least and the largest. weights read: parameter bytes over the p50 "
         "latency, without an embedding that is only looked up. state error: logits by carried state against those of "
         "one pass, of the largest logit."
-    ) + disturbed_note(chosen)
+    )
+    note += eager_note(chosen) + disturbed_note(chosen)
     return Table(f"speed-{name}", "Time a token", pd.DataFrame(lines), note)
 
 
@@ -258,6 +259,7 @@ def _memory(chosen: pd.DataFrame, name: str) -> Table:
     )
     if "why" in chosen and (reasons := chosen.why.dropna().unique()).size:
         note += f" A dash: the system does not tell ({'; '.join(reasons)})."
+    note += eager_note(chosen)
     return Table(f"memory-{name}", "Memory beyond the weights", pd.DataFrame(lines), note)
 
 

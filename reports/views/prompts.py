@@ -110,8 +110,8 @@ def _f1_alone(effects: Sequence[dict[str, Any]]) -> Iterator[str]:
     alone = sum(effect.p >= LEVEL for effect in moved)
     if by_f1:
         yield (
-            f"Of {len(by_f1)} effects on macro-F1, {len(moved)} have a 95 % interval that leaves zero out; in {alone} of "
-            f"these the test of accuracy shows no difference at {LEVEL:g}, uncorrected."
+            f"Of {len(by_f1)} effects on macro-F1, {len(moved)} have a 95 % interval that leaves zero out; in {alone} "
+            f"of these the test of accuracy shows no difference at {LEVEL:g}, uncorrected."
         )
 
 

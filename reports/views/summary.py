@@ -11,7 +11,7 @@ from reports.draw.table import Table
 from reports.results import Results
 from reports.views.inference import Values, longest
 from reports.views.processes import WHERE, pooled
-from reports.views.view import Section, View, disturbed_note
+from reports.views.view import Section, View, disturbed_note, eager_note
 
 
 def views(results: Results) -> Iterator[View]:
@@ -38,7 +38,9 @@ def views(results: Results) -> Iterator[View]:
             }
         )
     note = "* the paper's protocol, over its first tokens: only RWKV carries its state. The others: every family does."
-    table = Table("summary", "Generation in short", pd.DataFrame(lines), note + disturbed_note(frame))
+    table = Table(
+        "summary", "Generation in short", pd.DataFrame(lines), note + eager_note(frame) + disturbed_note(frame)
+    )
     yield View("summary", "In short", tables=[table], printed=table)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from reports.records.record import Record
 from reports.results import Results
@@ -43,9 +43,12 @@ VIEWS = (
 READINGS = {name: reading for section in VIEWS for name, reading in section.readings.items()}  # by experiment
 
 
-def read(records: Iterable[Record]) -> Results:
-    """Records of experiments that have a section. Raises KeyError where one of another was measured."""
-    return Results(records, READINGS)
+def read(records: Iterable[Record], versions: Mapping[str, int] | None = None) -> Results:
+    """Records of experiments that have a section. Raises KeyError where one of another was measured.
+
+    versions: the present ones of experiments, beside which older records are shown as such.
+    """
+    return Results(records, READINGS, versions or {})
 
 
 def views(results: Results) -> Iterator[View]:

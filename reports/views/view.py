@@ -10,11 +10,13 @@ import pandas as pd
 
 from reports.draw import numbers
 from reports.draw.figure import Picture
+from reports.draw.looks import label
 from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import Comparison
+from reports.views.families import ordered
 
 DISTURBED = "†"  # behind a time
 
@@ -92,3 +94,13 @@ def disturbed_note(frame: pd.DataFrame) -> str:
     """What stands below a table of times of which some are disturbed."""
     note = f" {DISTURBED} Something else took the machine meanwhile (see the last sections): compared with nothing."
     return note if frame.disturbed.any() else ""
+
+
+def eager_note(frame: pd.DataFrame) -> str:
+    """What stands below a table of models: of which families eager attention is the fastest that transformers has."""
+    eager = frame[(frame.attention == "eager") & (frame.attention_setting == "default")]
+    if eager.empty:
+        return ""
+    families = [label(family) for family in ordered(eager, "family").family.unique()]
+    named = " and ".join(filter(None, [", ".join(families[:-1]), families[-1]]))
+    return f" {named}: eager attention, since transformers has no sdpa for {'it' if len(families) == 1 else 'them'}."

@@ -8,6 +8,7 @@ import pytest
 
 from bench import cli
 from rwkv_core.errors import BadInput
+from tests import make
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +46,19 @@ def test_what_is_wrong_is_one_line(
         assert err.startswith("rwkv-bench: ") and err.count("\n") == 1
 
 
+def test_the_page_tells_what_is_of_an_older_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from bench.experiments import VERSIONS
+    from reports.records.store import Store
+
+    old = make.cell("kernels", "rwkv4-169m", {"tokens": 3}, version=0)
+    Store(tmp_path / "store").write(make.record(old, status="unsupported", error="so"))
+    assert call(monkeypatch, "report", str(tmp_path / "store"), "--out", str(tmp_path / "page")) == 0
+    said = f"1 is of an older version of its experiment (kernels 0, now {VERSIONS['kernels']})"
+    assert said in (tmp_path / "page" / "report.md").read_text()
+
+
 def test_doctor_and_records_name_what_the_process_may_use(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,7 +80,7 @@ def test_doctor_and_records_name_what_the_process_may_use(
     assert "1.0 GiB free of 3.0" in shown
     assert run.threads() == 1
     facts = provenance.collect(None)
-    assert (facts["cores"], facts["memory_bytes"]) == (1, 3 << 30) and facts["machine"].endswith(", 1 cores")
+    assert (facts["cores"], facts["memory_bytes"]) == (1, 3 << 30) and facts["machine"] == f"{facts['cpu']}, 1 cores"
 
 
 def test_what_a_terminal_cannot_show_ends_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -91,6 +91,23 @@ def test_what_a_model_was_measured_with_stands_behind_its_name() -> None:
     assert [s.label for s in points.series] == ["RWKV-4", "Pythia", "Pythia (DynamicCache)", "OPT (DynamicCache)"]
 
 
+def test_families_that_have_eager_attention_alone_are_named_below_their_tables() -> None:
+    def made(name: str, attention: str) -> Record:
+        return measured_elsewhere(record(name), attention=attention)
+
+    others = [made("rwkv4-169m", "wkv4:c"), made("pythia-160m", "sdpa")]
+    chosen = altered(made("opt-125m", "eager"), attention="eager")
+    neo, bloom = made("gpt-neo-125m", "eager"), made("bloom-560m", "eager")
+    for records, note in (
+        ([*others, chosen], ""),
+        ([*others, chosen, neo], " GPT-Neo: eager attention, since transformers has no sdpa for it."),
+        ([*others, neo, bloom], " BLOOM and GPT-Neo: eager attention, since transformers has no sdpa for them."),
+    ):
+        (view,) = inference.views(read(records))
+        for table in (*view.tables, short(records)):
+            assert note in table.note and table.note.count("eager") == bool(note), table.name
+
+
 def test_bytes_held_stand_beside_bytes_used_and_records_without_them_are_outdated() -> None:
     made = record("pythia-160m")
     (view,) = inference.views(read([made]))

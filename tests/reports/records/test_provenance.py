@@ -19,6 +19,10 @@ from reports.records import provenance
             "AMD EPYC (family 25, model 1)",
         ),
         ("processor\t: 0\nHardware\t: BCM2711\nModel\t\t: Raspberry Pi 4\n", "BCM2711"),
+        (
+            "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n",
+            f"{platform.machine()} (implementer 0x41, part 0xd40)",
+        ),
         ("processor\t: 0\n", platform.machine()),
     ],
 )

@@ -1,5 +1,7 @@
 """The other families through one interface: caches, ragged batches, bounds."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -131,7 +133,18 @@ def test_learned_positions_end(family: str) -> None:
 
 
 @pytest.mark.parametrize("family,kind", [("pythia", "sdpa"), ("opt", "sdpa"), ("bloom", "eager"), ("gpt-neo", "eager")])
-def test_the_kind_of_attention_is_recorded_and_can_be_eager(family: str, kind: str) -> None:
-    assert small(family).attention == kind
+def test_the_kind_of_attention_that_ran_is_recorded_and_can_be_eager(
+    family: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused, calls = torch.nn.functional.scaled_dot_product_attention, []
+
+    def counted(*arguments: Any, **more: Any) -> torch.Tensor:
+        calls.append(1)
+        return fused(*arguments, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
     eager = load(ModelSpec(family, family, SMALL[family], weights="random:1", attention="eager"))
-    assert eager.attention == "eager"
+    for model, expected in ((small(family), kind), (eager, "eager")):
+        calls.clear()
+        model.hidden(torch.zeros(1, 4, dtype=torch.long))
+        assert (model.attention, bool(calls)) == (expected, expected == "sdpa")

@@ -1,0 +1,71 @@
+"""What records are from, in words and in the table of the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reports.records import origin
+from reports.records.record import Record
+from reports.views import provenance
+from reports.views.table import read
+from tests import make
+
+VERSIONS = {"kernels": 3, "peers": 1}
+
+
+def record(experiment: str = "kernels", version: int = 3, **facts: Any) -> Record:
+    facts = {"platform": "Linux-x86_64", "cpu": "CPU (family 25, model 1)", **facts}
+    return make.record(make.cell(experiment, None, {}, version=version), status="unsupported", error="so", **facts)
+
+
+MIXED = [
+    record(measured_at="2026-01-03T10:00:00+00:00"),
+    record(commit="1" * 40, measured_at="2026-01-02T23:00:00+00:00"),
+    record(version=1, dirty=True),
+    record(version=2, dirty=True, cpu="CPU"),
+    record("peers", 1, commit=None, dirty=None),
+    record("new", 1, cpu="aarch64", platform="Linux-aarch64"),
+]
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        (
+            MIXED,
+            "6 records: 3 from unchanged trees at 2 commits, 2 from changed trees, 1 from code that no commit names; "
+            "2 are of an older version of their experiment (kernels 1, now 3; kernels 2, now 3). "
+            "Measured from 2026-01-01 to 2026-01-03. "
+            "In 1 the processor is named without family and model, as others are too.",
+        ),
+        (
+            MIXED[2:3],
+            "1 record: 1 from changed trees; 1 is of an older version of its experiment (kernels 1, now 3). "
+            "Measured on 2026-01-01.",
+        ),
+        (MIXED[:1], "1 record: 1 from unchanged trees at 1 commit. Measured on 2026-01-03."),
+    ],
+)
+def test_what_records_are_from_is_said_in_words(records: list[Record], said: str) -> None:
+    assert origin.of(records, VERSIONS).sentences == said
+
+
+def test_a_line_of_the_page_marks_older_versions_and_changed_trees() -> None:
+    (view,) = provenance.views(read(MIXED, VERSIONS))
+    assert view.text[0] == origin.of(MIXED, VERSIONS).sentences
+    lines = view.tables[0].frame.set_index("code")[["experiments and versions", "measured", "cells"]]
+    changed = lines.loc[f"{'0' * 12}, from a changed tree"]
+    assert changed.values.tolist() == [
+        ["kernels 1, now 3: 1", "2026-01-01", 1],
+        ["kernels 2, now 3: 1", "2026-01-01", 1],  # of another processor
+    ]
+    assert lines.loc["1" * 12].tolist() == ["kernels 3: 1", "2026-01-02", 1]
+    assert lines.loc["no checkout"].tolist() == ["peers 1: 1", "2026-01-01", 1]
+
+
+def test_without_the_present_versions_nothing_is_called_old() -> None:
+    assert "older" not in origin.of(MIXED, {}).sentences
+    (view,) = provenance.views(read(MIXED))
+    assert "now" not in view.tables[0].csv()
