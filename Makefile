@@ -43,7 +43,7 @@ gallery: $(STAMP)  ## the pages of reports/gallery in reports/out/gallery, and t
 	  cp reports/out/gallery/$$(basename $$(dirname $$figure))/figures/$$(basename $$figure) $$figure || exit 1; done
 
 docs: $(STAMP)  ## docs/results, and the parts of other documents that are made of the gallery's rows
-	@$(BIN)/python -m reports.documents
+	@$(BIN)/python -m bench.documents
 
 clean:  ## forget the environment; records in results/ stay
 	rm -rf .venv

@@ -1,6 +1,6 @@
 """What the gallery's records say, as documents: docs/results, a page a store, and the marked parts of other pages.
 
-`python -m reports.documents` (`make docs`) writes them. A marked part begins with a comment that says what it is made
+`python -m bench.documents` (`make docs`) writes them. A marked part begins with a comment that says what it is made
 from, as `<!-- rows of pocket-cpu: sentences generation-fair, table summary -->`, and ends with `<!-- end of rows -->`.
 """
 
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.experiments import VERSIONS
 from reports import page
 from reports.records.provenance import ROOT
 from reports.sentences import of_page
@@ -39,7 +40,7 @@ def sections(store: str) -> list[tuple[View, list[str]]]:
     if store not in stores():
         raise BadInput(f"the gallery has no {store}{did_you_mean(store, stores())}")
     records, _ = page.read([ROOT / "reports" / "gallery" / store / "records"])
-    results = table.read(records)
+    results = table.read(records, VERSIONS)
     shown = list(table.views(results))
     published = {view.name for view in sources.SECTION.views(results)}
     pairs = zip(shown, of_page([view.comparisons for view in shown]), strict=True)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from reports import documents
+from bench import documents
 from rwkv_core.errors import BadInput
 
 
