@@ -20,13 +20,16 @@ lint: $(STAMP)
 parity: $(STAMP)  ## our logits against transformers' and pip rwkv's, one line a comparison
 	@$(BIN)/python -m tests.checks.parity
 
-zeroshot-check: $(STAMP)  ## our zero-shot answers against lm-eval's HFLM: DATA=folder TOKENIZER=file [DOCS=40] [CHECK=options]
-	@$(BIN)/python -m tests.checks.zeroshot $(DATA) $(TOKENIZER) --docs $(or $(DOCS),40) $(CHECK)
+zeroshot-check: $(STAMP)  ## our zero-shot answers beside lm-eval's HFLM; and the time, with DATA=folder TOKENIZER=file
+	@status=0; run() { $(BIN)/rwkv-bench run "$$@" --store results/zeroshot-check || status=$$?; }; \
+	run configs/zeroshot-answers.yaml; \
+	$(if $(DATA),run configs/zeroshot-check.yaml --data-dir '$(DATA)' --tokenizer '$(TOKENIZER)';) \
+	$(BIN)/rwkv-bench report results/zeroshot-check --out reports/out/zeroshot-check && exit $$status
 
 disturbance-check: $(STAMP)  ## are disturbed cells found, and quiet ones left alone? leave the machine alone: [CELLS=60]
 	@$(BIN)/python -m tests.checks.disturbance --cells $(or $(CELLS),60)
 
-bench: $(STAMP)  ## the WKV kernels and the whole model beside their peers, on the CPU
+bench: $(STAMP)  ## WKV of few tokens; then, as records, the kernels and the whole model beside their peers, on the CPU
 	@$(BIN)/pytest tests/checks/bench_wkv.py --benchmark-columns=median,iqr,rounds --benchmark-sort=mean
 	@$(BIN)/rwkv-bench run configs/kernels-cpu.yaml; status=$$?; \
 	$(BIN)/rwkv-bench report results/kernels-cpu --out reports/out/kernels && exit $$status

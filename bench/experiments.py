@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.speed import encoders, inference, kernels, peers
+from bench.speed import encoders, harness, inference, kernels, peers
 from evals.experiment import Experiment
 from evals.language import context, extend, pretrain
 from evals.lra import run as lra
@@ -16,6 +16,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "kernels": kernels.EXPERIMENT,
     "peers": peers.EXPERIMENT,
     "zeroshot": zeroshot.EXPERIMENT,
+    "harness": harness.EXPERIMENT,
     "prompts": prompts.EXPERIMENT,
     "pretrain": pretrain.EXPERIMENT,
     "context": context.EXPERIMENT,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 from bench.experiments import EXPERIMENTS
-from evals.experiment import NEEDED, AtLeast, OneOf
+from evals.experiment import NEEDED, AtLeast, Numbers, OneOf
 from rwkv_core.errors import BadInput, did_you_mean
 
 WIDTH = 120
@@ -69,6 +69,8 @@ def _type(hint: Any) -> str:
     if isinstance(mark, OneOf):
         names = list(mark.names())
         return "one of " + ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
+    if isinstance(mark, Numbers):
+        return f"str of rising whole numbers of at least {mark.least}"
     return hint.__name__ + (f" of at least {mark.least}" if isinstance(mark, AtLeast) else "")
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from bench import cells
 from bench.experiments import EXPERIMENTS
-from evals.experiment import NEEDED, AtLeast, OneOf
+from evals.experiment import NEEDED, AtLeast, Numbers, OneOf
 from reports.records.cell import Cell
 from rwkv_core import load, models, utf8
 from rwkv_core.content import identified
@@ -193,12 +193,22 @@ def _check(where: str, experiment: str, params: Mapping[str, Any]) -> None:
             hint, mark = get_args(hint)
         if get_origin(hint) is Literal:
             _choice(where, key, value, get_args(hint))
+        elif isinstance(mark, Numbers):
+            _numbers(where, key, value, mark)
         elif type(value) is not hint:
             raise BadInput(f"{where}: {key} must be a value of type {hint.__name__}, not {value!r}")
         elif isinstance(mark, OneOf):
             _choice(where, key, value, mark.names())
         elif isinstance(mark, AtLeast) and value < mark.least:
             raise BadInput(f"{where}: {key} must be at least {mark.least}, not {value!r}")
+
+
+def _numbers(where: str, key: str, value: Any, mark: Numbers) -> None:
+    try:
+        mark.read(value)
+    except ValueError as error:
+        form = f'rising whole numbers of at least {mark.least} in quotes, as in "8, 16, 32"'
+        raise BadInput(f"{where}: {key} must be {form}, not {value!r}") from error
 
 
 def _choice(where: str, key: str, value: Any, choices: Iterable[str]) -> None:

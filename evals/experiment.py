@@ -63,3 +63,16 @@ class OneOf(NamedTuple):
     """The names that an experiment's parameter may have: `task: Annotated[str, OneOf(names)]`."""
 
     names: Callable[[], Iterable[str]]
+
+
+class Numbers(NamedTuple):
+    """Several whole numbers in one value, rising, none below `least`: `sizes: Annotated[str, Numbers(1)] = "8, 16"`."""
+
+    least: int
+
+    def read(self, value: object) -> list[int]:
+        """The numbers. Raises ValueError where they are written in another way, since a cell is named by the text."""
+        numbers = [int(number) for number in str(value).split(", ")]
+        if value != ", ".join(map(str, sorted({*numbers}))) or numbers[0] < self.least:
+            raise ValueError(value)
+        return numbers

@@ -131,9 +131,10 @@ def _above(folder: Path) -> list[Path]:
     return [folder.parent / name for name in FILES if (folder.parent / name).is_file()][:1]
 
 
-def find(checkpoint: Path | None, spec: ModelSpec) -> Codec:
-    """The codec that goes with a checkpoint. Raises BadInput where there is none, or only a part of one, or where the
-    one in the folder above does not fit the model's vocabulary. checkpoint: None for weights that came from none.
+def source(checkpoint: Path | None, spec: ModelSpec) -> Path:
+    """What the tokenizer that goes with a checkpoint is read from: a tokenizer.json, as it is, or a folder, by
+    transformers. Raises BadInput where there is none, or only a part of one. checkpoint: None for weights that came
+    from none.
     """
     if checkpoint is None:
         raise BadInput(f"{spec.name} has random weights and so no tokenizer; use pretrained or local weights")
@@ -142,19 +143,27 @@ def find(checkpoint: Path | None, spec: ModelSpec) -> Codec:
     if not paths:
         raise BadInput(f"{spec.name}: no tokenizer; put {' or '.join(FILES)} beside its weights ({checkpoint})")
     if paths[0].parent != folder:
-        tokenizer = read(paths[0])
-        if (size := tokenizer.get_vocab_size()) > spec.vocab_size:
-            raise BadInput(
-                f"{paths[0]}: {size:,} tokens, and {spec.name} has {spec.vocab_size:,}; put its own tokenizer "
-                f"beside the weights ({checkpoint})"
-            )
-        return Codec.of(tokenizer)
+        return paths[0]
     if not names & {*WHOLE, "vocab.txt"} and not names >= {"vocab.json", "merges.txt"}:
         raise BadInput(f"{folder}: only a part of a tokenizer ({', '.join(sorted(names))}); put the others beside it")
     in_format = checkpoint.is_dir() and (folder / "config.json").is_file()
-    if names == {"20B_tokenizer.json"} or (names & {*FILES} and not in_format):
-        return Codec.of(read(paths[0]))
-    return published(str(folder))
+    return paths[0] if names == {"20B_tokenizer.json"} or (names & {*FILES} and not in_format) else folder
+
+
+def find(checkpoint: Path | None, spec: ModelSpec) -> Codec:
+    """The codec that goes with a checkpoint. Raises BadInput as `source` does, and where the one in the folder above
+    does not fit the model's vocabulary.
+    """
+    path = source(checkpoint, spec)
+    if path.is_dir():
+        return published(str(path))
+    tokenizer, above = read(path), checkpoint is not None and path.parent != place(checkpoint)
+    if above and (size := tokenizer.get_vocab_size()) > spec.vocab_size:
+        raise BadInput(
+            f"{path}: {size:,} tokens, and {spec.name} has {spec.vocab_size:,}; put its own tokenizer "
+            f"beside the weights ({checkpoint})"
+        )
+    return Codec.of(tokenizer)
 
 
 def published(source: str, revision: str | None = None) -> Codec:

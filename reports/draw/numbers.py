@@ -28,6 +28,11 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f}"
 
 
+def seconds(n: float) -> str:
+    """To three significant digits below a hundred, whole ones above."""
+    return f"{n:.3g}" if n < 100 else f"{n:,.0f}"
+
+
 def mebibytes(n: float) -> str:
     """Of bytes, with the unit."""
     return f"{n / MIB:.2f} MiB"

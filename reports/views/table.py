@@ -9,6 +9,7 @@ from reports.results import Results
 from reports.views import (
     contexts,
     encoders,
+    harness,
     inference,
     learning,
     lra,
@@ -30,6 +31,7 @@ VIEWS = (
     contexts.SECTION,
     races.SECTION,
     zeroshot.SECTION,
+    harness.SECTION,
     prompts.SECTION,
     recall.SECTION,
     needles.SECTION,
