@@ -25,7 +25,7 @@ RESULTS = DOCS / "results"
 MARKED = re.compile(r"(<!-- rows of ([\w-]+): ([^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
 HEAD = (
     "# {store}\n\nMade by `make docs` from `reports/gallery/{store}/records`, not by hand. Each section shows its "
-    "first table; `make gallery` writes the whole page with every table and figure.\n"
+    "first table; `make gallery` writes the whole page with every table and figure.\n\n{origin}\n"
 )
 
 
@@ -49,7 +49,8 @@ def sections(store: str) -> list[tuple[View, list[str]]]:
 
 def of_store(store: str) -> str:
     """The document of a store."""
-    parts = [HEAD.format(store=store)]
+    (origin,) = (view.text[0] for view, _ in sections(store) if view.name == "provenance")
+    parts = [HEAD.format(store=store, origin=origin)]
     for view, sentences in sections(store):
         parts.append(f"## {view.title}\n")
         parts += [_list(sentences)] if sentences else []
@@ -70,10 +71,11 @@ def with_rows(text: str) -> str:
 def _rows(store: str, parts: str) -> str:
     of_view = {view.name: _list(sentences) for view, sentences in sections(store)}
     of_table = {one.name: one.markdown() for view, _ in sections(store) for one in view.tables}
+    first_text = {view.name: f"{view.text[0]}\n" for view, _ in sections(store) if view.text}
     written = []
     for part in parts.split(", "):
         kind, _, name = part.partition(" ")
-        among = {"sentences": of_view, "table": of_table}.get(kind, {})
+        among = {"sentences": of_view, "table": of_table, "text": first_text}.get(kind, {})
         if name not in among:
             raise BadInput(f"a document's mark asks {store} for {part!r}, which it has not{did_you_mean(name, among)}")
         written.append(among[name])
