@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.records.record import Record
@@ -18,7 +18,7 @@ class Origin:
     commits: of the unchanged trees.
     versions: of each experiment and version, the present one of the experiment, where it is known, and the records.
     unnamed: with a processor of x86 that is named without family and model, as several are that share a name.
-    first, last: days of measurement.
+    first, last: days of measurement. machines: their names.
     """
 
     records: int
@@ -29,6 +29,7 @@ class Origin:
     unnamed: int
     first: str
     last: str
+    machines: Sequence[str]
 
     @property
     def days(self) -> str:
@@ -54,9 +55,9 @@ class Origin:
             count = sum(older.values())
             of = "is of an older version of its" if count == 1 else "are of an older version of their"
             text += f"; {count} {of} experiment ({named})"
-        text += f". Measured {'on' if self.first == self.last else 'from'} {self.days}."
+        text += f". Measured {'on' if self.first == self.last else 'from'} {self.days} on {'; '.join(self.machines)}."
         if self.unnamed:
-            text += f" In {self.unnamed} the processor is named without family and model, as others are too."
+            text += f" {self.unnamed} name the processor by its brand alone, which several share."
         return text
 
 
@@ -76,6 +77,7 @@ def of(records: Iterable[Record], versions: Mapping[str, int]) -> Origin:
         sum("x86" in one["platform"] and "(family " not in one["cpu"] for one in facts),
         min(days),
         max(days),
+        sorted({str(one["machine"]) for one in facts}),
     )
 
 

@@ -34,6 +34,7 @@ DEVICE_MEMORY = {
 }
 SIZE = Words("smaller than", "larger than", "as large as")
 FEW_PROCESSES = 3
+UNLIKE = 1.1  # in parameters
 NOISE = 1.1  # between two processes of the same work, where there are too few to see it
 ONE_PROCESS = (
     "Measured in fewer than three processes, between which times of the same work differ more than between repeats: a "
@@ -162,8 +163,14 @@ def _times(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, A
     few = min(one["processes"], other["processes"]) < FEW_PROCESSES
     margin = NOISE if few else 1.0
     apart = low > margin or high < 1 / margin
-    size = f"{numbers.spread(ratio, low, high, numbers.ratio)} x its time"
+    size = f"{numbers.spread(ratio, low, high, numbers.ratio)} x its time{_with_parameters(one, other)}"
     return Comparison(heading, TIME, other["label"], 1 - ratio, size, None, apart, ONE_PROCESS if few else "")
+
+
+def _with_parameters(one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> str:
+    """Said where a model is larger than the other by more than a tenth."""
+    ratio = one["parameters"] / other["parameters"]
+    return "" if 1 / UNLIKE < ratio < UNLIKE else f" with {numbers.ratio(ratio)} x its parameters"
 
 
 def _bytes(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Comparison:

@@ -25,7 +25,7 @@ MIXED = [
     record(commit="1" * 40, measured_at="2026-01-02T23:00:00+00:00"),
     record(version=1, dirty=True),
     record(version=2, dirty=True, cpu="CPU"),
-    record("peers", 1, commit=None, dirty=None),
+    record("peers", 1, commit=None, dirty=None, machine="Other CPU"),
     record("new", 1, cpu="aarch64", platform="Linux-aarch64"),
 ]
 
@@ -37,15 +37,15 @@ MIXED = [
             MIXED,
             "6 records: 3 from unchanged trees at 2 commits, 2 from changed trees, 1 from code that no commit names; "
             "2 are of an older version of their experiment (kernels 1, now 3; kernels 2, now 3). "
-            "Measured from 2026-01-01 to 2026-01-03. "
-            "In 1 the processor is named without family and model, as others are too.",
+            "Measured from 2026-01-01 to 2026-01-03 on Other CPU; Test CPU <2 cores>. "
+            "1 name the processor by its brand alone, which several share.",
         ),
         (
             MIXED[2:3],
             "1 record: 1 from changed trees; 1 is of an older version of its experiment (kernels 1, now 3). "
-            "Measured on 2026-01-01.",
+            "Measured on 2026-01-01 on Test CPU <2 cores>.",
         ),
-        (MIXED[:1], "1 record: 1 from unchanged trees at 1 commit. Measured on 2026-01-03."),
+        (MIXED[:1], "1 record: 1 from unchanged trees at 1 commit. Measured on 2026-01-03 on Test CPU <2 cores>."),
     ],
 )
 def test_what_records_are_from_is_said_in_words(records: list[Record], said: str) -> None:
