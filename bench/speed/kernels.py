@@ -49,7 +49,7 @@ def run(
     batch: sequences, B of k and v [B, T, C].
     tokens: of each, T.
     rounds: turns that each contender gets.
-    seed: of the random inputs.
+    seed: of the random inputs and of the order of turns.
 
     Returns metrics (`errors` of the largest entry, `bytes` that must move, `floor_bytes` that the floor moved) and the
     samples of a race. Raises RuntimeError where one of our own implementations is wrong.
@@ -71,7 +71,7 @@ def run(
     calls = {name: call for name, call in calls.items() if name not in refused}
     moving, floor_bytes = floor(device, inputs)
     samples, graphed = race(
-        {"floor": moving, **calls}, device, rounds, graphs=[name for name in GRAPHS if name in calls]
+        {"floor": moving, **calls}, device, rounds, graphs=[name for name in GRAPHS if name in calls], seed=seed
     )
     metrics = {
         "errors": errors,

@@ -1,7 +1,6 @@
 """Races: contenders in turn, compared before they are timed, and the goals that the report prints."""
 
 import functools
-import itertools
 import time
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from bench.instruments import disturbance
-from bench.instruments.race import FEWEST, race
+from bench.instruments.race import FEWEST, _turns, race
 from bench.run import measure
 from bench.speed import kernel_peers, kernels, peers
 from reports.records.record import Record
@@ -28,16 +27,50 @@ SHAPE = {"model_type": "rwkv", "vocab_size": 96, "hidden_size": 40, "num_hidden_
 SPEC = ModelSpec("tiny", "rwkv4", SHAPE, weights="random:0")
 
 
-def test_contenders_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disturbance, "AGAIN", 0)  # tests share their cores
-    order: list[str] = []
-    calls = {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), time.sleep(0.003))}
-    samples, graphed = race(calls, "cpu", rounds=4)
+@pytest.fixture
+def single(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample is one call, and no round is measured again: tests share their cores."""
+    monkeypatch.setattr("bench.instruments.race.SHORTEST_S", 1e-9)
+    monkeypatch.setattr(disturbance, "AGAIN", 0)
+
+
+def turns(names: str, rounds: int, seed: int) -> list[str]:
+    """Who was called one after another in each round of a race, after two calls of each."""
+    called: list[str] = []
+    race({name: functools.partial(called.append, name) for name in names}, "cpu", rounds, seed=seed)
+    return ["".join(one) for one in zip(*[iter(called[2 * len(names) :])] * len(names), strict=True)]
+
+
+def test_contenders_run_in_turn(single: None) -> None:
+    samples, graphed = race({"a": lambda: None, "b": lambda: time.sleep(0.003)}, "cpu", rounds=4)
     seconds = samples["seconds"]
     assert len(samples["disturbance"]["intervals"]) == 4
     assert {name: len(samples) for name, samples in seconds.items()} == {"a": 4, "b": 4} and not graphed
     assert all(0.003 <= s < 1 for s in seconds["b"]) and all(0 < s < 1e-3 for s in seconds["a"])
-    assert "".join(name for name, _ in itertools.groupby(order)) == "ab" + "ab" * 4  # once before, then four rounds
+
+
+def test_the_order_of_turns_is_drawn_by_the_seed(single: None) -> None:
+    first = turns("abc", 12, seed=1)
+    assert first == turns("abc", 12, seed=1) != turns("abc", 12, seed=2)
+    assert {"".join(sorted(one)) for one in first} == {"abc"} and len(set(first)) > 2
+    assert first[1::2] == [one[::-1] for one in first[::2]]
+    assert turns("ab", 12, seed=1).count("ab") == 6, "of two each goes first as often as the other"
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "rounds"),
+    [(0.1, 0.2, 9), (0.02, 0.02, 25), (0.02, 1.0, 19), (1.0, 5.0, FEWEST), (4.0, 9.0, FEWEST)],
+)
+def test_a_pair_has_more_rounds_where_they_are_short(short: float, long: float, rounds: int) -> None:
+    assert _turns({"a": short, "b": long}, 9, paired=True) == {"a": rounds, "b": rounds}
+
+
+def test_every_round_of_a_pair_has_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"SHORTEST_S": 0.01, "LEAST_S": 0.06, "SLOW_S": 0.01}.items():
+        monkeypatch.setattr(f"bench.instruments.race.{name}", seconds)
+    samples, _ = race({"short": lambda: None, "long": lambda: time.sleep(0.05)}, "cpu", rounds=4, paired=True)
+    assert {name: len(times) for name, times in samples["seconds"].items()} == {"short": 6, "long": 6}
+    assert len(samples["disturbance"]["intervals"]) == 6
 
 
 def test_a_slow_contender_gets_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
