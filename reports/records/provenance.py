@@ -13,7 +13,17 @@ from typing import Any
 from rwkv_core import machine
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy", "rwkv", "flash-linear-attention")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "triton",
+    "tokenizers",
+    "lm_eval",
+    "numpy",
+    "numba",
+    "rwkv",
+    "flash-linear-attention",
+)
 
 
 def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:
