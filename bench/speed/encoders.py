@@ -49,8 +49,8 @@ def run(
     width: of its blocks.
     heads: of attention.
     inner: hidden width of attention's feed-forward layers; a mixer's follows from the budget.
-    rounds: turns that each of the two gets.
-    seed: of weights and inputs.
+    rounds: turns that each of the two gets, more where a step is short, fewer where it is long.
+    seed: of weights, inputs and the order of turns.
 
     Returns metrics (`peak_bytes` beyond the weights, of an untimed step each) and the samples of a race. Raises
     Unsupported as the experiment lra does, RuntimeError where a gradient is missing or not finite.
@@ -80,7 +80,7 @@ def run(
             call()
         peak_metrics = peak.metrics()
         peaks[name] = peak_metrics.get("cuda_peak_bytes", peak_metrics["peak_live_bytes"])
-    samples, graphed = race(calls, device, rounds)
+    samples, graphed = race(calls, device, rounds, seed=seed, paired=True)
     metrics = {
         "errors": {},
         "graphed": graphed,

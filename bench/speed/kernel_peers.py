@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bench.speed import compiled_loops
+from bench.speed.compiled_loops import Function
 from rwkv_core.wkv.wkv4 import initial_state, reference
 
 QUADRATIC = 1 << 20  # elements above which transformers' loop is not asked for gradients: their time grows with T^2
-
-Function = Callable[..., Tensor]
 
 
 def wkv4(device: str, direction: str, elements: int) -> dict[str, Function]:
@@ -20,6 +20,10 @@ def wkv4(device: str, direction: str, elements: int) -> dict[str, Function]:
     peers: dict[str, Function] = {"loop": _loop}
     if direction == "forward" or elements <= QUADRATIC:
         peers["transformers"] = _transformers()
+    if device == "cpu" and direction == "forward" and (numba := compiled_loops.numba()) is not None:
+        peers["numba"] = numba
+    if device == "cpu" and (compiled := compiled_loops.torch_compile()) is not None:
+        peers["torch.compile"] = compiled
     if device == "cuda" and (fla := _fla()) is not None:
         peers["fla"] = fla
     return peers

@@ -1,4 +1,4 @@
-"""An operator alone: each implementation beside the plain loop, transformers' and fla's, and the floor of memory.
+"""An operator alone: each implementation beside loops, plain and compiled, transformers' and fla's, and memory's floor.
 
 The model gives the operator and the number of channels, and nothing else. Before anything is timed, every contender's
 results are compared with the oracle's in float64.
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from bench.instruments.race import race
-from bench.speed.kernel_peers import PEERS, Function
+from bench.speed.compiled_loops import Function
+from bench.speed.kernel_peers import PEERS
 from evals.experiment import AtLeast, Experiment
 from rwkv_core.errors import Unsupported
 from rwkv_core.rwkv.version import VERSIONS
@@ -28,6 +29,7 @@ AGREEMENT = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}  # 
 PEER_AGREEMENT = 5e-2  # a peer that is further off computes something else, and is not timed
 SMALLEST = 1e-2  # errors of results smaller than this are of this: a true gradient may be 0
 GRAPHS = ("triton", "torch", "fla")  # what a CUDA graph is tried with
+PREALLOCATED = ", output preallocated"  # behind the name of an implementation that is given `out`
 
 Inputs = Sequence[Tensor]
 
@@ -49,7 +51,7 @@ def run(
     batch: sequences, B of k and v [B, T, C].
     tokens: of each, T.
     rounds: turns that each contender gets.
-    seed: of the random inputs.
+    seed: of the random inputs and of the order of turns.
 
     Returns metrics (`errors` of the largest entry, `bytes` that must move, `floor_bytes` that the floor moved) and the
     samples of a race. Raises RuntimeError where one of our own implementations is wrong.
@@ -70,9 +72,8 @@ def run(
     }
     calls = {name: call for name, call in calls.items() if name not in refused}
     moving, floor_bytes = floor(device, inputs)
-    samples, graphed = race(
-        {"floor": moving, **calls}, device, rounds, graphs=[name for name in GRAPHS if name in calls]
-    )
+    graphs = [name for name in calls if _implementation(name) in GRAPHS]
+    samples, graphed = race({"floor": moving, **calls}, device, rounds, graphs, seed)
     metrics = {
         "errors": errors,
         "refused": {name: repr(error) for name, error in refused.items()},
@@ -102,7 +103,11 @@ def _on_one_thread(call: Callable[[], Any]) -> Any:
 def contenders(
     operator: Operator, device: str, direction: str, inputs: Inputs, dy: Tensor
 ) -> dict[str, Callable[[], Any]]:
-    """What this machine can run, as calls that return y, or y and the gradient of every input."""
+    """What this machine can run, as calls that return y, or y and the gradient of every input.
+
+    Each allocates its results, as who uses an operator has it; ours once more with y preallocated, where no gradients
+    are wanted.
+    """
     functions = dict(PEERS[operator.name](device, direction, dy.numel())) if operator.name in PEERS else {}
     ours = []
     for name, implementation in operator.implementations.items():
@@ -115,7 +120,7 @@ def contenders(
     calls: dict[str, Callable[[], Any]] = {name: functools.partial(f, *inputs) for name, f in functions.items()}
     out = torch.empty_like(dy)
     for name in ours:
-        calls[name] = functools.partial(_ours, operator, *inputs, impl=name, out=out)
+        calls[name + PREALLOCATED] = functools.partial(_ours, operator, *inputs, impl=name, out=out)
     return calls
 
 

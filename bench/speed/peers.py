@@ -47,7 +47,7 @@ def run(
     batch: sequences at once.
     tokens: of a prompt, or of what is trained on.
     rounds: turns that each contender gets.
-    seed: of the random inputs.
+    seed: of the random inputs and of the order of turns.
 
     Returns metrics and samples as `kernels` does.
     """
@@ -70,7 +70,7 @@ def run(
                 raise RuntimeError(f"{name} and our results are {error:.1e} of the largest entry apart")
         if task == "token":
             calls["gemv"] = _gemv(model, batch)
-        samples, graphed = race(calls, device, rounds, graphs=list(calls) if task == "token" else ())
+        samples, graphed = race(calls, device, rounds, graphs=list(calls) if task == "token" else (), seed=seed)
     return {"errors": errors, "graphed": graphed, "threads": torch.get_num_threads()}, samples
 
 

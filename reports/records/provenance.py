@@ -15,10 +15,18 @@ from rwkv_core.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("bench", "configs", "evals", "reports", "rwkv_core")
-GALLERY = (
-    "reports/gallery"  # records and the matrices that they are of: no code, and written while something is measured
+GALLERY = "reports/gallery"  # records and the matrices of them: no code, and written while something is measured
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "triton",
+    "tokenizers",
+    "lm_eval",
+    "numpy",
+    "numba",
+    "rwkv",
+    "flash-linear-attention",
 )
-LIBRARIES = ("torch", "transformers", "triton", "tokenizers", "lm_eval", "numpy", "rwkv", "flash-linear-attention")
 
 
 def collect(accelerator: str | None, **more: Any) -> dict[str, Any]:

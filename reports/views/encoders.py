@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -13,30 +14,38 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
+from reports.statistics.bands import spread
 from reports.views import races
 from reports.views.families import ordered
 from reports.views.view import DISTURBED, Section, View, disturbed_note, parts
 
 WHERE = ["machine", "device"]
+SIZE = ["width", "heads", "attention_inner"]
 WAYS = {"both": "in both directions", "causal": "causal"}
 TEXT = (
     "A training step (loss and gradients of one sequence) of Long Range Arena's encoder with each mixer, at one budget "
     "of parameters, for which the feed-forward layers are wider or narrower: the complexity table made visible. Each "
-    "mixer took turns with attention in one process; the ratio is of those two. Attention is torch's fused one: its "
-    "time grows with the square of the length, its memory does not. Memory is the peak beyond weights and inputs, in "
-    "an untimed step."
+    "mixer took turns with attention in one process, a step of the one right beside a step of the other, in changing "
+    "order; the ratio is taken within each round. Attention is torch's fused one: its time grows with the square of "
+    "the length, its memory does not. Memory is the peak beyond weights and inputs, in an untimed step."
 )
 
 
 def rows(record: Record) -> Iterator[Row]:
-    """The race of a mixer and attention in seconds a training step, and the peak bytes of each."""
-    metrics = record.metrics
+    """The race of a mixer and attention in seconds a training step, attention's over the mixer's in each round, and the
+    peak bytes of each.
+    """
+    params, metrics, seconds = record.cell.params, record.metrics, record.samples["seconds"]
     titles = {name: looks.mixer(name, title) for name, title in metrics["titles"].items()}
+    size = {"width": params["width"], "heads": params["heads"], "attention_inner": params["inner"]}
+    shared = {"what": params["direction"], "tokens": params["tokens"], **size}
     for row in races.rows(record):
         name = row["contender"]
         mixer = {"title": titles[name], "budget": metrics["budget"][name], "inner": metrics["inner"][name]}
-        yield {**row, **mixer}
-    shared = {"what": record.cell.params["direction"], "tokens": record.cell.params["tokens"]}
+        yield {**row, **mixer, **size}
+    for name in seconds.keys() - {"attention"}:
+        ratios = [theirs / its for theirs, its in zip(seconds["attention"], seconds[name], strict=False)]
+        yield {**spread("attention_ratio", ratios, contender=name, title=titles[name]), **shared}
     for name, peak in metrics["peak_bytes"].items():
         yield {"metric": "peak_bytes", "value": peak, "contender": name, "title": titles[name], **shared}
 
@@ -47,20 +56,23 @@ def views(results: Results) -> Iterator[View]:
     if frame.empty:
         return
     frame["title"] += frame.variant
-    frame = ordered(frame, "what", "mixer")
+    frame = ordered(frame, *SIZE, "what", "mixer")
     for number, where, part in parts(frame, WHERE):
         name = f"encoders{number}"
         threads = part.threads.dropna().iloc[0]
         footer = f"{', '.join(map(str, where))} · float32 · threads: {threads:.0f}"
-        panels = []
-        for way in (way for way in WAYS if way in set(part.what)):
-            chosen = part[part.what == way]
-            panels.append(_panel(chosen[chosen.metric == "race_s"], f"Time, {WAYS[way]}", "milliseconds", 1e3))
-            panels.append(_panel(chosen[chosen.metric == "peak_bytes"], f"Memory, {WAYS[way]}", "MiB", 1 / MIB))
-        picture = Picture(name, "A training step of each mixer's encoder", panels, footer)
-        yield View(
-            name, f"Mixers against length, {', '.join(map(str, where))}", [TEXT], [_table(part, name)], [picture]
-        )
+        tables, panels = [], []
+        for _, (width, heads, inner), of_size in parts(part, SIZE):
+            title = (
+                f"A training step against length: width {width}, {heads} heads, attention's feed-forward layers {inner}"
+            )
+            tables.append(_table(of_size, f"{name}-{width}-{heads}-{inner}", title))
+            for way in (way for way in WAYS if way in set(of_size.what)):
+                chosen, place = of_size[of_size.what == way], f"{WAYS[way]}, width {width}"
+                panels.append(_panel(chosen[chosen.metric == "race_s"], f"Time, {place}", "milliseconds", 1e3))
+                panels.append(_panel(chosen[chosen.metric == "peak_bytes"], f"Memory, {place}", "MiB", 1 / MIB))
+        picture = Picture(name, "A training step of each mixer's encoder", panels, footer, columns=2)
+        yield View(name, f"Mixers against length, {', '.join(map(str, where))}", [TEXT], tables, [picture])
 
 
 def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:
@@ -75,33 +87,59 @@ def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:
     return Panel(title, "tokens", unit, series, log_x=2, log_y=10)
 
 
-def _table(part: pd.DataFrame, name: str) -> Table:
+def _table(part: pd.DataFrame, name: str, title: str) -> Table:
     lengths = sorted(set(part.tokens))
     lines = []
     for (mixer, way, _), cells in part.groupby(["mixer", "what", "variant"], sort=False):
         line = {"mixer": cells[cells.contender == mixer].title.iloc[0], "direction": WAYS[str(way)]}
         line["inner"] = f"{cells[cells.contender == mixer].inner.max():.0f}"
+        line["ahead from"] = _ahead_from(cells[(cells.metric == "attention_ratio") & ~cells.disturbed])
         for tokens in lengths:
             at = cells[cells.tokens == tokens]
             line[numbers.count(tokens)] = _cell(at, str(mixer)) if len(at) else "-"
         lines.append(line)
     note = (
         "Milliseconds (median of the rounds, in brackets the least and the largest), attention's time over this one's "
-        "in the same process (above 1: faster than attention), and peak MiB. inner: hidden width of the feed-forward "
-        "layers. RWKV-4's and attention's kernels are compiled; what another mixer needs of recurrences is plain torch."
+        "(median of the ratios within the rounds, in brackets the least and the largest; above 1: faster than "
+        "attention), and peak MiB. ahead from: the length from which on it was faster than attention in every round. "
+        "inner: hidden width of the feed-forward layers. The kernels of RWKV-4, attention and LSTM are compiled; "
+        "what another mixer needs of recurrences is plain torch."
     )
-    return Table(name, "A training step against length", pd.DataFrame(lines), note + disturbed_note(part))
+    return Table(name, title, pd.DataFrame(lines), note + _attention_note(part) + disturbed_note(part))
+
+
+def _ahead_from(ratios: pd.DataFrame) -> str:
+    lows = ratios.groupby("tokens").low.min().sort_index(ascending=False)
+    return numbers.count(lows[(lows > 1).cummin()].index.min())
+
+
+def _attention_note(part: pd.DataFrame) -> str:
+    """How far attention's times in cells that are alike but for the mixer are apart."""
+    times = part[(part.metric == "race_s") & (part.contender == "attention") & ~part.disturbed]
+    medians = times.groupby(["what", "tokens"]).value
+    apart = (medians.max() / medians.min())[medians.count() > 1]
+    if apart.empty:
+        return ""
+    most: tuple[Any, ...] = max((row.value, row.tokens, row.what) for row in apart.reset_index().itertuples())
+    factor, tokens, way = most
+    return (
+        " Attention was timed beside each mixer; its medians at one length differ by a factor of up to "
+        f"{numbers.ratio(factor)} ({numbers.count(tokens)} tokens, {WAYS[way]}): compare ratios with each other, times "
+        "less so."
+    )
 
 
 def _cell(at: pd.DataFrame, mixer: str) -> str:
-    times = at[at.metric == "race_s"].set_index("contender")
-    peaks = at[at.metric == "peak_bytes"].set_index("contender").value
-    value, low, high = (times[key][mixer] for key in ("value", "low", "high"))
-    time = numbers.spread(value, low, high, lambda seconds: numbers.milliseconds(seconds, 0))
-    ratio = f"x{numbers.ratio(times.value['attention'] / value)}"
+    mine: dict[str, Any] = {str(row.metric): row for row in at[at.contender == mixer].itertuples()}
+    time, peak, ratio = mine["race_s"], mine["peak_bytes"], mine.get("attention_ratio")
+    parts = [numbers.spread(time.value, time.low, time.high, lambda seconds: numbers.milliseconds(seconds, 0))]
     if at.disturbed.any():
-        time, ratio = time + DISTURBED, "-"
-    return f"{time}, {ratio}, {peaks[mixer] / MIB:.0f}"
+        parts = [parts[0] + DISTURBED, "-"]
+    elif ratio is not None:
+        parts.append(f"x{numbers.spread(ratio.value, ratio.low, ratio.high, numbers.ratio)}")
+    return ", ".join([*parts, f"{peak.value / MIB:.0f}"])
 
 
-SECTION = Section(views, {"encoders": Reading(rows, apart={"mixer", "direction", "tokens"}, oldest=2)})
+SECTION = Section(
+    views, {"encoders": Reading(rows, apart={"mixer", "direction", "tokens", "width", "heads", "inner"}, oldest=2)}
+)

@@ -23,10 +23,11 @@ SHAPE = ["what", "batch", "tokens", "channels", "threads"]
 NAMES = {
     "floor": "memory floor",
     "loop": "plain loop in torch",
+    "numba": "loops in numba, one thread",
+    "torch.compile": "loop under torch.compile",
     "transformers": "transformers",
     "torch": "ours: torch",
     "c": "ours: C",
-    "c, one thread": "ours: C, one thread",
     "triton": "ours: Triton",
     "fla": "flash-linear-attention",
     "ours": "ours",
@@ -34,14 +35,26 @@ NAMES = {
     "gemv": "its weights times vectors",
 }
 # families in whose colours contenders are drawn
-COLOURS = {"c": "rwkv4", "triton": "rwkv4", "torch": "gpt-neo", "loop": "pythia", "transformers": "bloom", "fla": "opt"}
+COLOURS = {
+    "c": "rwkv4",
+    "triton": "rwkv4",
+    "torch": "gpt-neo",
+    "loop": "pythia",
+    "numba": "pythia",
+    "torch.compile": "pythia",
+    "transformers": "bloom",
+    "fla": "opt",
+}
 KERNEL_TEXT = (
     "The WKV operator alone. Every contender's result, gradients included, was compared with the paper's recurrence "
     "in float64 before it was timed; error is the largest difference, of the largest entry, and one that was far off "
-    "was not timed. All of them ran in turn in one process; transformers is what its model runs without its CUDA "
-    "kernel. The floor moves the bytes that must move and does nothing else: on a CPU the time of "
-    "torch.add(k, v, out=y), scaled to the tensors of the pass (three forward, eight forward and backward), on a GPU "
-    "those bytes at the bandwidth of a copy of 1 GiB (what fits in a GPU's cache can be faster)."
+    "was not timed. All of them ran in turn in one process, each allocating its result; where ours ran once more with "
+    "y preallocated, its name says so. transformers is what its model runs without its CUDA kernel. The loops in numba "
+    "and under torch.compile (on a CPU; in blocks of tokens, each one function) are what a user of Python gets by "
+    "compiling the recurrence as it is written. The floor moves the bytes that must move and does nothing else: on a "
+    "CPU the time of torch.add(k, v, out=y), y preallocated, scaled to the tensors of the pass (three forward, eight "
+    "forward and backward), on a GPU those bytes at the bandwidth of a copy of 1 GiB (what fits in a GPU's cache can "
+    "be faster)."
 )
 WHOLE_TEXT = (
     "{families} as a whole in three implementations with the same random weights, in turn in one process; error is the "
@@ -152,7 +165,13 @@ def _what(row: pd.Series, several: bool) -> str:
 
 
 def _name(row: pd.Series) -> str:
-    return NAMES.get(row.contender, row.contender) + (", CUDA graph" if row.graphed else "")
+    return _named(row.contender) + (", CUDA graph" if row.graphed else "")
+
+
+def _named(contender: str) -> str:
+    """What is before a comma by its name in tables; what follows says how it ran."""
+    name, comma, way = contender.partition(",")
+    return NAMES.get(name, name) + comma + way
 
 
 def _shape(row: pd.Series) -> str:
@@ -192,8 +211,8 @@ def _picture(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
         for (contender, variant), line in part.groupby(["contender", "variant"], sort=False):
             line = line.sort_values(["size", "batch"]).drop_duplicates("size")
             low, high = (list(line[edge] * 1e3) for edge in ("band_low", "band_high"))
-            family = COLOURS.get(str(contender), str(contender))
-            label = f"{NAMES.get(str(contender), contender)}{variant}"
+            drawn_as = str(contender).partition(",")[0]
+            family, label = COLOURS.get(drawn_as, drawn_as), f"{_named(str(contender))}{variant}"
             size, value = list(line["size"]), list(line.value * 1e3)
             apart = [(x, 1e3 * y) for x, values in zip(size, line.apart, strict=True) for y in values]
             crossed, dashed = list(line.disturbed), contender == "floor"

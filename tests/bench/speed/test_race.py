@@ -1,7 +1,7 @@
 """Races: contenders in turn, compared before they are timed, and the goals that the report prints."""
 
 import functools
-import itertools
+import importlib.util
 import time
 from dataclasses import replace
 from typing import Any
@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from bench.instruments import disturbance
-from bench.instruments.race import FEWEST, race
+from bench.instruments.race import FEWEST, _turns, race
 from bench.run import measure
-from bench.speed import kernel_peers, kernels, peers
+from bench.speed import compiled_loops, kernel_peers, kernels, peers
 from reports.records.record import Record
 from reports.views import races
 from reports.views.table import read
@@ -20,6 +20,7 @@ from rwkv_core import machine, models
 from rwkv_core.errors import Unsupported
 from rwkv_core.runtimes import transformers_rwkv
 from rwkv_core.spec import ModelSpec
+from rwkv_core.wkv.wkv4 import WKV4
 from tests import make
 from tests.checks import parity
 from tests.rwkv_core.runtimes.test_hf import small
@@ -28,16 +29,50 @@ SHAPE = {"model_type": "rwkv", "vocab_size": 96, "hidden_size": 40, "num_hidden_
 SPEC = ModelSpec("tiny", "rwkv4", SHAPE, weights="random:0")
 
 
-def test_contenders_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disturbance, "AGAIN", 0)  # tests share their cores
-    order: list[str] = []
-    calls = {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), time.sleep(0.003))}
-    samples, graphed = race(calls, "cpu", rounds=4)
+@pytest.fixture
+def single(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample is one call, and no round is measured again: tests share their cores."""
+    monkeypatch.setattr("bench.instruments.race.SHORTEST_S", 1e-9)
+    monkeypatch.setattr(disturbance, "AGAIN", 0)
+
+
+def turns(names: str, rounds: int, seed: int) -> list[str]:
+    """Who was called one after another in each round of a race, after two calls of each."""
+    called: list[str] = []
+    race({name: functools.partial(called.append, name) for name in names}, "cpu", rounds, seed=seed)
+    return ["".join(one) for one in zip(*[iter(called[2 * len(names) :])] * len(names), strict=True)]
+
+
+def test_contenders_run_in_turn(single: None) -> None:
+    samples, graphed = race({"a": lambda: None, "b": lambda: time.sleep(0.003)}, "cpu", rounds=4)
     seconds = samples["seconds"]
     assert len(samples["disturbance"]["intervals"]) == 4
     assert {name: len(samples) for name, samples in seconds.items()} == {"a": 4, "b": 4} and not graphed
     assert all(0.003 <= s < 1 for s in seconds["b"]) and all(0 < s < 1e-3 for s in seconds["a"])
-    assert "".join(name for name, _ in itertools.groupby(order)) == "ab" + "ab" * 4  # once before, then four rounds
+
+
+def test_the_order_of_turns_is_drawn_by_the_seed(single: None) -> None:
+    first = turns("abc", 12, seed=1)
+    assert first == turns("abc", 12, seed=1) != turns("abc", 12, seed=2)
+    assert {"".join(sorted(one)) for one in first} == {"abc"} and len(set(first)) > 2
+    assert first[1::2] == [one[::-1] for one in first[::2]]
+    assert turns("ab", 12, seed=1).count("ab") == 6, "of two each goes first as often as the other"
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "rounds"),
+    [(0.1, 0.2, 9), (0.02, 0.02, 25), (0.02, 1.0, 19), (1.0, 5.0, FEWEST), (4.0, 9.0, FEWEST)],
+)
+def test_a_pair_has_more_rounds_where_they_are_short(short: float, long: float, rounds: int) -> None:
+    assert _turns({"a": short, "b": long}, 9, paired=True) == {"a": rounds, "b": rounds}
+
+
+def test_every_round_of_a_pair_has_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"SHORTEST_S": 0.01, "LEAST_S": 0.06, "SLOW_S": 0.01}.items():
+        monkeypatch.setattr(f"bench.instruments.race.{name}", seconds)
+    samples, _ = race({"short": lambda: None, "long": lambda: time.sleep(0.05)}, "cpu", rounds=4, paired=True)
+    assert {name: len(times) for name, times in samples["seconds"].items()} == {"short": 6, "long": 6}
+    assert len(samples["disturbance"]["intervals"]) == 6
 
 
 def test_a_slow_contender_gets_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,12 +81,21 @@ def test_a_slow_contender_gets_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> 
     assert {name: len(times) for name, times in samples["seconds"].items()} == {"slow": FEWEST, "fast": 8}
 
 
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes a minute."""
+    monkeypatch.setattr(compiled_loops, "torch_compile", lambda: None)
+
+
 @pytest.mark.parametrize("direction", ["forward", "forward+backward"])
-def test_kernels_are_compared_and_timed(direction: Any) -> None:
+def test_kernels_are_compared_and_timed(uncompiled: None, direction: Any) -> None:
     metrics, samples = kernels.run(
         SPEC, device="cpu", dtype="float32", direction=direction, batch=2, tokens=33, rounds=3
     )
     assert {"loop", "transformers", "torch"} <= metrics["errors"].keys()
+    numba = direction == "forward" and importlib.util.find_spec("numba") is not None
+    assert ("numba" in metrics["errors"]) == numba
+    assert ("torch, output preallocated" in metrics["errors"]) == (direction == "forward")
     assert all(error < 1e-5 for error in metrics["errors"].values())
     assert samples["seconds"].keys() == {"floor", *metrics["errors"]}
     assert all(len(s) == 3 and min(s) > 0 for s in samples["seconds"].values())
@@ -59,7 +103,43 @@ def test_kernels_are_compared_and_timed(direction: Any) -> None:
     assert metrics["floor_bytes"] == 3 * 2 * 33 * 40 * 4
 
 
-def test_a_wrong_kernel_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_contender_is_given_its_output_unless_its_name_says_so(uncompiled: None) -> None:
+    inputs, dy = WKV4.example((1, 5, 3), "cpu", torch.float32)
+    calls = kernels.contenders(WKV4, "cpu", "forward", inputs, dy)
+    for name, call in calls.items():
+        first, second = call(), call()
+        assert (first.data_ptr() == second.data_ptr()) == name.endswith(", output preallocated"), name
+
+
+def test_loops_compiled_by_torch_equal_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_loops, "BLOCK", 2)
+    inputs, dy = WKV4.example((2, 4, 8), "cpu", torch.float32)
+    compiled = compiled_loops.torch_compile()
+    if compiled is None:
+        pytest.skip("nothing can be compiled here")
+    leaves = [x.double().requires_grad_() for x in inputs]
+    exact, _ = WKV4.call(*leaves, impl="reference")
+    gradients = torch.autograd.grad(exact, leaves, dy.double())
+    for got, wanted in zip(kernels._both(compiled, inputs, dy), (exact, *gradients), strict=True):
+        torch.testing.assert_close(got, wanted.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_loops_compiled_by_numba_equal_the_oracle() -> None:
+    pytest.importorskip("numba")
+    inputs, _ = WKV4.example((2, 33, 8), "cpu", torch.float32)
+    compiled = compiled_loops.numba()
+    assert compiled is not None
+    exact, _ = WKV4.call(*(x.double() for x in inputs), impl="reference")
+    torch.testing.assert_close(compiled(*inputs), exact.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_without_a_compiler_or_numba_their_loops_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_loops, "_compiles", lambda: False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert kernel_peers.wkv4("cpu", "forward", 99).keys() == {"loop", "transformers"}
+
+
+def test_a_wrong_kernel_is_not_timed(uncompiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
     right = kernels._ours
 
     def wrong(*inputs: Any, impl: str, **options: Any) -> torch.Tensor:
@@ -70,7 +150,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         kernels.run(SPEC, device="cpu", dtype="float32", tokens=33, rounds=3)
 
 
-def test_a_gradient_that_is_no_number_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_that_is_no_number_is_not_timed(uncompiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
     right = kernels._both
 
     def wrong(function: Any, inputs: Any, dy: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -83,7 +163,7 @@ def test_a_gradient_that_is_no_number_is_not_timed(monkeypatch: pytest.MonkeyPat
         kernels.run(SPEC, device="cpu", dtype="float32", direction="forward+backward", tokens=9, rounds=3)
 
 
-def test_a_peer_that_computes_something_else_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_computes_something_else_is_left_out(uncompiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_peers, "_transformers", lambda: lambda w, u, k, v: k * torch.nan)
     metrics, samples = kernels.run(SPEC, device="cpu", dtype="float32", tokens=9, rounds=3)
     assert metrics["refused"] == {"transformers": "nan"}

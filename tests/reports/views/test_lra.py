@@ -39,12 +39,13 @@ def trained(task: str, mixer: str, title: str, published: str, accuracy: float, 
     return make.record(make.cell("lra", None, params, version=2), metrics, samples)
 
 
-def raced(seconds: dict[str, list[float]], titles: dict[str, str], tokens: int, **params: Any) -> Record:
+def raced(seconds: dict[str, list[float]], titles: dict[str, str], tokens: int, **changes: Any) -> Record:
     """A record of `encoders` on one thread. seconds: of the mixer, which is named first, and of attention."""
     metrics = {"errors": {}, "graphed": [], "channels": 64, "threads": 1, "titles": titles}
     metrics |= {"budget": dict.fromkeys(seconds, 100), "inner": dict.fromkeys(seconds, 64)}
     metrics["peak_bytes"] = dict.fromkeys(seconds, 2**20)
-    params = {"mixer": next(iter(seconds)), "direction": "both", "tokens": tokens, "batch": 1, **params}
+    params = {"mixer": next(iter(seconds)), "direction": "both", "tokens": tokens, "batch": 1}
+    params |= {"width": 64, "heads": 4, "inner": 256, **changes}
     return make.record(make.cell("encoders", None, params, version=2, threads=1), metrics, {"seconds": seconds})
 
 
@@ -158,20 +159,57 @@ def test_both_averages_of_the_published_rows_are_computed_anew() -> None:
 
 
 def test_a_mixer_is_compared_with_attention_of_its_own_cell() -> None:
-    def timed(mixer: str, tokens: int, seconds: float, attention: float) -> Record:
-        titles = {mixer: mixer, "attention": "attention"}
-        return raced({mixer: [seconds] * 3, "attention": [attention] * 3}, titles, tokens)
-
     records = [timed("s4", 1024, 0.1, 0.2), timed("rwkv4", 1024, 0.1, 0.05), timed("rwkv4", 2048, 0.2, 0.4)]
     (view,) = encoders.views(read(records))
     table = view.tables[0].frame.set_index("mixer")
     assert table.index.tolist() == ["RWKV-4", "S4D"]
-    assert table.loc["RWKV-4", "1,024"] == "100 (100-100), x0.50, 1" and "x2.00" in table.loc["RWKV-4", "2,048"]
-    assert table.loc["S4D", "2,048"] == "-"
+    assert table.loc["RWKV-4", "1,024"] == "100 (100-100), x0.50 (0.50-0.50), 1"
+    assert "x2.00" in table.loc["RWKV-4", "2,048"] and table.loc["S4D", "2,048"] == "-"
+    assert "differ by a factor of up to 4.00 (1,024 tokens, in both directions)" in view.tables[0].note
     time, memory = view.pictures[0].panels
     lines = {series.label: series for series in time.series}
     assert lines["attention"].y == pytest.approx([125, 400]) and lines["RWKV-4"].y == pytest.approx([100, 200])
     assert memory.series[0].y == pytest.approx([1, 1])
+
+
+def timed(
+    mixer: str, tokens: int, seconds: float | list[float], attention: float | list[float], **changes: Any
+) -> Record:
+    """Of three rounds, in each of which one number took as long."""
+    both = {mixer: seconds, "attention": attention}
+    samples = {name: one if isinstance(one, list) else [one] * 3 for name, one in both.items()}
+    return raced(samples, {mixer: mixer, "attention": "attention"}, tokens, **changes)
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    (view,) = encoders.views(read([timed("rwkv4", 1024, [0.1, 0.2, 0.4], [0.3, 0.4, 0.4])]))
+    (line,) = view.tables[0].frame.to_dict("records")
+    assert line["1,024"] == "200 (100-400), x2.00 (1.00-3.00), 1" and line["ahead from"] == "-"
+
+
+def test_a_mixer_is_ahead_from_where_all_rounds_say_so_on() -> None:
+    faster, level = ([0.3, 0.4, 0.4], [0.3, 0.2, 0.4]), 0.2
+    records = [timed("rwkv4", tokens, level, faster[tokens == 2048]) for tokens in (1024, 2048, 4096, 8192)]
+    records += [timed("s4", tokens, level, faster[tokens == 4096]) for tokens in (2048, 4096)]
+    records += [timed("attention", 1024, level, level)]
+    tables = [view.tables[0].frame.set_index("mixer") for view in encoders.views(read(records))]
+    assert tables[0]["ahead from"].to_dict() == {"RWKV-4": "4,096", "attention": "-", "S4D": "-"}
+    records[2] = replace(records[2], status="disturbed", error="a copy took 3 x its best time")
+    (view,) = encoders.views(read(records))
+    table = view.tables[0].frame.set_index("mixer")
+    assert table.loc["RWKV-4", "ahead from"] == "8,192" and table.loc["RWKV-4", "4,096"].endswith("†, -, 1")
+
+
+def test_each_size_of_the_encoder_has_its_table_and_panels() -> None:
+    wide = {"width": 512, "heads": 8, "inner": 2048}
+    records = [timed("lstm", 1024, 0.1, 0.2, **wide), timed("lstm", 1024, 0.1, 0.2), timed("rwkv4", 1024, 0.1, 0.2)]
+    (view,) = encoders.views(read(records))
+    assert [list(table.frame.mixer) for table in view.tables] == [["RWKV-4", "LSTM"], ["LSTM"]]
+    assert [table.title.rpartition(": ")[2].partition(",")[0] for table in view.tables] == ["width 64", "width 512"]
+    assert len({table.name for table in view.tables}) == 2
+    assert [panel.title.rpartition(", ")[2] for panel in view.pictures[0].panels] == ["width 64"] * 2 + [
+        "width 512"
+    ] * 2
 
 
 def test_a_task_that_the_report_does_not_know_stands_last() -> None:
