@@ -22,10 +22,11 @@ from rwkv_core.files import write_atomically
 
 DOCS = ROOT / "docs"
 RESULTS = DOCS / "results"
+SHOWN = 2  # tables of a section
 MARKED = re.compile(r"(<!-- rows of ([\w-]+): ([^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
 HEAD = (
     "# {store}\n\nMade by `make docs` from `reports/gallery/{store}/records`, not by hand. Each section shows its "
-    "first table; `make gallery` writes the whole page with every table and figure.\n\n{origin}\n"
+    "first tables; `make gallery` writes the whole page with every table and figure.\n\n{origin}\n"
 )
 
 
@@ -55,7 +56,7 @@ def of_store(store: str) -> str:
         parts.append(f"## {view.title}\n")
         parts += [_list(sentences)] if sentences else []
         parts += [f"{paragraph}\n" for paragraph in view.text]
-        parts += [one.markdown() for one in view.tables[:1]]
+        parts += [one.markdown() for one in view.tables[:SHOWN]]
         figures = [(picture, DOCS / "figures" / store / f"{picture.name}.png") for picture in view.pictures]
         parts += [
             f"![{picture.title}](../figures/{store}/{path.name})\n" for picture, path in figures if path.is_file()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -14,9 +14,10 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
+from reports.sentences import AT, TIME, Comparison
 from reports.statistics.bands import spread
 from reports.views import races
-from reports.views.families import ordered
+from reports.views.families import compared, ordered, ours
 from reports.views.view import DISTURBED, Section, View, disturbed_note, parts
 
 WHERE = ["machine", "device"]
@@ -72,7 +73,36 @@ def views(results: Results) -> Iterator[View]:
                 panels.append(_panel(chosen[chosen.metric == "race_s"], f"Time, {place}", "milliseconds", 1e3))
                 panels.append(_panel(chosen[chosen.metric == "peak_bytes"], f"Memory, {place}", "MiB", 1 / MIB))
         picture = Picture(name, "A training step of each mixer's encoder", panels, footer, columns=2)
-        yield View(name, f"Mixers against length, {', '.join(map(str, where))}", [TEXT], tables, [picture])
+        beside = [one for _, _, of_size in parts(part, SIZE) for one in _comparisons(of_size)]
+        title = f"Mixers against length, {', '.join(map(str, where))}"
+        yield View(name, title, [TEXT], tables, [picture], comparisons=beside)
+
+
+def _comparisons(of_size: pd.DataFrame) -> Iterator[Comparison]:
+    """Each mixer of ours beside attention at every length, and at the shortest and the longest of its lengths beside
+    every other mixer, by the ratios of both to attention.
+    """
+    ratios = of_size[(of_size.metric == "attention_ratio") & ~of_size.disturbed]
+    for (way, width), part in ratios.groupby(["what", "width"], sort=False):
+        latest = part.drop_duplicates(["contender", "variant", "tokens"], keep="last")
+        rows = latest.sort_values("tokens", kind="stable").to_dict("records")
+        for one in (row for row in rows if ours(row["contender"])):
+            heading = f"{one['title']} {WAYS[str(way)]}, width {width}, a training step"
+            size = f"attention's time is {numbers.spread(one['value'], one['low'], one['high'], numbers.ratio)} x its"
+            apart = one["low"] > 1 or one["high"] < 1
+            at = f"{numbers.count(one['tokens'])} tokens"
+            yield Comparison(f"{heading} beside attention", AT, at, one["value"] - 1, size, None, apart)
+            lengths = [row["tokens"] for row in rows if row["contender"] == one["contender"]]
+            for other in rows if one["tokens"] in (min(lengths), max(lengths)) else []:
+                if other["tokens"] == one["tokens"] and compared(one["contender"], other["contender"]):
+                    yield _beside(f"{heading} of {at}", one, other)
+
+
+def _beside(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Comparison:
+    """Two mixers that took turns with attention, not with each other."""
+    ratio, low, high = other["value"] / one["value"], other["low"] / one["high"], other["high"] / one["low"]
+    size = f"{numbers.spread(ratio, low, high, numbers.ratio)} x its time"
+    return Comparison(heading, TIME, str(other["title"]), 1 - ratio, size, None, low > 1 or high < 1)
 
 
 def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:
