@@ -50,17 +50,17 @@ def run(
     loaded = tasks.load(task, data, "v0.4", docs)  # first: it says where lm-eval is missing
     from bench.speed import hflm  # here, because it imports lm-eval
 
-    asked = hflm.asked(model, device, tokenizer, f"{task} {model.spec.label}")
+    lm = hflm.as_lm(model, device, tokenizer, f"{task} {model.spec.label}")
     module = hflm.causal(model)
     sizes = SIZES.read(batch_sizes)
     difference, differing = None, None
-    mine = hflm.ours(loaded, asked, docs if 1 in sizes else 1)  # in any case it warms up
+    mine = hflm.ours(loaded, lm, docs if 1 in sizes else 1)  # in any case it warms up
     if 1 in sizes:  # beyond 1,024 the sums in float32 that HFLM makes by default have lost digits
-        exact = hflm.peer(asked, module, tokenizer, 1, softmax_dtype=torch.float64)
-        difference, differing = hflm.compared(loaded, mine, hflm.theirs(loaded, exact, docs))
-    calls: dict[str, Callable[[], hflm.Answers]] = {OURS: functools.partial(hflm.ours, loaded, asked, docs)}
+        exact = hflm.peer(lm, module, tokenizer, 1, softmax_dtype=torch.float64)
+        difference, differing = hflm.differences(loaded, mine, hflm.theirs(loaded, exact, docs))
+    calls: dict[str, Callable[[], hflm.Answers]] = {OURS: functools.partial(hflm.ours, loaded, lm, docs)}
     for size in sizes:
-        peer = hflm.peer(asked, module, tokenizer, size)
+        peer = hflm.peer(lm, module, tokenizer, size)
         hflm.theirs(loaded, peer, 1)
         calls[str(size)] = functools.partial(hflm.theirs, loaded, peer, docs)
     requests: dict[str, int] = {}

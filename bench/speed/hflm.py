@@ -36,23 +36,23 @@ class Answers(NamedTuple):
 
 def ours(task: Any, lm: AskedModel, docs: int = 0) -> Answers:
     """Of the first `docs` items, 0 for all, as the experiment zeroshot has them."""
-    asked = copy.copy(task)
-    metrics, _ = evaluate(asked, lm, docs)
-    return Answers([instance.resps[0] for instance in asked.instances], metrics)
+    task = copy.copy(task)  # it holds its requests
+    metrics, _ = evaluate(task, lm, docs)
+    return Answers([instance.resps[0] for instance in task.instances], metrics)
 
 
 def theirs(task: Any, lm: HFLM, docs: int = 0) -> Answers:
     """The same by lm-eval's evaluator."""
-    asked = copy.copy(task)
-    loaded = {"tasks": {task.task_name: asked}, "groups": {}, "group_map": {}}
+    task = copy.copy(task)
+    loaded = {"tasks": {task.task_name: task}, "groups": {}, "group_map": {}}
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bars; ours are shown
         evaluated = lm_eval_evaluate(lm, loaded, limit=docs or None, bootstrap_iters=0, log_samples=False)
     metrics = evaluated["results"][task.task_name]
-    responses = [instance.resps[0] for instance in asked.instances]
+    responses = [instance.resps[0] for instance in task.instances]
     return Answers(responses, {key.removesuffix(",none"): value for key, value in metrics.items()})
 
 
-def asked(model: LanguageModel, device: str, tokenizer: str, label: str = "") -> AskedModel:
+def as_lm(model: LanguageModel, device: str, tokenizer: str, label: str = "") -> AskedModel:
     """Our model for lm-eval. tokenizer: a tokenizer.json, or own."""
     return AskedModel(Asker.of(model, device, tokenizer, "v0.4", label=label))
 
@@ -68,24 +68,24 @@ def causal(model: LanguageModel) -> Any:
     return module
 
 
-def peer(asked: AskedModel, module: Any, tokenizer: str, batch: int, **options: Any) -> HFLM:
+def peer(lm: AskedModel, module: Any, tokenizer: str, batch: int, **options: Any) -> HFLM:
     """HFLM over transformers' model, with the tokenizer and the window of ours. options: HFLM's, as its users have it
     without any.
     """
-    model = asked.asker.scorer.model
-    shared = {"batch_size": batch, "max_length": model.spec.context_length, "device": asked.asker.scorer.device}
+    model = lm.asker.scorer.model
+    shared = {"batch_size": batch, "max_length": model.spec.context_length, "device": lm.asker.scorer.device}
     source = getattr(model, "source", None)
     if tokenizer == "own" and isinstance(source, str) and not Path(source).is_dir():  # a repository of the hub
         return HFLM(module, tokenizer=source, revision=model.spec.revision, **shared, **options)
     path = text.source(source and Path(source), model.spec) if tokenizer == "own" else Path(tokenizer)
     if path.is_dir():
         return HFLM(module, tokenizer=str(path), **shared, **options)
-    end = asked.asker.codec.spelled(asked.eot_token_id)
+    end = lm.asker.codec.spelled(lm.eot_token_id)
     fast = PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token=end, pad_token=end)
     return HFLM(module, tokenizer=fast, **shared, **options)
 
 
-def compared(task: Any, mine: Answers, reference: Answers) -> tuple[float | None, list[str]]:
+def differences(task: Any, mine: Answers, reference: Answers) -> tuple[float | None, list[str]]:
     """The largest difference of a log-likelihood, None where texts were generated; and what else is not the same:
     greedy flags, texts, metrics with both values.
     """

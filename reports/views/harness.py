@@ -43,7 +43,9 @@ class Timed:
         cell = rows[rows.cell == rows.sort_values(["disturbed", "repeats"], ascending=[False, True]).cell.iloc[-1]]
         mine, theirs = cell[cell.contender == OURS].iloc[0], cell[cell.contender == HFLM].astype({"batch": int})
         by_size = dict(zip(theirs.batch, theirs.samples, strict=True))
-        rounds = [Times(own, {s: by_size[s][i] for s in by_size}) for i, own in enumerate(mine.samples)]
+        rounds = [
+            Times(seconds, {size: by_size[size][i] for size in by_size}) for i, seconds in enumerate(mine.samples)
+        ]
         return cls(Times(mine.value, dict(zip(theirs.batch, theirs.value, strict=True))), rounds, bool(mine.disturbed))
 
 

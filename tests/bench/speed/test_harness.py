@@ -51,15 +51,15 @@ def test_a_tokenizers_file_serves_random_weights(tmp_path: Path) -> None:
 
 
 def test_rounds_alternate_and_without_size_1_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    turns: list[str] = []
     ours, theirs = hflm.ours, hflm.theirs
-    monkeypatch.setattr(hflm, "ours", lambda task, lm, docs: asked.append("ours") or ours(task, lm, docs))
-    monkeypatch.setattr(hflm, "theirs", lambda task, lm, docs: asked.append(lm.batch_size) or theirs(task, lm, docs))
+    monkeypatch.setattr(hflm, "ours", lambda task, lm, docs: turns.append("ours") or ours(task, lm, docs))
+    monkeypatch.setattr(hflm, "theirs", lambda task, lm, docs: turns.append(lm.batch_size) or theirs(task, lm, docs))
     monkeypatch.setattr("bench.instruments.disturbance.AGAIN", 0)
     arguments: dict[str, Any] = {"task": "copa", "data": "pocket", "docs": 2, "batch_sizes": "2, 4", "rounds": 3}
     metrics, samples = harness.run(load("pocket-bloom"), device="cpu", **arguments)
     turn = ["ours", 2, 4]
-    assert asked == turn + turn + turn[::-1] + turn  # the first is to warm up
+    assert turns == turn + turn + turn[::-1] + turn  # the first is to warm up
     assert metrics["difference"] is None and metrics["differing"] is None
     assert {name: len(seconds) for name, seconds in samples["seconds"].items()} == {"ours": 3, "2": 3, "4": 3}
     assert len(samples["disturbance"]["intervals"]) == 3
@@ -67,17 +67,17 @@ def test_rounds_alternate_and_without_size_1_nothing_is_compared(monkeypatch: py
 
 def test_what_differs_is_named() -> None:
     task = tasks.load("copa", "pocket", "v0.4", 4)
-    right = hflm.ours(task, hflm.asked(load("pocket-bloom"), "cpu", "own"))
-    assert hflm.compared(task, right, right) == (0.0, [])
+    right = hflm.ours(task, hflm.as_lm(load("pocket-bloom"), "cpu", "own"))
+    assert hflm.differences(task, right, right) == (0.0, [])
     wrong = copy.deepcopy(right)
     value, greedy = wrong.responses[1]
     wrong.responses[1] = (value + 0.5, not greedy)
     wrong.metrics["acc"] += 0.25
-    difference, differing = hflm.compared(task, wrong, right)
+    difference, differing = hflm.differences(task, wrong, right)
     assert difference == pytest.approx(0.5)
     assert differing == ["1 greedy flags", f"acc ({wrong.metrics['acc']} for {right.metrics['acc']})"]
     texts = hflm.Answers(["a", "b"], right.metrics), hflm.Answers(["a", "c"], right.metrics)
-    assert hflm.compared(task, *texts) == (None, ["1 texts"])
+    assert hflm.differences(task, *texts) == (None, ["1 texts"])
 
 
 def test_a_runtime_without_transformers_weights_is_refused() -> None:

@@ -31,7 +31,7 @@ def sides(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     spec = families.folder(request.param, tmp_path_factory.mktemp("folders"))
     exact = {"softmax_dtype": torch.float64, "max_length": spec.context_length}
     reference = HFLM(spec.weights, dtype="float32", device="cpu", batch_size=1, **exact)
-    return hflm.asked(load(spec), "cpu", "own"), reference
+    return hflm.as_lm(load(spec), "cpu", "own"), reference
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_answers_are_those_of_lm_eval(sides: Sides, name: str, data: str) -> None:
     mine, reference = sides
     task = tasks.load(name, data, "v0.4", 3)
-    difference, differing = hflm.compared(task, hflm.ours(task, mine), hflm.theirs(task, reference))
+    difference, differing = hflm.differences(task, hflm.ours(task, mine), hflm.theirs(task, reference))
     assert difference is not None and difference <= BOUND and differing == []
 
 
