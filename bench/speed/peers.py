@@ -6,7 +6,9 @@ The peers are transformers' RwkvForCausalLM and, where it is installed, pip `rwk
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from importlib import metadata
 from typing import Annotated, Any, Literal
 
 import torch
@@ -49,7 +51,7 @@ def run(
     rounds: turns that each contender gets.
     seed: of the random inputs and of the order of turns.
 
-    Returns metrics and samples as `kernels` does.
+    Returns metrics and samples as `kernels` does; `implementations` says what each contender is.
     """
     if not isinstance(model, RWKV):
         if model.spec.architecture["model_type"] == v4.MODEL_TYPE:
@@ -71,7 +73,28 @@ def run(
         if task == "token":
             calls["gemv"] = _gemv(model, batch)
         samples, graphed = race(calls, device, rounds, graphs=list(calls) if task == "token" else (), seed=seed)
-    return {"errors": errors, "graphed": graphed, "threads": torch.get_num_threads()}, samples
+    metrics = {
+        "errors": errors,
+        "graphed": graphed,
+        "threads": torch.get_num_threads(),
+        "implementations": {name: text for name, text in _implementations(model, device).items() if name in calls},
+    }
+    return metrics, samples
+
+
+def _implementations(model: RWKV, device: str) -> dict[str, str]:
+    weight = model.emb.weight
+    texts = {
+        "ours": f"this suite's model, its recurrence by {model.attention}",
+        "transformers": f"RwkvForCausalLM of transformers {metadata.version('transformers')}",
+        "gemv": "F.linear of each matrix that a token reads and a vector, nothing else",
+    }
+    if pip_rwkv.installed():
+        switches = {"RWKV_JIT_ON": "1", "RWKV_CUDA_ON": "0"}  # with what the package takes where they are not set
+        ways = [f"strategy {device} {pip_rwkv.STRATEGIES[weight.dtype]}"]
+        ways += [f"{name}={os.environ.get(name, default)}" for name, default in switches.items()]
+        texts["pip rwkv"] = f"rwkv {metadata.version('rwkv')}; {', '.join(ways)}"
+    return texts
 
 
 def _prompt(model: RWKV, ids: Tensor) -> dict[str, Step]:
@@ -82,13 +105,15 @@ def _prompt(model: RWKV, ids: Tensor) -> dict[str, Step]:
     }
     if pip_rwkv.installed() and len(ids) == 1:
         author = pip_rwkv.converted(model).forward  # (tokens, state) -> the last logits [V] and the state
-        calls["pip rwkv"] = lambda: author(ids[0].tolist(), None)[0][None]
+        tokens = ids[0].tolist()
+        calls["pip rwkv"] = lambda: author(tokens, None)[0][None]
     return calls
 
 
 def _train(model: RWKV, ids: Tensor) -> dict[str, Step]:
     """Every call gives the gradient of the embedding, which comes last and through everything."""
     peer = transformers_rwkv.converted(model).train()
+    models = {"ours": model, "transformers": peer}
     embeddings = {"ours": model.emb.weight, "transformers": peer.rwkv.embeddings.weight}
     logits: dict[str, Callable[[Tensor], Tensor]] = {
         "ours": model,
@@ -100,8 +125,7 @@ def _train(model: RWKV, ids: Tensor) -> dict[str, Step]:
         loss.backward()
         gradient = embeddings[name].grad
         assert gradient is not None
-        model.zero_grad()
-        peer.zero_grad()
+        models[name].zero_grad()
         return gradient
 
     return {name: functools.partial(step, name) for name in logits}

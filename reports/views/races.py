@@ -57,9 +57,12 @@ KERNEL_TEXT = (
     "be faster)."
 )
 WHOLE_TEXT = (
-    "{families} as a whole in three implementations with the same random weights, in turn in one process; error is the "
-    "largest difference of their logits (for a training step, of the embedding's gradient) from ours. prompt: the last "
-    "logits of a prompt. train: one forward and backward pass of the loss. token: the next token's logits from a state."
+    "{families} as a whole in three implementations with the same random weights, inputs, type and threads, in turn in "
+    "one process after warming up, each by its own call for the task, with logits of the last position alone; what its "
+    "call needs beforehand (its copy of the weights, tokens as a list, the state of what came before) is not timed. "
+    "error is the largest difference of their logits (for a training step, of the embedding's gradient) from ours. "
+    "prompt: the last logits of a prompt. train: one forward and backward pass of the loss. token: the next token's "
+    "logits from a state."
 )
 
 
@@ -78,7 +81,8 @@ def rows(record: Record) -> Iterator[Row]:
         error = metrics["errors"].get(name.removesuffix(" eager"))
         graphed = name in metrics["graphed"]
         times = spread("race_s", [scale * s for s in seconds], contender=name, error=error, graphed=graphed)
-        yield {**times, **shared, "scale": scale, "samples": seconds}
+        implementation = metrics.get("implementations", {}).get(name.removesuffix(" eager"))
+        yield {**times, **shared, "scale": scale, "samples": seconds, "implementation": implementation}
 
 
 def views(results: Results) -> Iterator[View]:
@@ -99,7 +103,7 @@ def views(results: Results) -> Iterator[View]:
                 continue
             name = f"{experiment}{number}"
             families = " and ".join(looks.label(family) for family in dict.fromkeys(chosen.family))
-            tables = [_times(chosen, name)]
+            tables = [_times(chosen, name), *_implementations(chosen, name)]
             if reached is not None:
                 frame_on = [experiment, machine, f"{device} {dtype}"]
                 here = reached.frame[(reached.frame[["experiment", "machine", "on"]] == frame_on).all(axis=1)]
@@ -200,6 +204,14 @@ def _times(chosen: pd.DataFrame, name: str) -> Table:
             )
     note = "Median of the rounds, in brackets the least and the largest." + disturbed_note(chosen)
     return Table(name, "Time of each contender", pd.DataFrame(lines), note)
+
+
+def _implementations(chosen: pd.DataFrame, name: str) -> Iterator[Table]:
+    """What each contender is, where the records say so."""
+    said = chosen.dropna(subset="implementation").drop_duplicates(["contender", "implementation"])
+    if len(said):
+        lines = {"contender": said.contender.map(_named), "what it is": said.implementation}
+        yield Table(f"{name}-implementations", "What each contender is", pd.DataFrame(lines))
 
 
 def _picture(chosen: pd.DataFrame, name: str, footer: str) -> Picture:

@@ -353,7 +353,7 @@ def test_encoders_that_were_disturbed_have_no_ratio() -> None:
     made = [raced("ok", 64, 1.0), raced("disturbed", 128, 3.0)]
     (view,) = encoders.views(read(made))
     (line,) = view.tables[0].frame.to_dict("records")
-    assert line["64"] == "1000 (1000-1000), x2.00, 1" and line["128"] == "3000 (3000-3000)†, -, 1"
+    assert line["64"] == "1000 (1000-1000), x2.00 (2.00-2.00), 1" and line["128"] == "3000 (3000-3000)†, -, 1"
     time, memory = view.pictures[0].panels
     assert [list(series.crossed) for series in time.series] == [[False, True]] * 2
     assert not any(any(series.crossed) for series in memory.series)

@@ -197,6 +197,8 @@ def test_peers_agree_and_are_timed(task: Any) -> None:
     assert metrics["errors"].keys() == {"ours", "transformers", *others}
     assert 0 < metrics["errors"]["transformers"] < 1e-5
     assert samples["seconds"].keys() - metrics["errors"].keys() == ({"gemv"} if task == "token" else set())
+    assert metrics["implementations"].keys() == samples["seconds"].keys()
+    assert "wkv4:" in metrics["implementations"]["ours"]
 
 
 def test_a_peer_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +251,16 @@ def test_the_views_show_every_contender() -> None:
     (panel,) = view.pictures[0].panels
     assert {series.label: list(series.x) for series in panel.series}["ours: C"] == [786432, 6291456]
     view.pictures[0].draw()
+
+
+def test_the_view_says_what_each_contender_is() -> None:
+    record = raced({"ours": [1.0], "gemv": [0.9]}, "peers", task="token", tokens=1)
+    (view,) = races.views(read([record]))
+    assert "peers-implementations" not in {table.name for table in view.tables}, "earlier records do not say it"
+    record.metrics["implementations"] = {"ours": "this suite's", "gemv": "products"}
+    (view,) = races.views(read([record]))
+    (table,) = [table for table in view.tables if table.name == "peers-implementations"]
+    assert table.frame.to_numpy().tolist() == [["ours", "this suite's"], ["its weights times vectors", "products"]]
 
 
 def test_a_disturbed_race_reaches_no_goal_and_is_marked() -> None:
