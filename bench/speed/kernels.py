@@ -22,7 +22,7 @@ from rwkv_core.rwkv.version import VERSIONS
 from rwkv_core.spec import ModelSpec
 from rwkv_core.wkv.operator import ORACLE, Operator
 
-VERSION = 2
+VERSION = 2  # nobody is given its output, and the order of turns is drawn anew
 
 COPY_BYTES = 1 << 30  # what the floor of a GPU is measured with: beyond every cache
 AGREEMENT = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}  # ours, of the largest entry

@@ -24,7 +24,7 @@ from rwkv_core.rwkv import v4
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel
 
-VERSION = 1
+VERSION = 2  # contenders take turns in an order drawn anew
 
 AGREEMENT = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.1}  # of the largest entry
 CONTEXT = 16  # tokens that the state has seen before a token is timed

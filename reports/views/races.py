@@ -14,6 +14,7 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
+from reports.sentences import TIME, Comparison
 from reports.statistics.bands import spread
 from reports.views.view import Section, View, disturbed_note, parts, timed
 
@@ -45,6 +46,8 @@ COLOURS = {
     "transformers": "bloom",
     "fla": "opt",
 }
+OURS = ("triton", "c", "ours", "torch")  # the first of them that ran is compared
+NOT_COMPARED = (*OURS, "floor", "gemv")
 KERNEL_TEXT = (
     "The WKV operator alone. Every contender's result, gradients included, was compared with the paper's recurrence "
     "in float64 before it was timed; error is the largest difference, of the largest entry, and one that was far off "
@@ -113,8 +116,23 @@ def views(results: Results) -> Iterator[View]:
             if experiment == "kernels":
                 pictures.append(_picture(chosen, name, f"{machine} · {device} · {dtype} · median of the rounds"))
             heading = f"{title.format(families=families)}, {machine}, {device} {dtype}"
-            yield View(name, heading, [text.format(families=families)], tables, pictures, printed)
+            beside = list(_comparisons(chosen))
+            yield View(name, heading, [text.format(families=families)], tables, pictures, printed, beside)
             printed = None
+
+
+def _comparisons(chosen: pd.DataFrame) -> Iterator[Comparison]:
+    """In each undisturbed race the fastest kernel of ours that ran beside every contender that is not ours."""
+    for _, cell in chosen[~chosen.disturbed].groupby("cell", sort=False):
+        mine = next((cell[cell.contender == name].iloc[0] for name in OURS if name in set(cell.contender)), None)
+        if mine is None:
+            continue
+        heading = f"{_name(mine)}, {mine.what} {_shape(mine)}, threads: {mine.threads}"
+        for _, other in cell[~cell.contender.str.partition(",")[0].isin(NOT_COMPARED)].iterrows():
+            ratios = [theirs / its for its, theirs in zip(mine.samples, other.samples, strict=False)]
+            ratio = other.value / mine.value
+            size = f"it takes {numbers.spread(ratio, min(ratios), max(ratios), numbers.ratio)} x as long"
+            yield Comparison(heading, TIME, _name(other), ratio - 1, size, None, min(ratios) > 1 or max(ratios) < 1)
 
 
 def goals(results: Results) -> Table | None:

@@ -14,6 +14,7 @@ from bench.instruments.race import FEWEST, _turns, race
 from bench.run import measure
 from bench.speed import compiled_loops, kernel_peers, kernels, peers
 from reports.records.record import Record
+from reports.sentences import of_page
 from reports.views import races
 from reports.views.table import read
 from rwkv_core import machine, models
@@ -251,6 +252,16 @@ def test_the_views_show_every_contender() -> None:
     (panel,) = view.pictures[0].panels
     assert {series.label: list(series.x) for series in panel.series}["ours: C"] == [786432, 6291456]
     view.pictures[0].draw()
+
+
+def test_a_difference_is_named_where_every_round_has_it() -> None:
+    seconds = {"floor": [1.0] * 3, "c": [1.0, 2.0, 1.5], "torch": [9.0] * 3, "loop": [30.0, 60.0, 30.0]}
+    (view,) = races.views(read([raced({**seconds, "numba": [1.1, 1.9, 3.0]})]))
+    ((sentence,),) = of_page([view.comparisons])
+    assert sentence == (
+        "ours: C, forward (1, 1024, 768), threads: 1: faster than plain loop in torch: it takes 20.00 (20.00-30.00) x "
+        "as long; no difference shown from loops in numba, one thread."
+    )
 
 
 def test_the_view_says_what_each_contender_is() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from reports.published import paper
 from reports.records.record import Record
+from reports.sentences import of_page
 from reports.views import encoders, lra
 from reports.views.table import read
 from tests import make
@@ -179,6 +180,19 @@ def timed(
     both = {mixer: seconds, "attention": attention}
     samples = {name: one if isinstance(one, list) else [one] * 3 for name, one in both.items()}
     return raced(samples, {mixer: mixer, "attention": "attention"}, tokens, **changes)
+
+
+def test_a_mixer_of_ours_is_compared_with_attention_and_through_it_with_the_others() -> None:
+    records = [timed("rwkv4", tokens, 0.1, attention) for tokens, attention in ((1024, 0.1), (2048, 0.2), (4096, 0.4))]
+    records += [timed("lstm", tokens, [0.1, 0.08, 0.1], attention) for tokens, attention in ((2048, 0.4), (4096, 0.8))]
+    (view,) = encoders.views(read(records))
+    attention, longest = of_page([view.comparisons])[0]
+    assert attention.startswith("RWKV-4 in both directions, width 64, a training step beside attention: ahead at 2,048")
+    assert attention.endswith("no difference shown at 1,024 tokens.")
+    assert longest == (
+        "RWKV-4 in both directions, width 64, a training step of 4,096 tokens: slower than LSTM: "
+        "2.00 (2.00-2.50) x its time."
+    )
 
 
 def test_ratios_are_taken_within_rounds() -> None:
