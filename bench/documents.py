@@ -1,7 +1,8 @@
 """What the gallery's records say, as documents: docs/results, a page a store, and the marked parts of other pages.
 
 `python -m bench.documents` (`make docs`) writes them. A marked part begins with a comment that says what it is made
-from, as `<!-- rows of pocket-cpu: sentences generation-fair, table summary -->`, and ends with `<!-- end of rows -->`.
+from, as `<!-- rows of pocket-cpu: sentences generation-fair; table summary -->`, and ends with `<!-- end of rows -->`. Of some
+sentences alone: `sentences recall about question first`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ SHOWN = 2  # tables of a section
 MARKED = re.compile(r"(<!-- rows of ([\w-]+): ([^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
 HEAD = (
     "# {store}\n\nMade by `make docs` from `reports/gallery/{store}/records`, not by hand. Each section shows its "
-    "first tables; `make gallery` writes the whole page with every table and figure.\n\n{origin}\n"
+    "first tables; `make gallery` writes the whole page with every table and figure. In brackets: (a to b) is a 95 % "
+    "interval, (a-b) the least and the largest; ± is one standard error.\n\n{origin}\n"
 )
 
 
@@ -70,14 +72,16 @@ def with_rows(text: str) -> str:
 
 
 def _rows(store: str, parts: str) -> str:
-    of_view = {view.name: _list(sentences) for view, sentences in sections(store)}
+    of_view = {view.name: sentences for view, sentences in sections(store)}
     of_table = {one.name: one.markdown() for view, _ in sections(store) for one in view.tables}
     first_text = {view.name: f"{view.text[0]}\n" for view, _ in sections(store) if view.text}
     written = []
-    for part in parts.split(", "):
-        kind, _, name = part.partition(" ")
-        among = {"sentences": of_view, "table": of_table, "text": first_text}.get(kind, {})
-        if name not in among:
+    for part in parts.split("; "):
+        kind, _, rest = part.partition(" ")
+        name, _, about = rest.partition(" about ")
+        of_sentences = {key: _list([one for one in sentences if about in one]) for key, sentences in of_view.items()}
+        among = {"sentences": of_sentences, "table": of_table, "text": first_text}.get(kind, {})
+        if not among.get(name):
             raise BadInput(f"a document's mark asks {store} for {part!r}, which it has not{did_you_mean(name, among)}")
         written.append(among[name])
     return "\n".join(written)

@@ -70,20 +70,20 @@ def of_page(views: Sequence[Sequence[Comparison]]) -> list[list[str]]:
 
 
 def _sentences(view: Sequence[Comparison], shown: Mapping[int, bool], tests: int) -> list[str]:
-    """One a heading; last, what holds for all of them."""
-    by_heading: dict[str, list[Comparison]] = {}
+    """First what holds for all of them, then one a heading and caution."""
+    groups: dict[tuple[str, str], list[Comparison]] = {}
     for one in view:
-        by_heading.setdefault(one.heading, []).append(one)
-    cautions = {heading: {one.caution for one in group} - {""} for heading, group in by_heading.items()}
-    of_all = set.intersection(*cautions.values()) if cautions else set()
-    sentences = [
-        " ".join([_sentence(heading, group, shown), *sorted(cautions[heading] - of_all)])
-        for heading, group in by_heading.items()
-    ]
+        groups.setdefault((one.heading, one.caution), []).append(one)
+    cautions = {caution for _, caution in groups}
+    of_all = cautions.pop() if len(cautions) == 1 else ""
+    rules = [of_all] if of_all else []
     if any(one.p is not None for one in view):
-        corrected = f"the {tests} tests of this page are corrected together (Holm)"
-        sentences.append(f"A difference is named where p is below {LEVEL:g} after {corrected}.")
-    return [*sentences, *sorted(of_all)]
+        rules.append(
+            f"A difference is named where p is below {LEVEL:g} after all {tests} tests of this page are corrected "
+            "together (Holm); the intervals are not corrected."
+        )
+    said = [(_sentence(heading, group, shown), caution) for (heading, caution), group in groups.items()]
+    return [*rules, *(sentence if of_all or not caution else f"{sentence} {caution}" for sentence, caution in said)]
 
 
 def _sentence(heading: str, group: Sequence[Comparison], shown: Mapping[int, bool]) -> str:

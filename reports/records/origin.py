@@ -45,8 +45,8 @@ class Origin:
         """All of it in words, less what is 0."""
         unknown = self.records - self.unchanged - self.changed
         trees = [
-            f"{self.unchanged} from unchanged trees at {_counted(self.commits, 'commit')}" if self.unchanged else "",
-            f"{self.changed} from changed trees" if self.changed else "",
+            f"{self.unchanged} from committed code at {_counted(self.commits, 'commit')}" if self.unchanged else "",
+            f"{self.changed} from code with uncommitted changes" if self.changed else "",
             f"{unknown} from code that no commit names" if unknown else "",
         ]
         text = f"{_counted(self.records, 'record')}: {', '.join(filter(None, trees))}"

@@ -37,8 +37,8 @@ FEW_PROCESSES = 3
 UNLIKE = 1.1  # in parameters
 NOISE = 1.1  # between two processes of the same work, where there are too few to see it
 ONE_PROCESS = (
-    "Measured in fewer than three processes, between which times of the same work differ more than between repeats: a "
-    "difference below a tenth is not named."
+    "Each model ran in fewer than three processes. Times of the same work differ more between processes than between "
+    "repeats, so that a difference below a tenth is not named."
 )
 NO_CACHE = (
     "Here Transformers ran without a cache: the whole sequence again for every token, as in the public scripts "
@@ -174,8 +174,9 @@ def _with_parameters(one: Mapping[Hashable, Any], other: Mapping[Hashable, Any])
 
 
 def _bytes(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Comparison:
-    ratio = one["value"] / other["value"]
-    return Comparison(heading, SIZE, other["label"], 1 - ratio, f"{ratio:.3f} x its bytes", None, ratio != 1)
+    bytes_of = [side["value"] for side in (one, other)]
+    size = " beside ".join(map(numbers.mebibytes, bytes_of))
+    return Comparison(heading, SIZE, other["label"], 1 - bytes_of[0] / bytes_of[1], size, None, bytes_of[0] != bytes_of[1])
 
 
 def _not_compared(chosen: pd.DataFrame) -> list[str]:

@@ -275,7 +275,7 @@ def _comparisons(part: pd.DataFrame, where: str) -> Iterator[Comparison]:
                 AT,
                 f"{tokens:.0f} tokens",
                 -mean,
-                f"{numbers.with_error(mean, error, '+.3f')} nats",
+                f"{'lower' if mean < 0 else 'higher'} by {numbers.with_error(abs(mean), error, '.3f')} nats",
                 math.erfc(abs(mean) / error / math.sqrt(2)) if error else float(mean == 0),
                 caution=trainings(1),
             )

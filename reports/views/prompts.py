@@ -98,7 +98,7 @@ def _comparisons(effects: Sequence[dict[str, Any]]) -> Iterator[Comparison]:
             ON,
             f"{tasks()[compared['task']]['label']} ({compared['way']})",
             wins,
-            f"{numbers.points(wins)} points of {effect.items} items",
+            f"{numbers.points(wins)} points ({effect.items} items)",
             effect.p,
         )
 
@@ -179,8 +179,8 @@ def _effect_table(effects: Sequence[dict[str, Any]], name: str) -> Table:
                 "difference": numbers.points(effect.difference, effect.low, effect.high),
                 "items": effect.items,
                 "accuracy": numbers.points((effect.second_only - effect.first_only) / effect.items),
-                "only first": effect.first_only,
-                "only second": effect.second_only,
+                "right only text first": effect.first_only,
+                "right only question first": effect.second_only,
                 "p": numbers.p_value(effect.p),
             }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,8 @@ def _comparisons(chosen: pd.DataFrame) -> Iterator[Comparison]:
         heading = f"{_name(mine)}, {mine.what} {_shape(mine)}, threads: {mine.threads}"
         for _, other in cell[~cell.contender.str.partition(",")[0].isin(NOT_COMPARED)].iterrows():
             ratios = [theirs / its for its, theirs in zip(mine.samples, other.samples, strict=False)]
-            ratio = other.value / mine.value
-            size = f"it takes {numbers.spread(ratio, min(ratios), max(ratios), numbers.ratio)} x as long"
+            ratio = statistics.median(ratios)
+            size = f"{numbers.spread(ratio, min(ratios), max(ratios), numbers.ratio)} x as fast"
             yield Comparison(heading, TIME, _name(other), ratio - 1, size, None, min(ratios) > 1 or max(ratios) < 1)
 
 
@@ -153,7 +154,7 @@ def goals(results: Results) -> Table | None:
                 if len(slow) and len(fast):
                     lines.append(_line(goal, machine, slow.iloc[-1], fast.iloc[-1], at.label.nunique() > 1))
     note = (
-        "ratio: of the medians; in brackets the least and the largest of two samples of one round. error: how far the "
+        "ratio: the median of the ratios within the rounds, in brackets the least and the largest. error: how far the "
         "two, or ours and the oracle, are apart."
     )
     return Table("goals", "What was to be reached", pd.DataFrame(lines), note) if lines else None
@@ -162,7 +163,7 @@ def goals(results: Results) -> Table | None:
 def _line(goal: Mapping[Any, str], machine: object, slow: pd.Series, fast: pd.Series, several: bool) -> dict[str, str]:
     scale = slow.scale / fast.scale  # of floors, to the bytes that must move
     pairs = [scale * s / f for s, f in zip(slow.samples, fast.samples, strict=False)]
-    ratio, bound = slow.value / fast.value, float(goal["bound"])
+    ratio, bound = statistics.median(pairs), float(goal["bound"])
     compared = slow if slow.contender in ("c", "triton") or fast.contender == "ours" else fast
     met = ratio >= bound if goal["sense"] == "at least" else ratio <= bound
     return {

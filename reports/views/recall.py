@@ -13,7 +13,7 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import AT, Comparison, trainings
+from reports.sentences import AT, FEW_SEEDS, Comparison, trainings
 from reports.views.families import compared, ordered
 from reports.views.view import Section, View, bounds_note, of_task, parts, task_titles
 
@@ -90,29 +90,34 @@ def _comparisons(best: pd.DataFrame) -> Iterator[Comparison]:
     """Each mixer of ours beside each other one, and the question first beside last, in all that is alike."""
     accuracy = best[(best.metric == "accuracy") & ~best.shuffled]
     titles = task_titles(accuracy, TITLES)
-    for (task, size, *_), part in accuracy.groupby(["task", "size", *SETTING], sort=False):
+    for (task, *_), part in accuracy.groupby(["task", "size", *SETTING], sort=False):
         of_mixer = {str(mixer): rows for mixer, rows in part.groupby("mixer", sort=False)}
         for (mine, first), (theirs, second) in itertools.permutations(of_mixer.items(), 2):
             if compared(first.family.iloc[0], second.family.iloc[0]):
                 heading = f"{mine} against {theirs}, {titles[str(task)]}"
-                yield _beside(heading, f"size {size}, {_steps(first)}", first.value, second.value)
+                yield _beside(heading, _place(part), first.value, second.value)
     orders = accuracy[accuracy.task.isin(["query_first", "query_last"])]
-    for (mixer, size, *_), part in orders.groupby(["mixer", "size", *SETTING], sort=False):
+    for (mixer, *_), part in orders.groupby(["mixer", "size", *SETTING], sort=False):
         by_task = {str(task): rows.value for task, rows in part.groupby("task")}
         if len(by_task) == 2:
             heading = f"{mixer}, the question first against last"
-            yield _beside(heading, f"size {size}, {_steps(part)}", by_task["query_first"], by_task["query_last"])
+            yield _beside(heading, _place(part), by_task["query_first"], by_task["query_last"])
 
 
-def _steps(part: pd.DataFrame) -> str:
-    return f"{numbers.count(part.steps.iloc[0])} steps"
+def _place(part: pd.DataFrame) -> str:
+    """The size and the training, with the rule of thumb, above which alone a score shows that something is recalled."""
+    size, steps, rule = part["size"].iloc[0], part.steps.iloc[0], part.rule.mean()
+    return f"size {size}, {numbers.count(steps)} steps, rule of thumb {numbers.percent(rule)}"
 
 
 def _beside(heading: str, item: str, first: pd.Series[float], second: pd.Series[float]) -> Comparison:
-    """Shares over the seeds of two sides; their extremes decide, since three seeds allow no test."""
+    """Shares over the seeds of two sides; their extremes decide, since three seeds allow no test, and of fewer nothing
+    is named.
+    """
     shown = [numbers.spread(side.mean(), side.min(), side.max(), numbers.percent) for side in (first, second)]
-    apart = bool(first.min() > second.max() or first.max() < second.min())
-    caution = trainings(min(len(first), len(second)))
+    seeds = min(len(first), len(second))
+    apart = seeds >= FEW_SEEDS and bool(first.min() > second.max() or first.max() < second.min())
+    caution = trainings(seeds)
     return Comparison(heading, AT, item, first.mean() - second.mean(), " beside ".join(shown), None, apart, caution)
 
 

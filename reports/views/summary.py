@@ -37,7 +37,10 @@ def views(results: Results) -> Iterator[View]:
                 "cache or state": fair.mebibytes("state_bytes", context) + (f" at {context}" if context else ""),
             }
         )
-    note = "* the paper's protocol, over its first tokens: only RWKV carries its state. The others: every family does."
+    note = (
+        "* the paper's protocol: Transformers compute the whole sequence again at each token, RWKV carries its state. "
+        "In the other columns every family carries its cache or state."
+    )
     table = Table(
         "summary", "Generation in short", pd.DataFrame(lines), note + eager_note(frame) + disturbed_note(frame)
     )

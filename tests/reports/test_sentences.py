@@ -23,16 +23,16 @@ def test_wins_losses_and_the_rest_stand_in_one_sentence() -> None:
         Comparison("A against B", ON, "y", -0.2, "-20", p=0.001),
         Comparison("A against B", ON, "z", 0.3, "+30", p=0.2),
     ]
-    ((sentence, corrected),) = of_page([made])
+    ((rule, sentence),) = of_page([made])
     assert sentence == "A against B: ahead on x: +10; behind on y: -20; no difference shown on z."
-    assert "the 3 tests of this page" in corrected
+    assert "after all 3 tests of this page" in rule
 
 
 def test_the_tests_of_a_page_are_corrected_together() -> None:
     one = Comparison("A against B", ON, "x", 0.1, "+10", p=0.02)
-    assert of_page([[one]])[0][0].startswith("A against B: ahead on x")
+    assert of_page([[one]])[0][1].startswith("A against B: ahead on x")
     others = [Comparison("C against D", AT, "y", 0.1, "+10", p=0.9) for _ in range(2)]
-    assert of_page([[one], others])[0][0] == "A against B: no difference shown on x."
+    assert of_page([[one], others])[0][1] == "A against B: no difference shown on x."
 
 
 def test_without_a_test_the_interval_decides() -> None:
@@ -41,11 +41,11 @@ def test_without_a_test_the_interval_decides() -> None:
     assert of_page([[], [apart]]) == [[], ["A: faster than B: 0.9 x."]]
 
 
-def test_a_caution_of_all_stands_once_and_that_of_some_beside_them() -> None:
+def test_a_caution_of_all_stands_once_and_that_of_some_beside_those_alone() -> None:
     few, many = trainings(1), trainings(FEW_SEEDS)
     assert few and not many and trainings(2) != few
     first, second = (Comparison(f"{name} against B", AT, "x", 1, "+1", None, True, few) for name in "AC")
-    *sentences, last = of_page([[first, second]])[0]
-    assert last == few and not any(few in sentence for sentence in sentences)
-    third = Comparison("D against B", AT, "x", 1, "+1", None, True, many)
-    assert [few in sentence for sentence in of_page([[first, third]])[0]] == [True, False]
+    rule, *sentences = of_page([[first, second]])[0]
+    assert rule == few and not any(few in sentence for sentence in sentences)
+    third = Comparison("A against B", AT, "y", 1, "+2", None, True, many)
+    assert of_page([[first, third]])[0] == [f"A against B: ahead at x: +1. {few}", "A against B: ahead at y: +2."]

@@ -184,7 +184,7 @@ def test_the_page_and_the_comparison_read_items_from_a_store(records: list[Recor
     text = (tmp_path / "out" / "index.html").read_text()
     assert "Item by item" in text and "65.07 / 50.00 ± 5.00" in text
     sentences = (tmp_path / "out" / "report.md").read_text()
-    assert "- RWKV-4 169M against Pythia 160M, items right: " in sentences and "the 12 tests of this page" in sentences
+    assert "- RWKV-4 169M against Pythia 160M, items right: " in sentences and "all 12 tests of this page" in sentences
     assert "<li>RWKV-4 169M against Pythia 160M, items right: " in text
     lines = list(page.compare([store.folder], "pythia-160m", "rwkv4-169m"))
     assert "WinoGrande" in lines[0] and "McNemar" in lines[1]
