@@ -1,8 +1,9 @@
 """What the gallery's records say, as documents: docs/results, a page a store, and the marked parts of other pages.
 
 `python -m bench.documents` (`make docs`) writes them. A marked part begins with a comment that says what it is made
-from, as `<!-- rows of pocket-cpu: sentences generation-fair; table summary -->`, and ends with `<!-- end of rows -->`. Of some
-sentences alone: `sentences recall about question first`.
+from, as `<!-- rows of pocket-cpu: sentences generation-fair; table summary -->`, and ends with `<!-- end of rows -->`.
+The sentences that hold certain words are `sentences recall about question first`; the first such paragraph of a
+section's text is `text context about below`.
 """
 
 from __future__ import annotations
@@ -74,13 +75,14 @@ def with_rows(text: str) -> str:
 def _rows(store: str, parts: str) -> str:
     of_view = {view.name: sentences for view, sentences in sections(store)}
     of_table = {one.name: one.markdown() for view, _ in sections(store) for one in view.tables}
-    first_text = {view.name: f"{view.text[0]}\n" for view, _ in sections(store) if view.text}
+    of_text = {view.name: [f"{paragraph}\n" for paragraph in view.text] for view, _ in sections(store)}
     written = []
     for part in parts.split("; "):
         kind, _, rest = part.partition(" ")
         name, _, about = rest.partition(" about ")
         of_sentences = {key: _list([one for one in sentences if about in one]) for key, sentences in of_view.items()}
-        among = {"sentences": of_sentences, "table": of_table, "text": first_text}.get(kind, {})
+        of_first = {key: next((one for one in texts if about in one), "") for key, texts in of_text.items()}
+        among = {"sentences": of_sentences, "table": of_table, "text": of_first}.get(kind, {})
         if not among.get(name):
             raise BadInput(f"a document's mark asks {store} for {part!r}, which it has not{did_you_mean(name, among)}")
         written.append(among[name])

@@ -13,6 +13,7 @@ from reports.statistics import holm
 
 LEVEL = 0.05  # of the tests of one page together
 FEW_SEEDS = 3  # fewer of them say nothing of an architecture
+NOISE = 1.1  # ratios of times nearer to 1 are not named: another process, or another day, may turn them round
 
 
 class Words(NamedTuple):
@@ -38,6 +39,7 @@ class Comparison:
     size: the same as it is displayed, with its interval.
     p: of no difference, two-sided, before correction; None where none is reckoned and `apart` decides.
     apart: whether the interval, or the repeats of both sides, leave "no difference" out.
+    undecided: why nothing can be said of this one, whatever its p; empty where something can.
     caution: what a reader must know before he goes on from it, a sentence.
     """
 
@@ -48,7 +50,13 @@ class Comparison:
     size: str
     p: float | None = None
     apart: bool = False
+    undecided: str = ""
     caution: str = ""
+
+
+def beyond_noise(low: float, high: float) -> bool:
+    """Whether all ratios of times from `low` to `high` lie beyond what noise may do."""
+    return low > NOISE or high < 1 / NOISE
 
 
 def trainings(seeds: int) -> str:
@@ -88,9 +96,14 @@ def _sentences(view: Sequence[Comparison], shown: Mapping[int, bool], tests: int
 
 def _sentence(heading: str, group: Sequence[Comparison], shown: Mapping[int, bool]) -> str:
     words = group[0].words
-    ahead = [f"{one.item}: {one.size}" for one in group if shown[id(one)] and one.lead > 0]
-    behind = [f"{one.item}: {one.size}" for one in group if shown[id(one)] and one.lead < 0]
-    neither = [one.item for one in group if not shown[id(one)] or one.lead == 0]
-    lists = zip(words, (ahead, behind, neither), strict=True)
-    said = "; ".join(f"{words} {', '.join(items)}" for words, items in lists if items)
+    lists: dict[str, list[str]] = {words.ahead: [], words.behind: [], words.neither: []}
+    for one in group:
+        named = f"{one.item}: {one.size}"
+        if one.undecided:
+            lists.setdefault(f"not compared, since {one.undecided}:", []).append(named)
+        elif not shown[id(one)] or one.lead == 0:
+            lists[words.neither].append(one.item)
+        else:
+            lists[words.ahead if one.lead > 0 else words.behind].append(named)
+    said = "; ".join(f"{place} {', '.join(items)}" for place, items in lists.items() if items)
     return f"{heading}: {said}."

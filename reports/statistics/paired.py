@@ -14,7 +14,7 @@ from typing import Any
 class Paired:
     """first_only: items that only the first model gets right. difference: first minus second, of the metric's mean;
     low, high: its 95 % interval; p: McNemar's exact test of equal error rates, two-sided, over questions: each counts
-    for the model that gets more of its items right.
+    for the model that gets more of its items right. all_right: both models are, on every item.
     """
 
     items: int
@@ -24,6 +24,7 @@ class Paired:
     low: float
     high: float
     p: float
+    all_right: bool
 
 
 def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], metric: str) -> Paired:
@@ -45,7 +46,8 @@ def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, An
     signs = [sum(of_question) for of_question in by_question.values()]
     p = mcnemar(sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs))
     reach = statistics.NormalDist().inv_cdf(0.975) * spread
-    return Paired(len(differences), wins, losses, mean, mean - reach, mean + reach, p)
+    all_right = all(float(item[metric]) == 1 for item in (*first, *second))
+    return Paired(len(differences), wins, losses, mean, mean - reach, mean + reach, p, all_right)
 
 
 def mcnemar(wins: int, losses: int) -> float:

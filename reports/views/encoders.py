@@ -14,7 +14,7 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import AT, TIME, Comparison
+from reports.sentences import AT, TIME, Comparison, beyond_noise
 from reports.statistics.bands import spread
 from reports.views import races
 from reports.views.families import compared, ordered, ours
@@ -89,9 +89,9 @@ def _comparisons(of_size: pd.DataFrame) -> Iterator[Comparison]:
         for one in (row for row in rows if ours(row["contender"])):
             heading = f"{one['title']} {WAYS[str(way)]}, width {width}, a training step"
             size = f"attention's time is {numbers.spread(one['value'], one['low'], one['high'], numbers.ratio)} x its"
-            apart = one["low"] > 1 or one["high"] < 1
+            apart = beyond_noise(one["low"], one["high"])
             at = f"{numbers.count(one['tokens'])} tokens"
-            yield Comparison(f"{heading} beside attention", AT, at, one["value"] - 1, size, None, apart)
+            yield Comparison(f"{heading} beside attention", AT, at, one["value"] - 1, size, apart=apart)
             lengths = [row["tokens"] for row in rows if row["contender"] == one["contender"]]
             for other in rows if one["tokens"] in (min(lengths), max(lengths)) else []:
                 if other["tokens"] == one["tokens"] and compared(one["contender"], other["contender"]):
@@ -102,7 +102,7 @@ def _beside(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, 
     """Two mixers that took turns with attention, not with each other."""
     ratio, low, high = other["value"] / one["value"], other["low"] / one["high"], other["high"] / one["low"]
     size = f"{numbers.spread(ratio, low, high, numbers.ratio)} x its time"
-    return Comparison(heading, TIME, str(other["title"]), 1 - ratio, size, None, low > 1 or high < 1)
+    return Comparison(heading, TIME, str(other["title"]), 1 - ratio, size, apart=beyond_noise(low, high))
 
 
 def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:

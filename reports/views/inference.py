@@ -15,7 +15,7 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import TIME, Comparison, Words
+from reports.sentences import TIME, Comparison, Words, beyond_noise
 from reports.statistics.bands import spread
 from reports.views import contexts, curves
 from reports.views.families import compared, ours
@@ -34,11 +34,10 @@ DEVICE_MEMORY = {
 }
 SIZE = Words("smaller than", "larger than", "as large as")
 FEW_PROCESSES = 3
-UNLIKE = 1.1  # in parameters
-NOISE = 1.1  # between two processes of the same work, where there are too few to see it
+UNLIKE = 1.1  # in bytes of weights
 ONE_PROCESS = (
-    "Each model ran in fewer than three processes. Times of the same work differ more between processes than between "
-    "repeats, so that a difference below a tenth is not named."
+    "Each model ran in fewer than three processes, and times of the same work differ more between processes than "
+    "between repeats of one."
 )
 NO_CACHE = (
     "Here Transformers ran without a cache: the whole sequence again for every token, as in the public scripts "
@@ -146,13 +145,15 @@ def comparisons(chosen: pd.DataFrame) -> Iterator[Comparison]:
     """
     best = chosen.model[chosen.at_best]  # where that is disturbed, no variant stands for it
     for name, part in curves.classes(chosen[~chosen.disturbed & (chosen.at_best | ~chosen.model.isin(best))]):
+        read = part[part.metric == "read_bytes"].drop_duplicates("label").set_index("label").value
         for metric, quantity, compare in (
             ("cumulative_s", "time of", _times),
             ("state_bytes", "cache or state at", _bytes),
         ):
             tokens = curves.common_tokens(part, metric)
-            at = part[(part.metric == metric) & (part.tokens == tokens)].to_dict("records")
-            for one, other in itertools.permutations(at, 2):
+            at = part[(part.metric == metric) & (part.tokens == tokens)]
+            models = at.assign(read_bytes=at.label.map(read)).to_dict("records")
+            for one, other in itertools.permutations(models, 2):
                 if compared(str(one["family"]), str(other["family"])):
                     yield compare(f"{one['label']} ({name}), {quantity} {tokens} tokens", one, other)
 
@@ -161,22 +162,18 @@ def _times(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, A
     """The ratio of the medians, and what the extremes of both sides allow."""
     ratio, low, high = one["value"] / other["value"], one["low"] / other["high"], one["high"] / other["low"]
     few = min(one["processes"], other["processes"]) < FEW_PROCESSES
-    margin = NOISE if few else 1.0
-    apart = low > margin or high < 1 / margin
-    size = f"{numbers.spread(ratio, low, high, numbers.ratio)} x its time{_with_parameters(one, other)}"
-    return Comparison(heading, TIME, other["label"], 1 - ratio, size, None, apart, ONE_PROCESS if few else "")
-
-
-def _with_parameters(one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> str:
-    """Said where a model is larger than the other by more than a tenth."""
-    ratio = one["parameters"] / other["parameters"]
-    return "" if 1 / UNLIKE < ratio < UNLIKE else f" with {numbers.ratio(ratio)} x its parameters"
+    size = f"{numbers.spread(ratio, low, high, numbers.ratio)} x its time"
+    read = one["read_bytes"] / other["read_bytes"]
+    if not 1 / UNLIKE < read < UNLIKE:
+        size += f", reading {numbers.ratio(read)} x its bytes of weights a token"
+    caution = ONE_PROCESS if few else ""
+    return Comparison(heading, TIME, other["label"], 1 - ratio, size, apart=beyond_noise(low, high), caution=caution)
 
 
 def _bytes(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Comparison:
     bytes_of = [side["value"] for side in (one, other)]
     size = " beside ".join(map(numbers.mebibytes, bytes_of))
-    return Comparison(heading, SIZE, other["label"], 1 - bytes_of[0] / bytes_of[1], size, None, bytes_of[0] != bytes_of[1])
+    return Comparison(heading, SIZE, other["label"], 1 - bytes_of[0] / bytes_of[1], size, apart=len(set(bytes_of)) > 1)
 
 
 def _not_compared(chosen: pd.DataFrame) -> list[str]:

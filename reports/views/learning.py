@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
@@ -27,8 +28,8 @@ MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its 
 POCKET_WORLD = "pocket world"
 POCKET = (
     "The two black lines are computed from how the pocket world's documents were made, for readers who know that: one "
-    "looks every earlier sentence up, the other none. Only a model below the upper line has looked something up; one "
-    "above it has not yet learned how such documents are made. Extension trains on such documents alone: a part of "
+    "looks every earlier sentence up, the other none. A model below the upper line must have looked something up; of "
+    "one above it this is not known. Extension trains on such documents alone: a part of "
     "what it gains is the kind of text, not the length; the schedule pocket-short, the same tokens in short windows, "
     "shows that part."
 )
@@ -40,7 +41,8 @@ LEVELS = {"perfect look-up": "floor", "no look-up": "no look-up"}
 CONTEXT = (
     "The mean loss of tokens that have between 3/4 n and n tokens before them, over documents that were not trained "
     "on; the band is one standard error over the documents. Every model reads a document from its beginning with its "
-    "state or cache carried along. Beyond the window it was trained at, a model does what its architecture does there: "
+    "state or cache carried along. Pieces of one long text count as documents of their own, so that errors on a folder "
+    "of books are too small. Beyond the window it was trained at, a model does what its architecture does there: "
     "OPT's learned positions are untrained, Pythia's rotary angles unseen, BLOOM's biases and {states} go on."
 )
 
@@ -141,7 +143,8 @@ def _ranked(best: pd.DataFrame) -> str:
     """The held-out losses of each model's best run."""
     ordered = best.sort_values("value", kind="stable")
     losses = ", ".join(f"{label} {loss:.3f}" for label, loss in zip(ordered.label, ordered.value, strict=True))
-    return f"Held-out loss, the lowest first (nats a token, the best run of each at the most steps): {losses}."
+    ranked = f"Held-out loss, the lowest first (nats a token, the best run of each at the most steps): {losses}."
+    return f"{ranked} {trainings(1)}"
 
 
 def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
@@ -155,7 +158,29 @@ def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     ]
     compared = [one for w, losses in groups for one in _comparisons(losses, f"trained with windows of {w}")]
     title = f"Loss against context length, {mark}"
-    return View(name, title, _text(part, mark), tables, [picture], comparisons=compared)
+    text = [*_below(part), *_text(part, mark)]
+    return View(name, title, text, tables, [picture], comparisons=compared)
+
+
+def _below(part: pd.DataFrame) -> Iterator[str]:
+    """At which lengths which models are clearly below the loss of a reader who looks nothing up."""
+    if "level" not in part:  # of text that nobody knows the making of
+        return
+    levels = part[part.level == "no look-up"].groupby("tokens").value.max()
+    losses = part[(part.metric == "context_loss") & part.tokens.isin(levels.index)]
+    if losses.empty:
+        return
+    below = losses[losses.value + 2 * losses.stderr < losses.tokens.map(levels)]
+    of_model = "; ".join(
+        f"{label} at {', '.join(f'{tokens:.0f}' for tokens in sorted(rows.tokens))}"
+        for label, rows in below.groupby("label", sort=False)
+    )
+    nowhere = sorted(set(levels.index) - set(below.tokens))
+    yield (
+        f"More than two standard errors below a reader who looks nothing up, by tokens of context: "
+        f"{of_model or 'no model anywhere'}."
+        + (f" No model at {', '.join(f'{tokens:.0f}' for tokens in nowhere)}." if below.size and nowhere else "")
+    )
 
 
 def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
@@ -248,15 +273,18 @@ def _differences(ours: pd.DataFrame, theirs: pd.DataFrame, heading: str) -> dict
     """A line of two cells; empty where they share no documents."""
     differences = dict(_by_document(ours, theirs))
     line = {heading: ours.label.iloc[0], "minus": theirs.label.iloc[0]} if differences else {}
-    return line | {f"{tokens:.0f}": numbers.with_error(*both, "+.3f") for tokens, both in differences.items()}
+    return line | {
+        f"{tokens:.0f}": numbers.with_error(mean, error, "+.3f") for tokens, (mean, error, _) in differences.items()
+    }
 
 
-def _by_document(ours: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[tuple[float, tuple[float, float]]]:
-    """(tokens, (mean difference of the losses of the documents that both read, its standard error))."""
+def _by_document(ours: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[tuple[float, tuple[float, float, int]]]:
+    """(tokens, (mean difference of the losses of the documents that both read, its standard error, the documents))."""
     both = ours.merge(theirs, on=["tokens", "documents"])
     for tokens, *losses in zip(both.tokens, both.samples_x, both.samples_y, strict=True):
         differences = np.subtract(*losses)
-        yield tokens, (float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(len(differences))))
+        error = differences.std(ddof=1) / math.sqrt(len(differences))
+        yield tokens, (float(differences.mean()), float(error), len(differences))
 
 
 def _comparisons(part: pd.DataFrame, where: str) -> Iterator[Comparison]:
@@ -269,14 +297,14 @@ def _comparisons(part: pd.DataFrame, where: str) -> Iterator[Comparison]:
             continue
         differences = dict(_by_document(ours, theirs))
         for tokens in sorted({ours.window.iloc[0], max(differences, default=0)} & set(differences)):
-            mean, error = differences[tokens]
+            mean, error, documents = differences[tokens]
             yield Comparison(
                 f"{ours.label.iloc[0]} against {theirs.label.iloc[0]}, loss {where}",
                 AT,
                 f"{tokens:.0f} tokens",
                 -mean,
                 f"{'lower' if mean < 0 else 'higher'} by {numbers.with_error(abs(mean), error, '.3f')} nats",
-                math.erfc(abs(mean) / error / math.sqrt(2)) if error else float(mean == 0),
+                2 * float(student.sf(abs(mean) / error, documents - 1)) if error else float(mean == 0),
                 caution=trainings(1),
             )
 

@@ -31,6 +31,7 @@ TITLES = {  # of tasks whose records say none
     "niah_multikey_3": "The same with identifiers (RULER niah_multikey_3)",
     "fwe": "The three most frequent words (RULER fwe)",
 }
+SAME_TEXTS = "pocket"  # tasks whose texts are of one tokenizer, and so the same for all models
 TEXT = (
     "A fact stands once in a long text, at the depth shown (0 %: at its start, 100 %: just before the question), and "
     "is asked for at the end. A cache keeps every token and grows with the text; a state must have kept the fact "
@@ -83,7 +84,7 @@ def views(results: Results) -> Iterator[View]:
 
 def _comparisons(part: pd.DataFrame, titles: Mapping[str, str], results: Results) -> Iterator[Comparison]:
     """Each model of ours beside each that it is compared with, trained on windows of one length, text by text."""
-    whole = part[(part.metric == "needle") & part.depth.isna()]
+    whole = part[(part.metric == "needle") & part.depth.isna() & part.task.str.startswith(SAME_TEXTS)]
     for (task, _), alike in whole.groupby(["task", "window"], sort=False):
         for one, other in itertools.permutations(alike.to_dict("records"), 2):
             if not compared(one["family"], other["family"]) or one["length"] != other["length"]:
@@ -91,12 +92,14 @@ def _comparisons(part: pd.DataFrame, titles: Mapping[str, str], results: Results
             texts, others = (_numbered(results.items(row["cell"], row["machine"])) for row in (one, other))
             if [text["depth"] for text in texts] != [text["depth"] for text in others]:
                 continue
+            baseline = max(one["chance"], one["named"] if one["named"] < 1 else 0.0)
             difference = paired.compare(texts, others, "share")
             yield Comparison(
                 f"{one['label']} against {other['label']}, trained on windows of {one['window']:.0f}: "
                 f"{titles[str(task)]}",
                 AT,
-                f"{one['length']:.0f} tokens",
+                f"{one['length']:.0f} tokens ({numbers.percent(one['value'])} beside "
+                f"{numbers.percent(other['value'])}, a guess {numbers.percent(baseline)})",
                 difference.difference,
                 f"{numbers.points(difference.difference, difference.low, difference.high)} points",
                 difference.p,

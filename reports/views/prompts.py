@@ -17,7 +17,7 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import LEVEL, ON, Comparison
+from reports.sentences import LEVEL, ON, Comparison, trainings
 from reports.statistics import orders
 from reports.views.families import ordered
 from reports.views.view import Section, View, bounds_note, mark, parts
@@ -40,6 +40,7 @@ NOTES = {
     "pocket-trained": "These models were trained on the pocket world's text alone and have never read such as is asked "
     "here: they guess, and what the order does to them is what it does to a guess.",
 }
+UNREADABLE = "most answers of one order name no label"
 EFFECT = (
     "The second order minus the first in percentage points, with its 95 % interval over resampled questions, over the "
     "items that the window held whole in both orders; accuracy: the difference in it; items that one order alone gets "
@@ -93,6 +94,7 @@ def _comparisons(effects: Sequence[dict[str, Any]]) -> Iterator[Comparison]:
     for compared in effects:
         effect, (first, second) = compared["effect"], compared["orders"]
         wins = (effect.second_only - effect.first_only) / effect.items
+        unread = max(compared["unread"])
         yield Comparison(
             f"{compared['row'].label}, accuracy of {second} against {first}",
             ON,
@@ -100,6 +102,8 @@ def _comparisons(effects: Sequence[dict[str, Any]]) -> Iterator[Comparison]:
             wins,
             f"{numbers.points(wins)} points ({effect.items} items)",
             effect.p,
+            undecided=UNREADABLE if unread > effect.items / 2 else "",
+            caution=trainings(1),
         )
 
 
@@ -162,7 +166,16 @@ def _effects(frame: pd.DataFrame, results: Results) -> Iterator[dict[str, Any]]:
                 if all(a["cut"] or b["cut"] for a, b in zip(before, after, strict=True)):
                     continue
                 effect = orders.effect(before, after, len(tasks()[task]["labels"]), tasks()[task]["metric"])
-                yield {"task": task, "way": way, "orders": (first, second), "row": cells.loc[first], "effect": effect}
+                unread = [sum(item["answer"] is None for item in items) for items in (before, after)]
+                row = cells.loc[first]
+                yield {
+                    "task": task,
+                    "way": way,
+                    "orders": (first, second),
+                    "row": row,
+                    "effect": effect,
+                    "unread": unread,
+                }
 
 
 def _effect_table(effects: Sequence[dict[str, Any]], name: str) -> Table:

@@ -15,7 +15,7 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import TIME, Comparison
+from reports.sentences import TIME, Comparison, beyond_noise
 from reports.statistics.bands import spread
 from reports.views.view import Section, View, disturbed_note, parts, timed
 
@@ -133,7 +133,8 @@ def _comparisons(chosen: pd.DataFrame) -> Iterator[Comparison]:
             ratios = [theirs / its for its, theirs in zip(mine.samples, other.samples, strict=False)]
             ratio = statistics.median(ratios)
             size = f"{numbers.spread(ratio, min(ratios), max(ratios), numbers.ratio)} x as fast"
-            yield Comparison(heading, TIME, _name(other), ratio - 1, size, None, min(ratios) > 1 or max(ratios) < 1)
+            apart = beyond_noise(min(ratios), max(ratios))
+            yield Comparison(heading, TIME, _name(other), ratio - 1, size, apart=apart)
 
 
 def goals(results: Results) -> Table | None:

@@ -39,12 +39,26 @@ def views(results: Results) -> Iterator[View]:
         )
     note = (
         "* the paper's protocol: Transformers compute the whole sequence again at each token, RWKV carries its state. "
-        "In the other columns every family carries its cache or state."
+        "In the other columns every family carries its cache or state. " + _repeats(frame)
     )
     table = Table(
         "summary", "Generation in short", pd.DataFrame(lines), note + eager_note(frame) + disturbed_note(frame)
     )
     yield View("summary", "In short", tables=[table], printed=table)
+
+
+def _repeats(frame: pd.DataFrame) -> str:
+    """Of how many runs and tokens the medians are."""
+    timed = frame[frame.repeats.notna()]
+    of = {}
+    for mark, protocol in (("", "fair"), ("*: ", "paper")):
+        part = timed[timed.protocol == protocol]
+        if len(part):
+            runs, processes, tokens = (
+                numbers.span(part[key].min(), part[key].max()) for key in ("repeats", "processes", "new_tokens")
+            )
+            of[protocol] = f"{mark}{runs} runs, processes: {processes}, tokens: {tokens}"
+    return f"Medians of {'; '.join(of.values())}."
 
 
 SECTION = Section(views)  # inference.py reads the experiment

@@ -34,7 +34,7 @@ RANDOM = (
 )
 POCKET = (
     "POCKET WORLD: models of 1.4 million parameters, trained by this project on a made-up world's text, and that "
-    "world's own items in the tasks' form. The architectures compare with each other here, and with no other number."
+    "world's own items in the tasks' form. These weights compare with each other, and with no other number."
 )
 NOTES = {"random": RANDOM, "pocket": POCKET}
 FLOORS = ("chance", "a choice the context names", "best fixed answer")

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from reports.sentences import AT, FEW_SEEDS, ON, TIME, Comparison, of_page, trainings
+from reports.sentences import AT, FEW_SEEDS, ON, TIME, Comparison, beyond_noise, of_page, trainings
 from reports.statistics.holm import adjusted
 
 
@@ -44,8 +44,23 @@ def test_without_a_test_the_interval_decides() -> None:
 def test_a_caution_of_all_stands_once_and_that_of_some_beside_those_alone() -> None:
     few, many = trainings(1), trainings(FEW_SEEDS)
     assert few and not many and trainings(2) != few
-    first, second = (Comparison(f"{name} against B", AT, "x", 1, "+1", None, True, few) for name in "AC")
+    first, second = (Comparison(f"{name} against B", AT, "x", 1, "+1", apart=True, caution=few) for name in "AC")
     rule, *sentences = of_page([[first, second]])[0]
     assert rule == few and not any(few in sentence for sentence in sentences)
-    third = Comparison("A against B", AT, "y", 1, "+2", None, True, many)
+    third = Comparison("A against B", AT, "y", 1, "+2", apart=True, caution=many)
     assert of_page([[first, third]])[0] == [f"A against B: ahead at x: +1. {few}", "A against B: ahead at y: +2."]
+
+
+def test_what_cannot_be_decided_is_shown_with_its_numbers_and_is_neither_win_nor_loss() -> None:
+    made = [
+        Comparison("A", ON, item, -1, "18 beside 100", apart=True, undecided=why)
+        for item, why in (("x", "few seeds"), ("y", "no text"))
+    ]
+    assert of_page([made]) == [
+        ["A: not compared, since few seeds: x: 18 beside 100; not compared, since no text: y: 18 beside 100."]
+    ]
+
+
+@pytest.mark.parametrize("low,high,beyond", [(1.2, 1.5, True), (0.5, 0.9, True), (1.05, 2, False), (0.5, 1.2, False)])
+def test_a_ratio_of_times_is_named_beyond_a_tenth(low: float, high: float, beyond: bool) -> None:
+    assert beyond_noise(low, high) is beyond

@@ -35,15 +35,15 @@ MIXED = [
     [
         (
             MIXED,
-            "6 records: 3 from committed code at 2 commits, 2 from code with uncommitted changes, 1 from code that no commit names; "
-            "2 are of an older version of their experiment (kernels 1, now 3; kernels 2, now 3). "
-            "Measured from 2026-01-01 to 2026-01-03 on Other CPU; Test CPU <2 cores>. "
+            "6 records: 3 from committed code at 2 commits, 2 from code with uncommitted changes, "
+            "1 from code that no commit names; 2 are of an older version of their experiment (kernels 1, now 3; "
+            "kernels 2, now 3). Measured from 2026-01-01 to 2026-01-03 on Other CPU; Test CPU <2 cores>. "
             "1 name the processor by its brand alone, which several share.",
         ),
         (
             MIXED[2:3],
-            "1 record: 1 from code with uncommitted changes; 1 is of an older version of its experiment (kernels 1, now 3). "
-            "Measured on 2026-01-01 on Test CPU <2 cores>.",
+            "1 record: 1 from code with uncommitted changes; 1 is of an older version of its experiment "
+            "(kernels 1, now 3). Measured on 2026-01-01 on Test CPU <2 cores>.",
         ),
         (MIXED[:1], "1 record: 1 from committed code at 1 commit. Measured on 2026-01-03 on Test CPU <2 cores>."),
     ],

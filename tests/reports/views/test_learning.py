@@ -56,7 +56,8 @@ def test_training_runs_have_their_losses_and_the_figure_the_best_rate_of_the_lon
     assert list(frame["held-out loss"]) == ["2.0000", "2.5000", "2.2500"] and set(frame["minutes"]) == {"1.5"}
     assert set(frame["passes over the text"]) == {"2.2"}
     assert view.text == [
-        "Held-out loss, the lowest first (nats a token, the best run of each at the most steps): pocket RWKV-4 2.250."
+        "Held-out loss, the lowest first (nats a token, the best run of each at the most steps): pocket RWKV-4 2.250. "
+        "One training of each: this compares these weights and says nothing of the architectures."
     ]
     (line,) = view.pictures[0].panels[0].series
     assert list(line.x) == [18.0] and line.y[0] == pytest.approx(5.0 - 0.004 * 4)  # the median, of the better run

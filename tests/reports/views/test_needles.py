@@ -73,7 +73,10 @@ def test_a_task_that_the_report_does_not_know_is_drawn_last() -> None:
 def test_models_are_compared_on_the_same_texts_alone(records: list[Record]) -> None:
     (view,) = needles.views(read(records))
     (one,) = view.comparisons  # RWKV-4 has no text of 128 tokens
-    assert one.heading.startswith("pocket RWKV-4 against pocket Pythia") and one.item == "64 tokens"
+    assert (
+        one.heading.startswith("pocket RWKV-4 against pocket Pythia")
+        and one.item == "64 tokens (25.0 beside 100.0, a guess 25.0)"
+    )
     assert one.lead == -0.75 and one.p == 0.5 and "One training" in one.caution
     other = record("pocket-rwkv4", 64, [(0.0, 0.0), (0.5, 0.5)])
     (view,) = needles.views(read([*records[:2], other]))

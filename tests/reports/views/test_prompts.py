@@ -173,3 +173,11 @@ def test_what_was_cut_in_every_item_has_no_effect() -> None:
 
 def test_nothing_asked_no_section() -> None:
     assert list(prompts.views(read([]))) == []
+
+
+def test_an_order_whose_answers_name_no_label_is_not_compared() -> None:
+    silent = [{**item, "answer": None} for item in answered(0)]
+    records = [record("rwkv4-169m", "text first", answered(0)), record("rwkv4-169m", "question first", silent)]
+    (view,) = prompts.views(read(records))
+    (one,) = view.comparisons
+    assert one.undecided == prompts.UNREADABLE and one.p is not None and one.p < 1e-6

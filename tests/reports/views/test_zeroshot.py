@@ -142,6 +142,8 @@ def test_pairs_count_what_only_one_gets_right() -> None:
     assert found.p == pytest.approx(2 * (1 + 7) / 2**7)
     spread = math.sqrt(sum((d - 0.5) ** 2 for d in [0, 0, 1, 1, 1, -1, 0, 1, 1, 1]) / 9 / 10)
     assert found.high - found.low == pytest.approx(2 * 1.959964 * spread, rel=1e-5)
+    right = [{"doc": 0, "acc": 1}]
+    assert paired.compare(right, right, "acc").all_right and not found.all_right
     assert paired.mcnemar(0, 0) == 1.0 and paired.mcnemar(5, 5) == 1.0
     with pytest.raises(ValueError, match="not the same items"):
         paired.compare(first, second[1:], "acc")
