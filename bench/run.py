@@ -153,7 +153,8 @@ def _unwritable(value: Any, name: str = "") -> str:
 
 def _waits() -> str:
     """How threads wait for each other, as far as the environment says it."""
-    return os.environ.get("OMP_WAIT_POLICY", "default")
+    said = (f"{name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ)
+    return ", ".join(said) or "default"
 
 
 def _facts(model: LanguageModel) -> dict[str, Any]:

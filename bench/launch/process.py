@@ -46,13 +46,17 @@ def together(cells: Sequence[Cell], jobs: int) -> Iterator[Record]:
 
 
 def environment() -> dict[str, str]:
-    """What a fresh process is started with. Threads that wait for each other sleep instead of spinning, unless the user
-    says otherwise, for all families alike: a spinning thread keeps the one it waits for from its core.
+    """What a fresh process is started with. Threads of OpenMP that wait for each other spin for some microseconds and
+    then sleep, unless the user says otherwise, for all families alike. One that spins for long keeps the one that it
+    waits for from its core, where there is a neighbour; one that sleeps at once is late for the next of many small
+    operations.
 
-    Two rounds with 2 threads on 2 cores of an AMD EPYC, ms a token, spinning and sleeping: RWKV-4 169M 52 and 51 on the
-    quiet machine, 62 and 50 beside a busy loop; Pythia 160M 54 and 56, 120 and 53. GOMP_SPINCOUNT=1000 did the same.
+    2 threads on 2 cores of an AMD EPYC, torch 2.13, medians of 3, ms; sleeping at once, this, spinning: a token of
+    Pythia 160M 45.3, 45.2, 48.9, beside a busy loop 49.2, 46.8, 100.6; of RWKV-4 169M 42.7, 42.8, 55.2, beside it 49.5,
+    45.1, 72.0; a prompt of 1,024 tokens of RWKV-4 169M in transformers 4960, 1840, 1830, in pip rwkv 3760, 1660, 1370.
     """
-    return {"OMP_WAIT_POLICY": "passive", **os.environ}
+    short = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "1000"}
+    return {**short, **os.environ}
 
 
 class Process:

@@ -25,12 +25,14 @@ def row(part: pd.DataFrame, task: str, metric: str) -> Any:
 
 
 def floors(part: pd.DataFrame) -> list[float | None]:
-    """Of rows of one task and metric: chance, and what the rules of thumb give (see evals.zeroshot.run) where that is
-    clearly more.
+    """Of rows of one task and metric: chance, what the rules of thumb give (see evals.zeroshot.run) where that is
+    clearly more, and what configs/baselines.yaml says of the pocket world's items.
     """
+    of_world = configs.read("baselines").get(part.weights.iloc[0], {}) if len(part) else {}
+    world = of_world.get(part.task.iloc[0]) if of_world else None
     rows = [part[name].astype(float).dropna() for name in ("chance", "named", "fixed")]
     chance, *rules = [None if values.empty else float(values.iloc[0]) for values in rows]
-    return [chance, *(rule if rule and chance and rule > chance + CLEAR else None for rule in rules)]
+    return [chance, *(rule if rule and chance and rule > chance + CLEAR else None for rule in rules), world]
 
 
 def near_baselines(part: pd.DataFrame, tasks: Tasks) -> tuple[int, list[Any]]:

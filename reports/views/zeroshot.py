@@ -37,7 +37,7 @@ POCKET = (
     "world's own items in the tasks' form. These weights compare with each other, and with no other number."
 )
 NOTES = {"random": RANDOM, "pocket": POCKET}
-FLOORS = ("chance", "a choice the context names", "best fixed answer")
+FLOORS = ("chance", "a choice the context names", "best fixed answer", "one that the passage leaves open")
 PAPER_TABLES = {  # the tables of v1: task as published and metric -> heading
     "Table 3": {
         ("piqa", "acc"): "PIQA",
@@ -138,7 +138,9 @@ def _scores(part: pd.DataFrame, name: str, mark: str) -> Table:
         "percentage, by the delta method). "
         "items: of a task, the least and the most. "
         "Floors: what picking any choice gives on these items, any of those that the context names, and the best "
-        "answer given each time; the last two where they are above chance. "
+        "answer given each time; the last two where they are above chance. Of the pocket world's LAMBADA also naming "
+        "either of the two that a passage begins with, of its ReCoRD anyone of whom it does not say that they knew "
+        "nothing. "
         "Average: of the twelve tasks of v2 Fig. 1, where all were scored."
     )
     return Table(f"zeroshot-{name}", f"Scores, {mark}", frame, note + bounds_note(frame))

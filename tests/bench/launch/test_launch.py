@@ -45,7 +45,7 @@ def test_cells_share_a_process_until_it_dies_or_a_cell_takes_too_long(tmp_path: 
         fresh.measure(first, 120)
         child = fresh._child
     assert child is not None and child.poll() is not None, "none goes on afterwards"
-    assert {record.provenance["waits"] for record in records if record.measured} == {"passive"}
+    assert {record.provenance["waits"] for record in records if record.measured} == {"GOMP_SPINCOUNT=1000"}
 
 
 CTRL_C_IN_A_FORK = """
@@ -107,7 +107,11 @@ def test_what_is_timed_is_alone_whatever_else_it_is(tmp_path: Path, monkeypatch:
 
 
 def test_threads_wait_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert process.environment()["OMP_WAIT_POLICY"] == "passive"
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert process.environment()["GOMP_SPINCOUNT"] == "1000"
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert process.environment() == dict(os.environ)
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     assert process.environment() == dict(os.environ)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import configs
 from evals.pocket import make, tasks, text
 from evals.pocket.items import MISHAPS, PHRASES
 from evals.pocket.world import held_out, world
@@ -127,6 +128,25 @@ def test_the_question_of_an_item_names_nobody_and_all_its_items_ask_it(task: str
         assert len(set(questions)) < 150
     if task in ("lambada_openai", "record", "sciq"):
         assert len(set(questions)) == tasks.ITEMS
+
+
+def test_baselines_are_what_the_passages_leave_open() -> None:
+    baselines = configs.read("baselines")["pocket"]
+    open_ones: dict[str, list[float]] = {"lambada_openai": [], "record": []}
+    for task, shares in open_ones.items():
+        for line in zeroshot.local_file(zeroshot.POCKET / task).read_text().splitlines():
+            item = json.loads(line)
+            if task == "record":
+                silent = re.search(r"(\w+) and (\w+) knew nothing", item["passage"])
+                left = set(item["entities"]) - set(silent.groups() if silent else ())
+                assert set(item["answers"]) < left
+            else:
+                story, _, answer = item["text"].rpartition(" ")
+                names = re.findall(r"(\w+) (?:owned|hid) the", story)
+                left = set(names if answer in names else re.findall(r"in the ([\w ]+?)\.", story))
+                assert answer in {one.split()[-1] for one in left}
+            shares.append(1 / len(left))
+    assert {task: statistics.fmean(shares) for task, shares in open_ones.items()} == pytest.approx(baselines, abs=1e-9)
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)

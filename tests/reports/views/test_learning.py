@@ -151,6 +151,6 @@ def test_pocket_scores_are_marked_and_have_no_published_number_beside_them() -> 
     (picture,) = view.pictures
     assert "pocket" in picture.footer
     (panel,) = picture.panels
-    assert [series.label for series in panel.series] == ["pocket RWKV-4", "pocket Pythia", "chance"]
+    assert [series.label for series in panel.series] == ["pocket RWKV-4", "pocket Pythia", "chance", "rule of thumb"]
     assert len(panel.x_names) == len(panel.series[0].x) == 12
     picture.draw()
