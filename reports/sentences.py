@@ -12,7 +12,8 @@ from typing import NamedTuple
 from reports.statistics import holm
 
 LEVEL = 0.05  # of the tests of one page together
-FEW_SEEDS = 3  # fewer of them say nothing of an architecture
+FEW_SEEDS = 3  # of fewer nothing is named
+ONE_TRAINING = "One training of each: this compares these weights and says nothing of the architectures."
 NOISE = 1.1  # ratios of times nearer to 1 are not named: another process, or another day, may turn them round
 
 
@@ -57,14 +58,6 @@ class Comparison:
 def beyond_noise(low: float, high: float) -> bool:
     """Whether all ratios of times from `low` to `high` lie beyond what noise may do."""
     return low > NOISE or high < 1 / NOISE
-
-
-def trainings(seeds: int) -> str:
-    """The caution of a comparison of trained models, of which the one with fewer seeds has so many."""
-    if seeds >= FEW_SEEDS:
-        return ""
-    number = "One training" if seeds == 1 else f"{seeds} trainings"
-    return f"{number} of each: this compares these weights and says nothing of the architectures."
 
 
 def of_page(views: Sequence[Sequence[Comparison]]) -> list[list[str]]:

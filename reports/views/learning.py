@@ -19,7 +19,7 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import AT, Comparison, trainings
+from reports.sentences import AT, ONE_TRAINING, Comparison
 from reports.views import families, texts
 from reports.views.view import Section, View, parts
 
@@ -144,7 +144,7 @@ def _ranked(best: pd.DataFrame) -> str:
     ordered = best.sort_values("value", kind="stable")
     losses = ", ".join(f"{label} {loss:.3f}" for label, loss in zip(ordered.label, ordered.value, strict=True))
     ranked = f"Held-out loss, the lowest first (nats a token, the best run of each at the most steps): {losses}."
-    return f"{ranked} {trainings(1)}"
+    return f"{ranked} {ONE_TRAINING}"
 
 
 def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
@@ -305,7 +305,7 @@ def _comparisons(part: pd.DataFrame, where: str) -> Iterator[Comparison]:
                 -mean,
                 f"{'lower' if mean < 0 else 'higher'} by {numbers.with_error(abs(mean), error, '.3f')} nats",
                 2 * float(student.sf(abs(mean) / error, documents - 1)) if error else float(mean == 0),
-                caution=trainings(1),
+                caution=ONE_TRAINING,
             )
 
 

@@ -16,7 +16,7 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import AT, Comparison, trainings
+from reports.sentences import AT, ONE_TRAINING, Comparison
 from reports.statistics import paired
 from reports.views.families import compared, ordered
 from reports.views.view import Section, View, bounds_note, mark, of_task, parts, task_titles
@@ -103,7 +103,7 @@ def _comparisons(part: pd.DataFrame, titles: Mapping[str, str], results: Results
                 difference.difference,
                 f"{numbers.points(difference.difference, difference.low, difference.high)} points",
                 difference.p,
-                caution=trainings(1),
+                caution=ONE_TRAINING,
             )
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import pandas as pd
 
 import configs
-from reports import sentences
 from reports.draw import numbers
 from reports.draw.table import Table
 from reports.records.record import Record
 from reports.results import Results, key
-from reports.sentences import Comparison
+from reports.sentences import ON, ONE_TRAINING, Comparison
 from reports.statistics import paired
 from reports.views.families import compared
 from rwkv_core.errors import BadInput, did_you_mean
@@ -54,13 +53,13 @@ def comparisons(pairs: Sequence[tuple[Record, Record]], labels: Labels) -> Itera
         entry, compared = _compared(first, second)
         yield Comparison(
             f"{labels[key(first)]} against {labels[key(second)]}, items right",
-            sentences.ON,
+            ON,
             entry["label"],
             compared.difference,
             f"{numbers.points(compared.difference, compared.low, compared.high)} points",
             compared.p,
             undecided=ALL_RIGHT if compared.all_right else "",
-            caution=sentences.trainings(1),  # a checkpoint is one
+            caution=ONE_TRAINING,  # a checkpoint is one
         )
 
 

@@ -17,7 +17,7 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import LEVEL, ON, Comparison, trainings
+from reports.sentences import LEVEL, ON, ONE_TRAINING, Comparison
 from reports.statistics import orders
 from reports.views.families import ordered
 from reports.views.view import Section, View, bounds_note, mark, parts
@@ -103,7 +103,7 @@ def _comparisons(effects: Sequence[dict[str, Any]]) -> Iterator[Comparison]:
             f"{numbers.points(wins)} points ({effect.items} items)",
             effect.p,
             undecided=UNREADABLE if unread > effect.items / 2 else "",
-            caution=trainings(1),
+            caution=ONE_TRAINING,
         )
 
 
