@@ -32,8 +32,8 @@ class Sources:
     """The sources of a tree by name: modules as they are imported, others by their path. hashes: of each."""
 
     def __init__(self, root: Path) -> None:
-        found = sorted(path for pattern in PATTERNS for path in root.glob(pattern) if path.suffix in (".py", ".c"))
-        self.paths = {_name(path.relative_to(root)): path for path in found}
+        files = sorted(path for pattern in PATTERNS for path in root.glob(pattern) if path.suffix in (".py", ".c"))
+        self.paths = {_name(path.relative_to(root)): path for path in files}
         self.hashes = {name: hashlib.sha256(_said(path).encode()).hexdigest()[:16] for name, path in self.paths.items()}
         self._next = {name: self._runs(name) for name in self.paths}
 

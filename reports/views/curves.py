@@ -27,7 +27,12 @@ PROTOCOLS = {
 
 def cumulative(chosen: pd.DataFrame, published: pd.DataFrame, name: str, footer: str) -> Picture:
     panels = [
-        Panel(f"{title} parameters", "tokens generated", "seconds since the prompt", _lines(part, "cumulative_s"))
+        Panel(
+            f"{title} parameters",
+            "tokens generated",
+            "seconds since the start of the prompt",
+            _lines(part, "cumulative_s"),
+        )
         for title, part in classes(chosen)
     ]
     beside = published[published.figure == "Fig6"]
@@ -36,7 +41,7 @@ def cumulative(chosen: pd.DataFrame, published: pd.DataFrame, name: str, footer:
             Panel(
                 "Published: 2.7 to 3 B on one A100 (v1 Fig. 6)",
                 "tokens generated",
-                "seconds since the prompt",
+                "seconds since the start of the prompt",
                 [_published_line(part, label) for label, part in beside.groupby("label", sort=False)],
             )
         )

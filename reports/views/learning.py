@@ -8,9 +8,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
@@ -19,8 +17,8 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import AT, ONE_TRAINING, Comparison
-from reports.views import families, texts
+from reports.sentences import ONE_TRAINING
+from reports.views import by_document, families, texts
 from reports.views.view import Section, View, parts
 
 WHERE = ["text", "machine", "device", "dtype", "schedule"]
@@ -32,10 +30,6 @@ POCKET = (
     "one above it this is not known. Extension trains on such documents alone: a part of "
     "what it gains is the kind of text, not the length; the schedule pocket-short, the same tokens in short windows, "
     "shows that part."
-)
-PAIRED = (
-    "{ours}'s loss minus the other's over the same documents, ± one standard error of the differences; below zero "
-    "where {ours} is better."
 )
 LEVELS = {"perfect look-up": "floor", "no look-up": "no look-up"}
 CONTEXT = (
@@ -154,9 +148,9 @@ def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     picture = Picture(name, f"Loss against context, {mark}", [*panels, *_published()], footer)
     tables = [
         _losses(part, name, mark),
-        *itertools.chain(*(_paired(losses, f"{name}-{w}", mark) for w, losses in groups)),
+        *itertools.chain(*(by_document.tables(losses, f"{name}-{w}", mark) for w, losses in groups)),
     ]
-    compared = [one for w, losses in groups for one in _comparisons(losses, f"trained with windows of {w}")]
+    compared = [one for w, losses in groups for one in by_document.comparisons(losses, f"trained with windows of {w}")]
     title = f"Loss against context length, {mark}"
     text = [*_below(part), *_text(part, mark)]
     return View(name, title, text, tables, [picture], comparisons=compared)
@@ -196,10 +190,13 @@ def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     tables = [
         table
         for stage, losses in stages
-        for table in (_losses(losses, f"{name}-{stage:.0f}", mark), *_paired(losses, f"{name}-{stage:.0f}", mark))
+        for table in (
+            _losses(losses, f"{name}-{stage:.0f}", mark),
+            *by_document.tables(losses, f"{name}-{stage:.0f}", mark),
+        )
     ]
     last, losses = stages[-1]
-    compared = list(_comparisons(losses, f"after stage {last:.0f}"))
+    compared = list(by_document.comparisons(losses, f"after stage {last:.0f}"))
     return View(name, title, text, tables, [picture], comparisons=compared)
 
 
@@ -254,59 +251,6 @@ def _losses(part: pd.DataFrame, name: str, mark: str) -> Table:
         lines.append({"model": level.label, "trained at": "", **cells})
     frame = pd.DataFrame(lines).fillna("-")
     return Table(name, f"Loss given so many tokens, {mark}", frame)
-
-
-def _paired(part: pd.DataFrame, name: str, mark: str) -> Iterator[Table]:
-    """A table for each family of ours, beside those that it is compared with."""
-    for number, (family,), ours in parts(part[part.family.map(families.ours)], ["family"]):
-        heading = looks.label(family)
-        theirs = part[[families.compared(family, against) for against in part.family]]
-        cells = (frame.groupby("cell", sort=False) for frame in (ours, theirs))
-        lines = [_differences(one, against, heading) for (_, one), (_, against) in itertools.product(*cells)]
-        if any(lines):
-            frame = pd.DataFrame([line for line in lines if line]).fillna("-")  # some lack lengths that others have
-            title = f"{heading} and the others, document by document, {mark}"
-            yield Table(f"{name}-paired{number}", title, frame, PAIRED.format(ours=heading))
-
-
-def _differences(ours: pd.DataFrame, theirs: pd.DataFrame, heading: str) -> dict[str, str]:
-    """A line of two cells; empty where they share no documents."""
-    differences = dict(_by_document(ours, theirs))
-    line = {heading: ours.label.iloc[0], "minus": theirs.label.iloc[0]} if differences else {}
-    return line | {
-        f"{tokens:.0f}": numbers.with_error(mean, error, "+.3f") for tokens, (mean, error, _) in differences.items()
-    }
-
-
-def _by_document(ours: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[tuple[float, tuple[float, float, int]]]:
-    """(tokens, (mean difference of the losses of the documents that both read, its standard error, the documents))."""
-    both = ours.merge(theirs, on=["tokens", "documents"])
-    for tokens, *losses in zip(both.tokens, both.samples_x, both.samples_y, strict=True):
-        differences = np.subtract(*losses)
-        error = differences.std(ddof=1) / math.sqrt(len(differences))
-        yield tokens, (float(differences.mean()), float(error), len(differences))
-
-
-def _comparisons(part: pd.DataFrame, where: str) -> Iterator[Comparison]:
-    """Each cell of ours beside each that it is compared with, at the window that both were trained on and at the most
-    tokens that both read: lengths between say the same again.
-    """
-    cells = [cell for _, cell in part.groupby("cell", sort=False)]
-    for ours, theirs in itertools.permutations(cells, 2):
-        if not families.compared(ours.family.iloc[0], theirs.family.iloc[0]):
-            continue
-        differences = dict(_by_document(ours, theirs))
-        for tokens in sorted({ours.window.iloc[0], max(differences, default=0)} & set(differences)):
-            mean, error, documents = differences[tokens]
-            yield Comparison(
-                f"{ours.label.iloc[0]} against {theirs.label.iloc[0]}, loss {where}",
-                AT,
-                f"{tokens:.0f} tokens",
-                -mean,
-                f"{'lower' if mean < 0 else 'higher'} by {numbers.with_error(abs(mean), error, '.3f')} nats",
-                2 * float(student.sf(abs(mean) / error, documents - 1)) if error else float(mean == 0),
-                caution=ONE_TRAINING,
-            )
 
 
 def _published() -> list[Panel]:
