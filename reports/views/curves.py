@@ -134,11 +134,13 @@ def common_tokens(frame: pd.DataFrame, metric: str) -> int:
 
 
 def _lines(part: pd.DataFrame, metric: str, scale: float = 1.0, window: int = 1) -> list[Series]:
+    """Repeats apart are marked at each token; in a sum over tokens, which carries what was slow once, at the last."""
     lines = []
     for label, one in part[part.metric == metric].groupby("label", sort=False):
         smooth = one[["value", "band_low", "band_high"]].rolling(window, center=True, min_periods=1).median() * scale
         y, low, high = (list(smooth[column]) for column in smooth)
-        apart = [(x, scale * value) for x, values in zip(one.tokens, one.apart, strict=True) for value in values]
+        marked = one[one.tokens == one.tokens.max()] if metric == "cumulative_s" else one
+        apart = [(x, scale * value) for x, values in zip(marked.tokens, marked.apart, strict=True) for value in values]
         disturbed = bool(one.disturbed.any())
         name = f"{label} (disturbed)" if disturbed else str(label)
         family, x = one.family.iloc[0], list(one.tokens)

@@ -25,10 +25,10 @@ SIZE = ["width", "heads", "attention_inner"]
 WAYS = {"both": "in both directions", "causal": "causal"}
 TEXT = (
     "A training step (loss and gradients of one sequence) of Long Range Arena's encoder with each mixer, at one budget "
-    "of parameters, for which the feed-forward layers are wider or narrower: the complexity table made visible. Each "
-    "mixer took turns with attention in one process, a step of the one right beside a step of the other, in changing "
-    "order; the ratio is taken within each round. Attention is torch's fused one: its time grows with the square of "
-    "the length, its memory does not. Memory is the peak beyond weights and inputs, in an untimed step."
+    "of parameters, for which the feed-forward layers are wider or narrower. Each mixer took turns with attention in "
+    "one process, a step of the one right beside a step of the other, in changing order; the ratio is taken within "
+    "each round. Attention is torch's fused one: its time grows with the square of the length, its memory does not. "
+    "Memory is the peak beyond weights and inputs, in an untimed step."
 )
 
 
@@ -38,7 +38,7 @@ def rows(record: Record) -> Iterator[Row]:
     """
     params, metrics, seconds = record.cell.params, record.metrics, record.samples["seconds"]
     titles = {name: looks.mixer(name, title) for name, title in metrics["titles"].items()}
-    size = {"width": params["width"], "heads": params["heads"], "attention_inner": params["inner"]}
+    size = {key: params[key] for key in ("layers", "width", "heads")} | {"attention_inner": params["inner"]}
     shared = {"what": params["direction"], "tokens": params["tokens"], **size}
     for row in races.rows(record):
         name = row["contender"]
@@ -60,8 +60,8 @@ def views(results: Results) -> Iterator[View]:
     frame = ordered(frame, *SIZE, "what", "mixer")
     for number, where, part in parts(frame, WHERE):
         name = f"encoders{number}"
-        threads = part.threads.dropna().iloc[0]
-        footer = f"{', '.join(map(str, where))} · float32 · threads: {threads:.0f}"
+        layers = " and ".join(f"{count:.0f}" for count in sorted(set(part.layers)))
+        on = [*map(str, where), "float32", f"layers: {layers}", f"threads: {part.threads.dropna().iloc[0]:.0f}"]
         tables, panels = [], []
         for _, (width, heads, inner), of_size in parts(part, SIZE):
             title = (
@@ -72,15 +72,14 @@ def views(results: Results) -> Iterator[View]:
                 chosen, place = of_size[of_size.what == way], f"{WAYS[way]}, width {width}"
                 panels.append(_panel(chosen[chosen.metric == "race_s"], f"Time, {place}", "milliseconds", 1e3))
                 panels.append(_panel(chosen[chosen.metric == "peak_bytes"], f"Memory, {place}", "MiB", 1 / MIB))
-        picture = Picture(name, "A training step of each mixer's encoder", panels, footer, columns=2)
+        picture = Picture(name, "A training step of each mixer's encoder", panels, " · ".join(on), columns=2)
         beside = [one for _, _, of_size in parts(part, SIZE) for one in _comparisons(of_size)]
-        title = f"Mixers against length, {', '.join(map(str, where))}"
-        yield View(name, title, [TEXT], tables, [picture], comparisons=beside)
+        yield View(name, f"Mixers against length, {', '.join(on)}", [TEXT], tables, [picture], comparisons=beside)
 
 
 def _comparisons(of_size: pd.DataFrame) -> Iterator[Comparison]:
-    """Each mixer of ours beside attention at every length, and at the shortest and the longest of its lengths beside
-    every other mixer, by the ratios of both to attention.
+    """Each mixer of ours beside attention at every length, in time and in memory, and at the shortest and the longest
+    of its lengths beside every other mixer, by the ratios of both to attention.
     """
     ratios = of_size[(of_size.metric == "attention_ratio") & ~of_size.disturbed]
     for (way, width), part in ratios.groupby(["what", "width"], sort=False):
@@ -96,6 +95,7 @@ def _comparisons(of_size: pd.DataFrame) -> Iterator[Comparison]:
             for other in rows if one["tokens"] in (min(lengths), max(lengths)) else []:
                 if other["tokens"] == one["tokens"] and compared(one["contender"], other["contender"]):
                     yield _beside(f"{heading} of {at}", one, other)
+    yield from _peaks(of_size[of_size.metric == "peak_bytes"])
 
 
 def _beside(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Comparison:
@@ -103,6 +103,18 @@ def _beside(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, 
     ratio, low, high = other["value"] / one["value"], other["low"] / one["high"], other["high"] / one["low"]
     size = f"{numbers.spread(ratio, low, high, numbers.ratio)} x its time"
     return Comparison(heading, TIME, str(other["title"]), 1 - ratio, size, apart=beyond_noise(low, high))
+
+
+def _peaks(peaks: pd.DataFrame) -> Iterator[Comparison]:
+    """Each mixer of ours beside attention in the same cell, at every length."""
+    attention = peaks[peaks.contender == "attention"].set_index("cell").value
+    latest = peaks.drop_duplicates(["what", "width", "contender", "variant", "tokens"], keep="last")
+    for row in latest[latest.contender.map(ours)].sort_values("tokens", kind="stable").to_dict("records"):
+        heading = f"{row['title']} {WAYS[row['what']]}, width {row['width']}, peak memory of a training step"
+        bytes_of = row["value"], attention[row["cell"]]
+        size = " beside ".join(map(numbers.mebibytes, bytes_of))
+        at, lead = f"{numbers.count(row['tokens'])} tokens", 1 - bytes_of[0] / bytes_of[1]
+        yield Comparison(f"{heading} beside attention's", AT, at, lead, size, apart=lead != 0)
 
 
 def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:

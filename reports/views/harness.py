@@ -112,11 +112,13 @@ def _kernels(seconds: pd.DataFrame) -> Iterator[str]:
 
 def _totals(timed: Mapping[str, Mapping[str, Timed]], titles: Mapping[str, str], name: str) -> Table:
     frame = pd.DataFrame([_total(label, tasks, titles) for label, tasks in timed.items()], columns=TOTALS)
+    several = any(len(one.rounds) > 1 for tasks in timed.values() for one in tasks.values())
     note = (
         "Sums of the medians over the tasks, at the one batch size of HFLM at which its sum is least; the geometric "
         "mean of the tasks' ratios, each at HFLM's best batch size for it; the task with the largest part of the "
-        "difference of the sums, and the ratio without it, at the batch size that is best for the others. In brackets "
-        "the least and the largest of the rounds. Disturbed tasks are in none of this."
+        "difference of the sums, and the ratio without it, at the batch size that is best for the others. "
+        + ("In brackets the least and the largest of the rounds." if several else "One round: no spread was measured.")
+        + " Disturbed tasks are in none of this."
     )
     return Table(f"{name}-totals", "HFLM's time over ours, all tasks", frame, note)
 

@@ -42,11 +42,11 @@ CONTEXT = (
 
 
 def pretrain_rows(record: Record) -> Iterator[Row]:
-    """Losses (nats a token) of training, held out and by tokens; tokens a second, seconds, passes over the text."""
+    """Losses (nats a token) of training, held out and by tokens; seconds, passes over the text."""
     params, metrics = record.cell.params, record.metrics
     shared = {"rate": params["learning_rate"], "steps": params["steps"], "window": params["window"]}
     shared |= _read(record)
-    for metric in ("loss", "held_out_loss", "tokens_per_s", "train_s", "passes"):
+    for metric in ("loss", "held_out_loss", "train_s", "passes"):
         yield {"metric": metric, "value": metrics[metric], "tokens": metrics["tokens"], **shared}
     each = metrics["tokens"] // params["steps"]
     losses = record.samples["loss"]
@@ -113,14 +113,16 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
                 "learning rate": f"{first.rate:g}",
                 "steps": f"{first.steps:.0f}",
                 "tokens": numbers.count(first.tokens),
-                "passes over the text": f"{value.passes:.1f}",
+                "passes over the text": f"{value.passes:.1f}" if value.passes > 1 else "≤ 1",
                 "training loss": f"{value.loss:.4f}",
                 "held-out loss": f"{value.held_out_loss:.4f}",
-                "tokens/s": numbers.count(value.tokens_per_s),
                 "minutes": numbers.minutes(value.train_s),
             }
         )
-    note = "Losses in nats a token: of the last twentieth of the steps, and on text that was never trained on."
+    note = (
+        "Losses in nats a token: of the last twentieth of the steps, and on text that was never trained on. Minutes "
+        "beside whatever else ran on the machine (--jobs): no measurement of speed."
+    )
     table = Table(name, f"Training runs, {mark}", pd.DataFrame(lines), note)
     longest = part[(part.metric == "held_out_loss") & (part.steps == part.steps.max())]
     best = longest.loc[longest.groupby("label", sort=False).value.idxmin()].cell
@@ -129,7 +131,9 @@ def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     y_title = f"nats a token (median of {MEDIAN_STEPS} steps)"
     panel = Panel("Training loss, the best of each model's longest runs", "tokens", y_title, series)
     picture = Picture(name, f"Training, {mark}", [panel], footer)
-    text = [_ranked(longest[longest.cell.isin(best)]), *texts.lines(part)]
+    searched = part.groupby("label").rate.nunique().max() > 1
+    rates = [] if searched else ["Each model has one learning rate: none was searched for on this text."]
+    text = [_ranked(longest[longest.cell.isin(best)]), *rates, *texts.lines(part)]
     return View(name, f"Training, {mark}", text, [table], [picture])
 
 
@@ -179,24 +183,28 @@ def _below(part: pd.DataFrame) -> Iterator[str]:
 
 def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
     levels = _levels(part)
-    stages = [(stage, losses) for stage, losses in part[part.metric == "context_loss"].groupby("stage")]
-    panels = [
-        _panel(losses, f"{f'After stage {i},' if i else 'Before:'} windows of {losses.window.iloc[0]:.0f}", levels)
-        for i, (_, losses) in enumerate(stages)
+    stages = [
+        (
+            f"{name}-{stage:.0f}",
+            f"{f'after stage {stage:.0f}' if stage else 'before'} (windows of {window:.0f})",
+            losses,
+        )
+        for (stage, window), losses in part[part.metric == "context_loss"].groupby(["stage", "window"])
     ]
+    panels = [_panel(losses, when.capitalize(), levels) for _, when, losses in stages]
     text = [*_text(part, mark), "Each stage goes on from the one before it, with windows as named."]
     title = f"Context extension by the schedule {part.schedule.iloc[0]}, {mark}"
     picture = Picture(name, title, [*panels, *_published()], footer)
     tables = [
         table
-        for stage, losses in stages
+        for of_stage, when, losses in reversed(stages)  # what became of them, then how they began
         for table in (
-            _losses(losses, f"{name}-{stage:.0f}", mark),
-            *by_document.tables(losses, f"{name}-{stage:.0f}", mark),
+            _losses(losses, of_stage, f"{mark}, {when}"),
+            *by_document.tables(losses, of_stage, f"{mark}, {when}"),
         )
     ]
-    last, losses = stages[-1]
-    compared = list(by_document.comparisons(losses, f"after stage {last:.0f}"))
+    _, when, losses = stages[-1]
+    compared = list(by_document.comparisons(losses, when))
     return View(name, title, text, tables, [picture], comparisons=compared)
 
 

@@ -48,16 +48,15 @@ TEXT = (
     "order of their own have in the encoder, and AFT and Linformer as well in the mixer) at the same width and depth, "
     "its feed-forward layers made wider or narrower for it. Where a mixer was tried with several settings (learning "
     "rates above all), the one that was best on the validation part is shown (of those with the most seeds), and the "
-    "weights that were best there are tested once; what was tried stands below. Published are the paper's numbers, "
-    "whose budgets, steps and directions differ from row to row and are in part not known: they stand for orientation,"
-    " and only under the protocols lra and s4 for comparison."
+    "weights that were best there are tested; the table of costs holds the test scores of all that was tried. "
+    "Published are the paper's numbers, whose budgets, steps and directions differ from row to row and are in part not "
+    "known: they stand for orientation, and only under the protocols lra and s4 for comparison."
 )
 TABLE_NOTE = (
     "Percent; the mean over the seeds (and machines), in brackets the least and the largest; of one ± one standard "
     "error of the test items. majority: always the most frequent label; root operator: the most frequent value under "
-    "an expression's first token, which is where many published results stand. averages: over the tasks that this "
-    "table measures, a stand-in for a task apart; the paper's own average is of six with a failed Path-X as 50, LRA's "
-    "of five without it."
+    "an expression's first token. averages: over the tasks that this table measures, a stand-in for a task apart; the "
+    "paper's own average is of six with a failed Path-X as 50, LRA's of five without it."
 )
 POCKET_NOTE = "Scaled tasks of the protocol pocket: shorter, fewer samples. The published columns are not comparable. "
 

@@ -120,18 +120,24 @@ def _beside(heading: str, item: str, one: pd.DataFrame, other: pd.DataFrame) -> 
     is named.
     """
     first, second = one.value, other.value
-    shown = [numbers.spread(side.mean(), side.min(), side.max(), numbers.percent) for side in (first, second)]
+    size = " beside ".join(map(_seeds, (first, second)))
     apart = bool(first.min() > second.max() or first.max() < second.min())
+    few = min(len(first), len(second)) < FEW_SEEDS
     return Comparison(
         heading,
         AT,
-        item,
+        item if apart or few else f"{item}: {size}",  # of no difference: both at the top, or both at the rule of thumb?
         first.mean() - second.mean(),
-        " beside ".join(shown),
+        size,
         apart=apart,
-        undecided=FEW if min(len(first), len(second)) < FEW_SEEDS else "",
+        undecided=FEW if few else "",
         caution=EDGE if one.edge.any() or other.edge.any() else "",
     )
+
+
+def _seeds(shares: pd.Series[float]) -> str:
+    mean, low, high = shares.mean(), shares.min(), shares.max()
+    return numbers.percent(mean) if low == high else numbers.spread(mean, low, high, numbers.percent)
 
 
 def best_rates(frame: pd.DataFrame) -> pd.DataFrame:

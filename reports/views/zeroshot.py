@@ -200,7 +200,7 @@ def _published(part: pd.DataFrame, name: str, comparable: bool) -> Iterator[Tabl
             "published / ours ± standard error / ours minus published; a dash where there is none. "
             + ("" if comparable else "Ours is with random weights, so no difference is printed. ")
             + "Ours are these architectures' current checkpoints in configs/models; the paper's Pythia is nearest "
-            "to the deprecated v0, and its HeadQA may be the Spanish set (see the contradictions)."
+            "to the deprecated v0, and its HeadQA may be the Spanish set (contradictions.csv says why)."
         )
         title = f"The paper's {table} (v1), ours beside it"
         frame = pd.DataFrame(lines)

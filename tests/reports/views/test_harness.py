@@ -61,6 +61,7 @@ def test_a_ratio_says_what_it_is_of() -> None:
     text = " ".join(view.text)
     assert "RWKV-4: HFLM runs transformers' implementation in Python" in text and "(wkv4:c)" in text
     assert "Pythia: transformers computes the model on both sides" in text
+    assert view.tables[0].note.endswith("One round: no spread was measured. Disturbed tasks are in none of this.")
     assert view.printed == view.tables[0] and list(view.tables[1].frame.columns)[2:] == [
         "RWKV-4 169M, HFLM at 8, 16",
         "Pythia 160M, HFLM at 8, 16",
@@ -71,7 +72,10 @@ def test_a_ratio_says_what_it_is_of() -> None:
 
 def test_several_rounds_have_their_range() -> None:
     seconds = {"ours": [10.0, 10.0, 20.0], "8": [20.0, 30.0, 40.0], "16": [90.0, 90.0, 90.0]}
-    frames = tables(record("pythia-160m", "piqa", 3, seconds=seconds))
+    several = record("pythia-160m", "piqa", 3, seconds=seconds)
+    (view,) = harness.views(read([several]))
+    assert "In brackets the least and the largest of the rounds." in view.tables[0].note
+    frames = tables(several)
     assert frames["harness"].iloc[0, 2] == "10 / 30, 90 / 3.00 (2.00-3.00)"
     line = frames["harness-totals"].iloc[0]
     assert line["ratio"] == line["geometric mean"] == "3.00 (2.00-3.00)" and line["without it"] == "-"
