@@ -131,7 +131,7 @@ def _measured(cell: Cell, run: Callable[..., tuple[Any, Any]], facts: Callable[[
     if wrong := _unwritable({"metrics": metrics, "samples": samples}):
         return without_result(cell, "failed", f"{wrong}, which is no result and cannot be recorded")
     wall = round(time.perf_counter() - started, 2)
-    provenance = _provenance(cell, threads=torch.get_num_threads(), waits=_waits(), wall_s=wall, **facts())
+    provenance = _provenance(cell, threads=torch.get_num_threads(), waits=waits(os.environ), wall_s=wall, **facts())
     verdict = disturbance.verdict(samples)
     return Record(cell, "disturbed" if verdict else "ok", metrics, samples, error=verdict, provenance=provenance)
 
@@ -151,9 +151,9 @@ def _unwritable(value: Any, name: str = "") -> str:
     return next(filter(None, (_unwritable(part, key) for key, part in parts)), "")
 
 
-def _waits() -> str:
+def waits(environment: Mapping[str, str]) -> str:
     """How threads wait for each other, as far as the environment says it."""
-    said = (f"{name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ)
+    said = (f"{name}={environment[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in environment)
     return ", ".join(said) or "default"
 
 

@@ -36,10 +36,13 @@ class Selection:
 
     @functools.cached_property
     def pending(self) -> list[Cell]:
-        """The cells without a final record; those that were disturbed come last, or they might be measured for ever."""
+        """The cells without a final record; those that were disturbed come last, or they might be measured for ever.
+        Of several processes of the same work the second come after the first of all models, so that what changes on
+        the machine meanwhile meets all alike.
+        """
         states = {cell.id: self.state(cell) for cell in self.cells}
         unmeasured = [cell for cell in self.cells if states[cell.id] not in FINAL]
-        return sorted(unmeasured, key=lambda cell: states[cell.id] == "disturbed")
+        return sorted(unmeasured, key=lambda cell: (states[cell.id] == "disturbed", cell.params.get("process", 1)))
 
     def state(self, cell: Cell) -> str:
         """The status of the cell's record; what was timed on another machine is no record of it here."""
@@ -49,14 +52,16 @@ class Selection:
 
 def _of_cell(record: Record, cell: Cell) -> bool:
     """Whether a record with a cell's id is of what the experiment, its task and its defaults are today; where it was
-    timed, or ran out of memory, on this machine.
+    timed, or ran out of memory, on this machine, with threads that wait for each other as they would now.
     """
     if record.provenance.get("definition") not in (None, run.definition(cell)):
         return False
     if any(cell.params.get(key, value) != value for key, value in record.cell.params.items()):
         return False
-    here = record.machine == _machine(cell.device)
-    return here or not (EXPERIMENTS[cell.experiment].timed or record.status == "oom")
+    if not EXPERIMENTS[cell.experiment].timed and record.status != "oom":
+        return True
+    waits = run.waits(launch.process.environment())
+    return record.machine == _machine(cell.device) and record.provenance.get("waits", waits) == waits
 
 
 @functools.cache
@@ -143,8 +148,7 @@ def _measured(cells: Sequence[Cell], jobs: int, unfit: Unfit, bar: tqdm[NoReturn
 
 def _batches(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[str, list[Cell]]]:
     """What each launcher is given at once, in turn: first what is concurrent, then the cells of one model and
-    experiment after those of another, smaller ones first. Of several processes of the same work the second follow the
-    first of all models, so that what changes on the machine meanwhile meets all alike.
+    experiment after those of another, smaller ones first.
     """
     concurrent: dict[str, list[Cell]] = {}
     sequential: list[Cell] = []
@@ -152,7 +156,6 @@ def _batches(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[str, list[Cell]
         name = launch.launcher_of(cell, jobs)
         (concurrent.setdefault(name, []) if launch.LAUNCHERS[name].concurrent else sequential).append(cell)
     yield from concurrent.items()
-    sequential.sort(key=lambda cell: int(cell.params.get("process", 1)))
     for _, group in itertools.groupby(sequential, key=lambda cell: (cell.group, cell.experiment)):
         for name, batch in itertools.groupby(sorted(group, key=_size), key=lambda cell: launch.launcher_of(cell, jobs)):
             yield name, list(batch)

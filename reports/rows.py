@@ -8,7 +8,7 @@ from reports import labels
 from reports.reading import Reading, Row
 from reports.records.record import Record
 
-OUTDATED = "measured by an older version of this experiment, which kept less; `rwkv-bench run` measures it again"
+OUTDATED = "measured by an older version of this experiment, with other numbers; `rwkv-bench run` measures it again"
 
 
 def from_records(records: Iterable[Record], readings: Mapping[str, Reading]) -> list[Row]:

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from reports.draw import numbers
 from reports.statistics import holm
 
 LEVEL = 0.05  # of the tests of one page together
 FEW_SEEDS = 3  # of fewer nothing is named
 ONE_TRAINING = "One training of each: this compares these weights and says nothing of the architectures."
+ALIKE = 0.01  # bytes that differ by less are not named
 NOISE = 1.1  # ratios of times nearer to 1 are not named: another process, or another day, may turn them round
 
 
@@ -28,6 +30,7 @@ class Words(NamedTuple):
 ON = Words("ahead on", "behind on", "no difference shown on")  # tasks
 AT = Words("ahead at", "behind at", "no difference shown at")  # lengths and sizes
 TIME = Words("faster than", "slower than", "no difference shown from")
+SIZE = Words("smaller than", "larger than", "as large as")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,12 @@ class Comparison:
 def beyond_noise(low: float, high: float) -> bool:
     """Whether all ratios of times from `low` to `high` lie beyond what noise may do."""
     return low > NOISE or high < 1 / NOISE
+
+
+def of_bytes(heading: str, words: Words, item: str, one: float, other: float) -> Comparison:
+    """Of two numbers of bytes, which are counted, and so the same each time: named from one in a hundred on."""
+    lead, size = 1 - one / other, f"{numbers.mebibytes(one)} beside {numbers.mebibytes(other)}"
+    return Comparison(heading, words, item, lead, size, apart=abs(lead) > ALIKE)
 
 
 def of_page(views: Sequence[Sequence[Comparison]]) -> list[list[str]]:

@@ -75,7 +75,7 @@ class Peak:
             torch.cuda.empty_cache()
             self._cuda_before = torch.cuda.memory_allocated()
         else:
-            _return_freed_memory()
+            _keep_no_freed_memory()
         self._resident_before = self._status("VmRSS")
 
     @contextlib.contextmanager
@@ -133,12 +133,18 @@ class Peak:
             return 0
 
 
-def _return_freed_memory() -> None:
+def _keep_no_freed_memory() -> None:
     with contextlib.suppress(AttributeError, OSError):  # not glibc: the growth is an upper bound
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, LARGE)
         libc.mallopt(M_TRIM_THRESHOLD, LARGE)
-        libc.malloc_trim(0)
+    return_freed_memory()
+
+
+def return_freed_memory() -> None:
+    """To the system, where malloc is glibc's: what is allocated next costs as much as in a fresh process."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status_bytes(key: str) -> int:

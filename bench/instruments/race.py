@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from bench.instruments import disturbance
+from bench.instruments.memory import return_freed_memory
 
 SHORTEST_S = 2e-2  # a sample repeats its call for about so long: wide vectors run slower in their first milliseconds
 SLOW_S = 4.0  # of its samples; a contender that needs longer gets fewer rounds
@@ -29,6 +30,7 @@ def race(
     graphs: Collection[str] = (),
     seed: int = 0,
     paired: bool = False,
+    fresh: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Samples: `seconds` a call {contender: one a round, the i-th of all from one round} and `disturbance`, of each
     round (see bench.instruments.disturbance); and those of the contenders that ran as a CUDA graph.
@@ -38,6 +40,7 @@ def race(
     seed: of the order of turns, another in each round.
     paired: every round has all contenders, so that ratios can be taken within it; there are more than `rounds` where
         samples are short, fewer where they are long.
+    fresh: no contender finds memory that another has freed: each allocates as it would alone, without a warm heap.
 
     On a CUDA device the contenders of `graphs` are captured, so that what is timed is the device and not Python;
     as they are without a graph they have ` eager` behind their names. One that cannot be captured is only that.
@@ -63,6 +66,8 @@ def race(
         seconds = {}
         for name in _order(calls, seed, number):
             if number < turns[name]:
+                if fresh:
+                    return_freed_memory()
                 if repeats[name] > 1:
                     calls[name]()  # brings its own data back into the caches, which the others have filled
                 seconds[name] = clock(calls[name], repeats[name])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +96,10 @@ def differences(task: Any, mine: Answers, reference: Answers) -> tuple[float | N
         if texts := sum(a != b for a, b in pairs):
             differing.append(f"{texts} texts")
     else:
-        difference = max(abs(a[0] - b[0]) for a, b in pairs)
+        apart = [abs(a[0] - b[0]) for a, b in pairs]
+        difference = max((one for one in apart if math.isfinite(one)), default=0.0)
+        if odd := sum(not math.isfinite(one) for one in apart):
+            differing.append(f"{odd} log-likelihoods that are not finite")
         if flags := sum(a[1] != b[1] for a, b in pairs):
             differing.append(f"{flags} greedy flags")
     for metric in task.aggregation():

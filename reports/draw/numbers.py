@@ -49,9 +49,12 @@ def ratio(x: float) -> str:
     return f"{x:.2f}"
 
 
-def magnitude(error: float | None) -> str:
-    """One digit and a power of ten; a dash where there is none."""
-    return f"{error:.0e}" if _there(error) else "-"
+def magnitude(error: float | None, up: bool = False) -> str:
+    """One digit and a power of ten, of a bound rounded up; a dash where there is none."""
+    if not _there(error):
+        return "-"
+    shown = f"{error:.0e}"
+    return shown if not up or float(shown) >= error else f"{error + 0.5 * 10 ** math.floor(math.log10(error)):.0e}"
 
 
 def with_error(value: float, error: float | None, form: str) -> str:

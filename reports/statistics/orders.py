@@ -26,6 +26,7 @@ class Scored(NamedTuple):
 class Effect(NamedTuple):
     """The second order minus the first over so many items, its 95 % interval over resampled questions, items right in
     one order alone, and McNemar's exact p over questions: each counts for the order that gets more of its items right.
+    lead: questions of the second order minus those of the first. unread: answers of either order that name no label.
     """
 
     items: int
@@ -35,6 +36,8 @@ class Effect(NamedTuple):
     first_only: int
     second_only: int
     p: float
+    lead: int
+    unread: tuple[int, int]
 
 
 def score(items: Sequence[Mapping[str, Any]], labels: int, metric: str) -> Scored:
@@ -72,9 +75,10 @@ def effect(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any
     low, high = np.quantile(difference(_resampled(items)), [0.025, 0.975])
     change = (gold & after).any(1).astype(int) - (gold & before).any(1)
     by_question = np.bincount([item["question"] for item in items], change)
-    p = mcnemar(int((by_question < 0).sum()), int((by_question > 0).sum()))
-    first_only, second_only = int((change < 0).sum()), int((change > 0).sum())
-    return Effect(len(items), float(value), float(low), float(high), first_only, second_only, p)
+    lost, won = int((by_question < 0).sum()), int((by_question > 0).sum())
+    only = int((change < 0).sum()), int((change > 0).sum())
+    unread = sum(one["answer"] is None for one, _ in whole), sum(other["answer"] is None for _, other in whole)
+    return Effect(len(items), float(value), float(low), float(high), *only, mcnemar(lost, won), won - lost, unread)
 
 
 def _indicators(items: Sequence[Mapping[str, Any]], labels: int) -> tuple[np.ndarray, np.ndarray]:

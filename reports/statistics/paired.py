@@ -9,12 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+ALL_RIGHT = "both are right on every item"
+TURNED = "more items are right on one side and more questions on the other"
+
 
 @dataclass(frozen=True)
 class Paired:
     """first_only: items that only the first model gets right. difference: first minus second, of the metric's mean;
     low, high: its 95 % interval; p: McNemar's exact test of equal error rates, two-sided, over questions: each counts
-    for the model that gets more of its items right. all_right: both models are, on every item.
+    for the model that gets more of its items right. lead: questions of the first minus those of the second.
+    all_right: both models are, on every item.
     """
 
     items: int
@@ -24,7 +28,15 @@ class Paired:
     low: float
     high: float
     p: float
+    lead: int
     all_right: bool
+
+    @property
+    def undecided(self) -> str:
+        """Why the test says nothing of the difference of the means; empty where it does."""
+        if self.all_right:
+            return ALL_RIGHT
+        return TURNED if self.lead * self.difference < 0 else ""
 
 
 def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], metric: str) -> Paired:
@@ -44,10 +56,12 @@ def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, An
     sums = [sum(of_question) - mean * len(of_question) for of_question in by_question.values()]
     spread = statistics.stdev(sums) * math.sqrt(len(sums)) / len(first) if len(sums) > 1 else math.inf
     signs = [sum(of_question) for of_question in by_question.values()]
-    p = mcnemar(sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs))
+    won, lost = sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs)
     reach = statistics.NormalDist().inv_cdf(0.975) * spread
     all_right = all(float(item[metric]) == 1 for item in (*first, *second))
-    return Paired(len(differences), wins, losses, mean, mean - reach, mean + reach, p, all_right)
+    return Paired(
+        len(differences), wins, losses, mean, mean - reach, mean + reach, mcnemar(won, lost), won - lost, all_right
+    )
 
 
 def mcnemar(wins: int, losses: int) -> float:

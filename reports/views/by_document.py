@@ -16,6 +16,7 @@ from reports.sentences import AT, ONE_TRAINING, Comparison
 from reports.views import families
 from reports.views.view import parts
 
+PIECES = "pieces of one text were counted as documents of their own"
 PAIRED = (
     "{ours}'s loss minus the other's over the same documents, ± one standard error of the differences; below zero "
     "where {ours} is better."
@@ -71,5 +72,6 @@ def comparisons(part: pd.DataFrame, where: str) -> Iterator[Comparison]:
                 -mean,
                 f"{'lower' if mean < 0 else 'higher'} by {numbers.with_error(abs(mean), error, '.3f')} nats",
                 2 * float(student.sf(abs(mean) / error, documents - 1)) if error else float(mean == 0),
+                undecided="" if str(ours.text.iloc[0]).partition(":")[0] == "pocket" else PIECES,
                 caution=ONE_TRAINING,
             )

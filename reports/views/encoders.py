@@ -14,14 +14,14 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import AT, TIME, Comparison, beyond_noise
+from reports.sentences import AT, SIZE, TIME, Comparison, beyond_noise, of_bytes
 from reports.statistics.bands import spread
 from reports.views import races
 from reports.views.families import compared, ordered, ours
 from reports.views.view import DISTURBED, Section, View, disturbed_note, parts
 
 WHERE = ["machine", "device"]
-SIZE = ["width", "heads", "attention_inner"]
+ENCODER = ["width", "heads", "attention_inner"]
 WAYS = {"both": "in both directions", "causal": "causal"}
 TEXT = (
     "A training step (loss and gradients of one sequence) of Long Range Arena's encoder with each mixer, at one budget "
@@ -57,13 +57,13 @@ def views(results: Results) -> Iterator[View]:
     if frame.empty:
         return
     frame["title"] += frame.variant
-    frame = ordered(frame, *SIZE, "what", "mixer")
+    frame = ordered(frame, *ENCODER, "what", "mixer")
     for number, where, part in parts(frame, WHERE):
         name = f"encoders{number}"
         layers = " and ".join(f"{count:.0f}" for count in sorted(set(part.layers)))
         on = [*map(str, where), "float32", f"layers: {layers}", f"threads: {part.threads.dropna().iloc[0]:.0f}"]
         tables, panels = [], []
-        for _, (width, heads, inner), of_size in parts(part, SIZE):
+        for _, (width, heads, inner), of_size in parts(part, ENCODER):
             title = (
                 f"A training step against length: width {width}, {heads} heads, attention's feed-forward layers {inner}"
             )
@@ -73,29 +73,34 @@ def views(results: Results) -> Iterator[View]:
                 panels.append(_panel(chosen[chosen.metric == "race_s"], f"Time, {place}", "milliseconds", 1e3))
                 panels.append(_panel(chosen[chosen.metric == "peak_bytes"], f"Memory, {place}", "MiB", 1 / MIB))
         picture = Picture(name, "A training step of each mixer's encoder", panels, " · ".join(on), columns=2)
-        beside = [one for _, _, of_size in parts(part, SIZE) for one in _comparisons(of_size)]
+        beside = [one for _, _, of_size in parts(part, ENCODER) for one in _comparisons(of_size)]
         yield View(name, f"Mixers against length, {', '.join(on)}", [TEXT], tables, [picture], comparisons=beside)
 
 
 def _comparisons(of_size: pd.DataFrame) -> Iterator[Comparison]:
-    """Each mixer of ours beside attention at every length, in time and in memory, and at the shortest and the longest
-    of its lengths beside every other mixer, by the ratios of both to attention.
+    """Each mixer of ours beside attention at every length, and at the shortest and the longest of its lengths beside
+    every other mixer, by the ratios of both to attention; in time and in memory.
     """
     ratios = of_size[(of_size.metric == "attention_ratio") & ~of_size.disturbed]
+    peaks = of_size[of_size.metric == "peak_bytes"].set_index(["cell", "contender"]).value
     for (way, width), part in ratios.groupby(["what", "width"], sort=False):
-        latest = part.drop_duplicates(["contender", "variant", "tokens"], keep="last")
-        rows = latest.sort_values("tokens", kind="stable").to_dict("records")
+        single = part.drop_duplicates(["contender", "variant", "tokens"])
+        rows = single.sort_values("tokens", kind="stable").to_dict("records")
         for one in (row for row in rows if ours(row["contender"])):
-            heading = f"{one['title']} {WAYS[str(way)]}, width {width}, a training step"
+            place = f"{one['title']} {WAYS[str(way)]}, width {width}"
+            step, memory = f"{place}, a training step", f"{place}, peak memory of a training step"
             size = f"attention's time is {numbers.spread(one['value'], one['low'], one['high'], numbers.ratio)} x its"
             apart = beyond_noise(one["low"], one["high"])
             at = f"{numbers.count(one['tokens'])} tokens"
-            yield Comparison(f"{heading} beside attention", AT, at, one["value"] - 1, size, apart=apart)
+            yield Comparison(f"{step} beside attention", AT, at, one["value"] - 1, size, apart=apart)
+            its, attention = (peaks[one["cell"], name] for name in (one["contender"], "attention"))
+            yield of_bytes(f"{memory} beside attention's", AT, at, its, attention)
             lengths = [row["tokens"] for row in rows if row["contender"] == one["contender"]]
             for other in rows if one["tokens"] in (min(lengths), max(lengths)) else []:
                 if other["tokens"] == one["tokens"] and compared(one["contender"], other["contender"]):
-                    yield _beside(f"{heading} of {at}", one, other)
-    yield from _peaks(of_size[of_size.metric == "peak_bytes"])
+                    yield _beside(f"{step} of {at}", one, other)
+                    theirs = peaks[other["cell"], other["contender"]]
+                    yield of_bytes(f"{memory} of {at}", SIZE, str(other["title"]), its, theirs)
 
 
 def _beside(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Comparison:
@@ -103,18 +108,6 @@ def _beside(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, 
     ratio, low, high = other["value"] / one["value"], other["low"] / one["high"], other["high"] / one["low"]
     size = f"{numbers.spread(ratio, low, high, numbers.ratio)} x its time"
     return Comparison(heading, TIME, str(other["title"]), 1 - ratio, size, apart=beyond_noise(low, high))
-
-
-def _peaks(peaks: pd.DataFrame) -> Iterator[Comparison]:
-    """Each mixer of ours beside attention in the same cell, at every length."""
-    attention = peaks[peaks.contender == "attention"].set_index("cell").value
-    latest = peaks.drop_duplicates(["what", "width", "contender", "variant", "tokens"], keep="last")
-    for row in latest[latest.contender.map(ours)].sort_values("tokens", kind="stable").to_dict("records"):
-        heading = f"{row['title']} {WAYS[row['what']]}, width {row['width']}, peak memory of a training step"
-        bytes_of = row["value"], attention[row["cell"]]
-        size = " beside ".join(map(numbers.mebibytes, bytes_of))
-        at, lead = f"{numbers.count(row['tokens'])} tokens", 1 - bytes_of[0] / bytes_of[1]
-        yield Comparison(f"{heading} beside attention's", AT, at, lead, size, apart=lead != 0)
 
 
 def _panel(part: pd.DataFrame, title: str, unit: str, scale: float) -> Panel:
@@ -183,5 +176,5 @@ def _cell(at: pd.DataFrame, mixer: str) -> str:
 
 
 SECTION = Section(
-    views, {"encoders": Reading(rows, apart={"mixer", "direction", "tokens", "width", "heads", "inner"}, oldest=2)}
+    views, {"encoders": Reading(rows, apart={"mixer", "direction", "tokens", "width", "heads", "inner"}, oldest=3)}
 )

@@ -192,13 +192,15 @@ def _cell(task: str, one: Timed) -> str:
 
 def _sameness(compared: pd.DataFrame, titles: Mapping[str, str]) -> str:
     """In a sentence, how far all answers are from HFLM's."""
-    counts = f"{numbers.count(compared.requests.sum())} requests of {len(compared)} models' tasks"
+    of = f"{compared.label.nunique()} models on {compared.task.nunique()} tasks"
+    counts = f"{numbers.count(compared.requests.sum())} requests of {of}"
     other = compared[compared.differing != ""]
     where = ", ".join(other.label + " on " + other.task.map(titles))
-    rest = f"something else differs too: {where}" if where else "every greedy flag, text and metric is the same"
+    same = "every greedy flag and metric is the same (perplexity within 1e-4 of it)"
+    rest = f"something else differs too: {where}" if where else same
     return (
         f"Answers at HFLM's batch size 1, its softmax in float64: over {counts} log-likelihoods are at most "
-        f"{numbers.magnitude(compared.value.max())} apart; {rest}."
+        f"{numbers.magnitude(compared.value.max(), up=True)} apart; {rest}."
     )
 
 

@@ -15,7 +15,7 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import TIME, Comparison, Words, beyond_noise
+from reports.sentences import SIZE, TIME, Comparison, beyond_noise, of_bytes
 from reports.statistics.bands import spread
 from reports.views import contexts, curves
 from reports.views.families import compared, ours
@@ -32,7 +32,6 @@ DEVICE_MEMORY = {
     "cuda_reserved_bytes": "CUDA reserved, all",
     "nvml_process_bytes": "NVML, all",
 }
-SIZE = Words("smaller than", "larger than", "as large as")
 FEW_PROCESSES = 3
 UNLIKE = 1.1  # in bytes of weights
 ONE_PROCESS = (
@@ -104,10 +103,9 @@ def views(results: Results) -> Iterator[View]:
 
 def _one_machine(part: pd.DataFrame, published: pd.DataFrame, number: str) -> Iterator[View]:
     first = part.iloc[0]
-    footer = (
+    on = (
         f"{first.machine} · {first.device} · {first['dtype']} · {numbers.count(first.threads)} threads · "
-        f"batch {first.batch} · prompt of {first.prompt_tokens} tokens · {first.weights} weights · "
-        f"median of {part.repeats.max():.0f} runs"
+        f"batch {first.batch} · prompt of {first.prompt_tokens} tokens · {first.weights} weights"
     )
     for protocol in curves.PROTOCOLS:
         chosen = part[part.protocol == protocol]
@@ -115,6 +113,7 @@ def _one_machine(part: pd.DataFrame, published: pd.DataFrame, number: str) -> It
             continue
         beside = published if protocol == "paper" else published.head(0)  # the published curves are of that protocol
         name = f"{protocol}{number}"
+        footer = f"{on} · median of {chosen.repeats.max():.0f} runs"
         pictures = [
             curves.cumulative(chosen, beside, name, footer),
             *([curves.latency(chosen, name, footer)] if protocol == "fair" else []),
@@ -171,9 +170,7 @@ def _times(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, A
 
 
 def _bytes(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Comparison:
-    bytes_of = [side["value"] for side in (one, other)]
-    size = " beside ".join(map(numbers.mebibytes, bytes_of))
-    return Comparison(heading, SIZE, other["label"], 1 - bytes_of[0] / bytes_of[1], size, apart=len(set(bytes_of)) > 1)
+    return of_bytes(heading, SIZE, other["label"], one["value"], other["value"])
 
 
 def _not_compared(chosen: pd.DataFrame) -> list[str]:

@@ -50,6 +50,8 @@ def rows(record: Record) -> Iterator[Row]:
     metrics = record.metrics
     shared = {"length": record.cell.params["length"], "window": metrics["trained_tokens"]}
     shared |= {"tokens": metrics["tokens"], **of_task(record)}
+    params = record.cell.params  # those of other seeds or tokenizers are other texts
+    shared["texts"] = params["seed"], params["tokenizer"], metrics["tokens"], metrics["named"]
     shares: dict[float | None, list[float]] = {None: [item["share"] for item in record.samples["items"]]}
     for item in record.samples["items"]:
         if item["depth"] is not None:
@@ -90,7 +92,7 @@ def _comparisons(part: pd.DataFrame, titles: Mapping[str, str], results: Results
             if not compared(one["family"], other["family"]) or one["length"] != other["length"]:
                 continue
             texts, others = (_numbered(results.items(row["cell"], row["machine"])) for row in (one, other))
-            if [text["depth"] for text in texts] != [text["depth"] for text in others]:
+            if one["texts"] != other["texts"] or len(texts) != len(others):
                 continue
             baseline = max(one["chance"], one["named"] if one["named"] < 1 else 0.0)
             difference = paired.compare(texts, others, "share")
@@ -103,6 +105,7 @@ def _comparisons(part: pd.DataFrame, titles: Mapping[str, str], results: Results
                 difference.difference,
                 f"{numbers.points(difference.difference, difference.low, difference.high)} points",
                 difference.p,
+                undecided=difference.undecided,
                 caution=ONE_TRAINING,
             )
 

@@ -25,8 +25,6 @@ NOTE = (
     "Not corrected for the number of comparisons; the sentences above are."
 )
 
-ALL_RIGHT = "both are right on every item"
-
 Labels = Mapping[tuple[str, str], str]  # of records, by their keys
 
 
@@ -58,7 +56,7 @@ def comparisons(pairs: Sequence[tuple[Record, Record]], labels: Labels) -> Itera
             compared.difference,
             f"{numbers.points(compared.difference, compared.low, compared.high)} points",
             compared.p,
-            undecided=ALL_RIGHT if compared.all_right else "",
+            undecided=compared.undecided,
             caution=ONE_TRAINING,  # a checkpoint is one
         )
 

@@ -19,6 +19,7 @@ from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import LEVEL, ON, ONE_TRAINING, Comparison
 from reports.statistics import orders
+from reports.statistics.paired import TURNED
 from reports.views.families import ordered
 from reports.views.view import Section, View, bounds_note, mark, parts
 
@@ -94,7 +95,8 @@ def _comparisons(effects: Sequence[dict[str, Any]]) -> Iterator[Comparison]:
     for compared in effects:
         effect, (first, second) = compared["effect"], compared["orders"]
         wins = (effect.second_only - effect.first_only) / effect.items
-        unread = max(compared["unread"])
+        unread = UNREADABLE if max(effect.unread) > effect.items / 2 else ""
+        turned = TURNED if wins * effect.lead < 0 else ""
         yield Comparison(
             f"{compared['row'].label}, accuracy of {second} against {first}",
             ON,
@@ -102,7 +104,7 @@ def _comparisons(effects: Sequence[dict[str, Any]]) -> Iterator[Comparison]:
             wins,
             f"{numbers.points(wins)} points ({effect.items} items)",
             effect.p,
-            undecided=UNREADABLE if unread > effect.items / 2 else "",
+            undecided=unread or turned,
             caution=ONE_TRAINING,
         )
 
@@ -166,16 +168,8 @@ def _effects(frame: pd.DataFrame, results: Results) -> Iterator[dict[str, Any]]:
                 if all(a["cut"] or b["cut"] for a, b in zip(before, after, strict=True)):
                     continue
                 effect = orders.effect(before, after, len(tasks()[task]["labels"]), tasks()[task]["metric"])
-                unread = [sum(item["answer"] is None for item in items) for items in (before, after)]
                 row = cells.loc[first]
-                yield {
-                    "task": task,
-                    "way": way,
-                    "orders": (first, second),
-                    "row": row,
-                    "effect": effect,
-                    "unread": unread,
-                }
+                yield {"task": task, "way": way, "orders": (first, second), "row": row, "effect": effect}
 
 
 def _effect_table(effects: Sequence[dict[str, Any]], name: str) -> Table:

@@ -43,22 +43,25 @@ COLOURS = {
     "torch": "gpt-neo",
     "loop": "pythia",
     "numba": "pythia",
-    "torch.compile": "pythia",
+    "torch.compile": "mamba",
     "transformers": "bloom",
     "fla": "opt",
 }
-OURS = ("triton", "c", "ours", "torch")  # the first of them that ran is compared
+OURS = ("triton", "c", "ours", "torch")
 NOT_COMPARED = (*OURS, "floor", "gemv")
+EAGER = " eager"  # behind the names of those that ran as a CUDA graph too, and here without it
 KERNEL_TEXT = (
     "The WKV operator alone. Every contender's result, gradients included, was compared with the paper's recurrence "
     "in float64 before it was timed; error is the largest difference, of the largest entry, and one that was far off "
-    "was not timed. All of them ran in turn in one process, each allocating its result; where ours ran once more with "
-    "y preallocated, its name says so. transformers is what its model runs without its CUDA kernel. The loops in numba "
-    "and under torch.compile (on a CPU; in blocks of tokens, each one function) are what a user of Python gets by "
-    "compiling the recurrence as it is written. The floor moves the bytes that must move and does nothing else: on a "
-    "CPU the time of torch.add(k, v, out=y), y preallocated, scaled to the tensors of the pass (three forward, eight "
-    "forward and backward), on a GPU those bytes at the bandwidth of a copy of 1 GiB (what fits in a GPU's cache can "
-    "be faster)."
+    "was not timed. All of them ran in turn in one process, each allocating its result, on a CPU after what others "
+    "had freed was given back to the system, so that each pays for memory as it would alone; where ours ran once more "
+    "with y preallocated, its name says so. transformers is what its model runs without its CUDA kernel; its "
+    "gradients take time that grows with the square of the length and are raced at the smallest shape alone. The "
+    "loops in numba (which has no gradients) and under torch.compile (on a CPU; in blocks of tokens, each one "
+    "function) are what a user of Python gets by compiling the recurrence as it is written. The floor moves the bytes "
+    "that must move and does nothing else: on a CPU the time of torch.add(k, v, out=y), y preallocated, scaled to the "
+    "tensors of the pass (three forward, eight forward and backward), on a GPU those bytes at the bandwidth of a copy "
+    "of 1 GiB (what fits in a GPU's cache can be faster)."
 )
 WHOLE_TEXT = (
     "{families} as a whole in three implementations with the same random weights, inputs, type and threads, in turn in "
@@ -82,10 +85,10 @@ def rows(record: Record) -> Iterator[Row]:
     for name, seconds in record.samples["seconds"].items():
         # a floor moves its own number of bytes: its time is scaled to those that must move
         scale = metrics["bytes"] / metrics["floor_bytes"] if name == "floor" else 1.0
-        error = metrics["errors"].get(name.removesuffix(" eager"))
+        error = metrics["errors"].get(name.removesuffix(EAGER))
         graphed = name in metrics["graphed"]
         times = spread("race_s", [scale * s for s in seconds], contender=name, error=error, graphed=graphed)
-        implementation = metrics.get("implementations", {}).get(name.removesuffix(" eager"))
+        implementation = metrics.get("implementations", {}).get(name.removesuffix(EAGER))
         yield {**times, **shared, "scale": scale, "samples": seconds, "implementation": implementation}
 
 
@@ -123,18 +126,25 @@ def views(results: Results) -> Iterator[View]:
 
 
 def _comparisons(chosen: pd.DataFrame) -> Iterator[Comparison]:
-    """In each undisturbed race the fastest kernel of ours that ran beside every contender that is not ours."""
+    """In each undisturbed race every implementation of ours that allocates, beside every contender that is not ours."""
+    several = _several(chosen)
     for _, cell in chosen[~chosen.disturbed].groupby("cell", sort=False):
-        mine = next((cell[cell.contender == name].iloc[0] for name in OURS if name in set(cell.contender)), None)
-        if mine is None:
-            continue
-        heading = f"{_name(mine)}, {mine.what} {_shape(mine)}, threads: {mine.threads}"
-        for _, other in cell[~cell.contender.str.partition(",")[0].isin(NOT_COMPARED)].iterrows():
-            ratios = [theirs / its for its, theirs in zip(mine.samples, other.samples, strict=False)]
-            ratio = statistics.median(ratios)
-            size = f"{numbers.spread(ratio, min(ratios), max(ratios), numbers.ratio)} x as fast"
-            apart = beyond_noise(min(ratios), max(ratios))
-            yield Comparison(heading, TIME, _name(other), ratio - 1, size, apart=apart)
+        theirs = cell[~cell.contender.map(_base).isin(NOT_COMPARED)]
+        for ours in OURS:
+            ran = cell[cell.contender.isin([ours, ours + EAGER])].sort_values(
+                "contender"
+            )  # as a graph, where it is one
+            for _, mine in ran.head(1).iterrows():
+                heading = f"{_name(mine)}, {_what(mine, several)} {_shape(mine)}, threads: {mine.threads}"
+                yield from (_beside(heading, mine, other) for _, other in theirs.iterrows())
+
+
+def _beside(heading: str, mine: pd.Series, other: pd.Series) -> Comparison:
+    """By the ratios within the rounds."""
+    ratios = [theirs / its for its, theirs in zip(mine.samples, other.samples, strict=False)]
+    ratio = statistics.median(ratios)
+    size = f"{numbers.spread(ratio, min(ratios), max(ratios), numbers.ratio)} x as fast"
+    return Comparison(heading, TIME, _name(other), ratio - 1, size, apart=beyond_noise(min(ratios), max(ratios)))
 
 
 def goals(results: Results) -> Table | None:
@@ -194,8 +204,19 @@ def _name(row: pd.Series) -> str:
 
 def _named(contender: str) -> str:
     """What is before a comma by its name in tables; what follows says how it ran."""
-    name, comma, way = contender.partition(",")
-    return NAMES.get(name, name) + comma + way
+    base = _base(contender)
+    how = contender.removeprefix(base)
+    return NAMES.get(base, base) + (", eager" if how == EAGER else how)
+
+
+def _base(contender: str) -> str:
+    """A contender without how it ran."""
+    return contender.partition(",")[0].removesuffix(EAGER)
+
+
+def _several(chosen: pd.DataFrame) -> bool:
+    """Whether more than one model stands for one shape."""
+    return bool(chosen.groupby(SHAPE, dropna=False).label.nunique().max() > 1)
 
 
 def _shape(row: pd.Series) -> str:
@@ -205,7 +226,7 @@ def _shape(row: pd.Series) -> str:
 
 def _times(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
-    several = chosen.groupby(SHAPE, dropna=False).label.nunique().max() > 1
+    several = _several(chosen)
     for _, part in chosen.groupby([*SHAPE, "cell"], sort=False, dropna=False):
         base = part[part.contender.isin(["floor", "gemv"])].value
         for _, row in part.iterrows():
@@ -243,7 +264,7 @@ def _picture(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
         for (contender, variant), line in part.groupby(["contender", "variant"], sort=False):
             line = line.sort_values(["size", "batch"]).drop_duplicates("size")
             low, high = (list(line[edge] * 1e3) for edge in ("band_low", "band_high"))
-            drawn_as = str(contender).partition(",")[0]
+            drawn_as = _base(str(contender))
             family, label = COLOURS.get(drawn_as, drawn_as), f"{_named(str(contender))}{variant}"
             size, value = list(line["size"]), list(line.value * 1e3)
             apart = [(x, 1e3 * y) for x, values in zip(size, line.apart, strict=True) for y in values]
@@ -258,5 +279,8 @@ def _picture(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
 SHARED = {"batch", "tokens", "threads"}
 SECTION = Section(
     views,
-    {"kernels": Reading(rows, apart={"direction", *SHARED}), "peers": Reading(rows, apart={"task", *SHARED})},
+    {
+        "kernels": Reading(rows, apart={"direction", *SHARED}, oldest=3),
+        "peers": Reading(rows, apart={"task", *SHARED}, oldest=3),
+    },
 )

@@ -100,19 +100,24 @@ def _comparisons(best: pd.DataFrame) -> Iterator[Comparison]:
             family = second.family.iloc[0]
             if compared(first.family.iloc[0], family) and (family not in shifted or second["shift"].iloc[0]):
                 heading = f"{mine} against {theirs}, {titles[str(task)]}"
-                yield _beside(heading, _place(part), first, second)
+                yield _beside(heading, _place(part, accuracy), first, second)
     orders = accuracy[accuracy.task.isin(["query_first", "query_last"])]
     for (mixer, *_), part in orders.groupby(["mixer", "size", *SETTING], sort=False):
         by_task = {str(task): rows for task, rows in part.groupby("task")}
         if len(by_task) == 2:
             heading = f"{mixer}, the question first against last"
-            yield _beside(heading, _place(part), by_task["query_first"], by_task["query_last"])
+            yield _beside(heading, _place(part, accuracy), by_task["query_first"], by_task["query_last"])
 
 
-def _place(part: pd.DataFrame) -> str:
-    """The size and the training, with the rule of thumb, above which alone a score shows that something is recalled."""
-    size, steps, rule = part["size"].iloc[0], part.steps.iloc[0], part.rule.mean()
-    return f"size {size} ({numbers.count(steps)} steps, rule of thumb {numbers.percent(rule)})"
+def _place(part: pd.DataFrame, every: pd.DataFrame) -> str:
+    """The size and the training, with the rule of thumb, above which alone a score shows that something is recalled;
+    and in what else `every` has several trainings of this task and size.
+    """
+    one = part.iloc[0]
+    alike = every[(every.task == one.task) & (every["size"] == one["size"])]
+    other = (f", {name} {one[name]}" for name in SETTING if name != "steps" and alike[name].nunique() > 1)
+    rule = numbers.percent(part.rule.mean())
+    return f"size {one['size']} ({numbers.count(one.steps)} steps, rule of thumb {rule}{''.join(other)})"
 
 
 def _beside(heading: str, item: str, one: pd.DataFrame, other: pd.DataFrame) -> Comparison:

@@ -34,6 +34,7 @@ def views(results: Results) -> Iterator[View]:
                 "ms a token": fair.milliseconds("p50_s"),
                 "first token, ms": fair.milliseconds("first_token_s"),
                 "ms a token, no cache*": no_cache.milliseconds("p50_s"),
+                "weights": fair.mebibytes("parameter_bytes"),
                 "cache or state": fair.mebibytes("state_bytes", context) + (f" at {context}" if context else ""),
             }
         )

@@ -25,7 +25,7 @@ from bench.launch import LAUNCHERS, Launcher, here, process
 from bench.speed import inference
 from reports.records import provenance
 from reports.records.cell import Cell
-from reports.records.record import Record
+from reports.records.record import Record, Status
 from reports.records.store import Store
 from rwkv_core.errors import BadInput, Unsupported
 from tests import make
@@ -190,16 +190,32 @@ def test_processes_of_the_same_work_are_in_turn_with_those_of_other_models(
     text = MATRIX.format(lengths="[4]").replace("[fair, paper]", "fair")
     path.write_text(text.replace("model: pythia-14m", "model: [pythia-14m, opt-125m]") + "    process: [1, 2]\n")
     order: list[tuple[str, int]] = []
+    status: Status = "unsupported"
 
     def launcher(cells: Sequence[Cell], jobs: int) -> Iterator[Record]:
         for cell in cells:
             assert cell.model is not None
             order.append((cell.model.name, cell.params["process"]))
-            yield run.without_result(cell, "unsupported", "pretended")
+            yield run.without_result(cell, status, "pretended")
 
     monkeypatch.setitem(LAUNCHERS, "alone", Launcher(launcher))
+    in_turn = [("pythia-14m", 1), ("opt-125m", 1), ("pythia-14m", 2), ("opt-125m", 2)]
     schedule.execute(schedule.choose(path, tmp_path / "store", ""))
-    assert order == [("pythia-14m", 1), ("opt-125m", 1), ("pythia-14m", 2), ("opt-125m", 2)]
+    assert order == in_turn
+    status = "disturbed"
+    schedule.execute(schedule.choose(path, tmp_path / "other", ""), limit=1)
+    order.clear()
+    schedule.execute(schedule.choose(path, tmp_path / "other", ""))
+    assert order == [*in_turn[1:], in_turn[0]], "what was disturbed comes last"
+
+
+def test_times_are_measured_again_where_threads_waited_otherwise(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    cell = schedule.choose(path, Path("nowhere"), "").cells[0]
+    monkeypatch.setattr(run, "waits", lambda _: "GOMP_SPINCOUNT=1000")
+    record = run.without_result(cell, "ok", "")
+    for waits, fits in (("GOMP_SPINCOUNT=1000", True), ("OMP_WAIT_POLICY=passive", False)):
+        changed = dataclasses.replace(record, provenance={**record.provenance, "waits": waits})
+        assert schedule._of_cell(changed, cell) is fits
 
 
 def disturbances(*reasons: str) -> dict[str, Any]:
@@ -224,6 +240,7 @@ def test_a_disturbed_cell_is_said_and_counted_and_measured_again(
     monkeypatch.setattr(run, "load", lambda *_, **__: None)
     monkeypatch.setattr(run, "_facts", lambda _: {})
     monkeypatch.setattr(sys, "argv", ["rwkv-bench", "run", str(path), "--store", str(tmp_path / "store")])
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # as a fresh process is started
     with pytest.raises(SystemExit) as ended:
         cli.main()
     shown = capsys.readouterr().out

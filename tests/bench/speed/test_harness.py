@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,9 @@ def test_what_differs_is_named() -> None:
     difference, differing = hflm.differences(task, wrong, right)
     assert difference == pytest.approx(0.5)
     assert differing == ["1 greedy flags", f"acc ({wrong.metrics['acc']} for {right.metrics['acc']})"]
+    wrong = copy.deepcopy(right)
+    wrong.responses[1] = (math.nan, greedy)
+    assert hflm.differences(task, wrong, right) == (0.0, ["1 log-likelihoods that are not finite"])
     texts = hflm.Answers(["a", "b"], right.metrics), hflm.Answers(["a", "c"], right.metrics)
     assert hflm.differences(task, *texts) == (None, ["1 texts"])
 
@@ -114,7 +118,7 @@ def test_from_matrix_to_page(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = (out / "report.md").read_text()
     assert "## Scoring beside lm-eval's HFLM, pocket world" in page
-    assert "| HellaSwag | 4 |" in page and "every greedy flag, text and metric is the same" in page
+    assert "| HellaSwag | 4 |" in page and "every greedy flag and metric is the same" in page
 
 
 def test_the_matrices_are_whole() -> None:

@@ -257,11 +257,48 @@ def test_the_views_show_every_contender() -> None:
 def test_a_difference_is_named_where_every_round_has_it() -> None:
     seconds = {"floor": [1.0] * 3, "c": [1.0, 2.0, 1.5], "torch": [9.0] * 3, "loop": [30.0, 60.0, 30.0]}
     (view,) = races.views(read([raced({**seconds, "numba": [1.1, 1.9, 3.0]})]))
-    ((sentence,),) = of_page([view.comparisons])
+    ((sentence, chunks),) = of_page([view.comparisons])
     assert sentence == (
         "ours: C, forward (1, 1024, 768), threads: 1: faster than plain loop in torch: 30.00 (20.00-30.00) x as fast; "
         "no difference shown from loops in numba, one thread."
     )
+    assert "; slower than loops in numba, one thread: 0.21" in chunks
+
+
+def test_on_a_gpu_ours_is_compared_as_a_graph_and_never_with_itself() -> None:
+    names = ("floor", "triton", "triton eager", "torch eager", "transformers", "transformers eager")
+    record = raced({name: [float(i + 1)] * 3 for i, name in enumerate(names)})
+    record.metrics["graphed"] = ["triton", "transformers"]
+    (view,) = races.views(read([record]))
+    (sentences,) = of_page([view.comparisons])
+    rivals = "transformers, CUDA graph: {} x as fast, transformers, eager: {} x as fast."
+    assert [sentence.partition(", threads: 1: faster than ")[::2] for sentence in sentences] == [
+        ("ours: Triton, CUDA graph, forward (1, 1024, 768)", rivals.format("2.50 (2.50-2.50)", "3.00 (3.00-3.00)")),
+        ("ours: torch, eager, forward (1, 1024, 768)", rivals.format("1.25 (1.25-1.25)", "1.50 (1.50-1.50)")),
+    ]
+
+
+def test_models_of_one_shape_are_told_apart() -> None:
+    records = [
+        raced({"ours": [1.0] * 3, "transformers": [times] * 3}, "peers", task="token", tokens=1) for times in (2, 3)
+    ]
+    spec = models.find("rwkv4-430m", weights="random:0")
+    records[1] = replace(records[1], cell=replace(records[1].cell, model=spec))
+    (view,) = races.views(read(records))
+    assert ["RWKV-4 169M" in records and "2.00" in records for records in of_page([view.comparisons])[0]] == [
+        True,
+        False,
+    ]
+
+
+def test_nobody_finds_what_another_has_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back = []
+    monkeypatch.setattr("bench.instruments.race.return_freed_memory", lambda: given_back.append(1))
+    calls = {"a": lambda: None, "b": lambda: None}
+    race(calls, "cpu", 3)
+    assert not given_back
+    race(calls, "cpu", 3, fresh=True)
+    assert len(given_back) >= 6  # before every sample
 
 
 def test_the_view_says_what_each_contender_is() -> None:

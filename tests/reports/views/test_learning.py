@@ -85,6 +85,9 @@ def test_loss_against_context_stands_beside_the_published_curve() -> None:
     }
     (one,) = view.comparisons  # at the longest context; the trained window was not read
     assert (one.item, one.lead, one.p) == ("8 tokens", 1.0, 0.0) and "One training" in one.caution
+    assert not one.undecided
+    (other,) = next(learning.views(read([altered(record, text="files:1") for record in found]))).comparisons
+    assert other.undecided == "pieces of one text were counted as documents of their own"
     ours, published = view.pictures[0].panels
     names = ["pocket RWKV-4", "pocket OPT", "no look-up", "perfect look-up"]
     assert [series.label for series in ours.series] == names

@@ -47,7 +47,7 @@ def raced(seconds: dict[str, list[float]], titles: dict[str, str], tokens: int, 
     metrics["peak_bytes"] = {name: (1 + (name == "rwkv4")) * 2**20 for name in seconds}
     params = {"mixer": next(iter(seconds)), "direction": "both", "tokens": tokens, "batch": 1}
     params |= {"layers": 1, "width": 64, "heads": 4, "inner": 256, **changes}
-    return make.record(make.cell("encoders", None, params, version=2, threads=1), metrics, {"seconds": seconds})
+    return make.record(make.cell("encoders", None, params, version=3, threads=1), metrics, {"seconds": seconds})
 
 
 def test_scores_stand_beside_floors_and_published_numbers() -> None:
@@ -187,7 +187,7 @@ def test_a_mixer_of_ours_is_compared_with_attention_and_through_it_with_the_othe
     records = [timed("rwkv4", tokens, 0.1, attention) for tokens, attention in ((1024, 0.1), (2048, 0.2), (4096, 0.4))]
     records += [timed("lstm", tokens, [0.1, 0.08, 0.1], attention) for tokens, attention in ((2048, 0.4), (4096, 0.8))]
     (view,) = encoders.views(read(records))
-    attention, longest, memory = of_page([view.comparisons])[0]
+    attention, memory, longest, more = of_page([view.comparisons])[0]
     assert attention.startswith("RWKV-4 in both directions, width 64, a training step beside attention: ahead at 2,048")
     assert attention.endswith("no difference shown at 1,024 tokens.")
     assert longest == (
@@ -198,6 +198,10 @@ def test_a_mixer_of_ours_is_compared_with_attention_and_through_it_with_the_othe
     assert memory == (
         "RWKV-4 in both directions, width 64, peak memory of a training step beside attention's: "
         f"behind at {', '.join(at)}."
+    )
+    assert more == (
+        "RWKV-4 in both directions, width 64, peak memory of a training step of 4,096 tokens: larger than LSTM: "
+        "2.00 MiB beside 1.00 MiB."
     )
 
 

@@ -1,5 +1,7 @@
 """The views of the needles: each depth's share, bytes and floors beside, the models' kind said."""
 
+from dataclasses import replace
+
 import pytest
 
 from reports.draw.figure import HeatMap
@@ -10,8 +12,14 @@ from rwkv_core import models
 from tests import make
 
 
-def record(model: str, length: int, items: list[tuple[float | None, float]], task: str = "pocket_needle") -> Record:
-    spec = models.find(model)
+def record(
+    model: str,
+    length: int,
+    items: list[tuple[float | None, float]],
+    task: str = "pocket_needle",
+    weights: str = "",
+) -> Record:
+    spec = models.find(model, weights=weights) if weights else models.find(model)
     params = {"task": task, "length": length, "docs": len(items), "tokenizer": "own", "seed": 0}
     metrics = {"trained_tokens": spec.context_length, "chance": 0.05, "named": 0.25, "parameters": 10}
     metrics |= {"tokens": length - 1, "state_bytes": spec.state_bytes(length)}
@@ -78,9 +86,19 @@ def test_models_are_compared_on_the_same_texts_alone(records: list[Record]) -> N
         and one.item == "64 tokens (25.0 beside 100.0, a guess 25.0)"
     )
     assert one.lead == -0.75 and one.p == 0.5 and "One training" in one.caution
-    other = record("pocket-rwkv4", 64, [(0.0, 0.0), (0.5, 0.5)])
-    (view,) = needles.views(read([*records[:2], other]))
-    assert not view.comparisons, "other texts"
+    params = {**records[2].cell.params, "seed": 1}
+    for other in (
+        record("pocket-rwkv4", 64, [(0.0, 0.0), (0.5, 0.5), (1.0, 0.5)]),
+        replace(records[2], cell=replace(records[2].cell, params=params)),
+        replace(records[2], metrics={**records[2].metrics, "named": 0.125}),
+    ):
+        (view,) = needles.views(read([*records[:2], other]))
+        assert not view.comparisons, "other texts"
+    random = [
+        record(model, 64, [(0.0, 0.0), (1.0, 0.5)], weights="random:0") for model in ("rwkv4-169m", "pythia-160m")
+    ]
+    (view,) = needles.views(read(random))
+    assert not view.comparisons, "weights that learned nothing"
 
 
 def test_a_fact_that_is_always_found_has_a_bound(records: list[Record]) -> None:

@@ -66,7 +66,7 @@ def test_floors_are_what_a_guess_and_a_stubborn_model_score() -> None:
 def test_an_order_that_does_nothing_has_an_interval_about_zero_and_one_that_does_has_not() -> None:
     plain, better = answered(0, 0.3), answered(0, 0.9)
     none = orders.effect(plain, plain, LABELS, "macro_f1")
-    assert none == (200, 0.0, 0.0, 0.0, 0, 0, 1.0)
+    assert none[:8] == (200, 0.0, 0.0, 0.0, 0, 0, 1.0, 0) and none.unread[0] == none.unread[1]
     found = orders.effect(plain, better, LABELS, "accuracy")
     assert 0 < found.low < found.difference < found.high and found.p < 1e-6
     assert found.second_only - found.first_only == round(found.difference * len(plain))
@@ -91,6 +91,8 @@ def test_items_that_were_cut_in_one_order_are_left_out_of_both() -> None:
     first, second = answered(0, 0.3), answered(0, 0.9)
     cut = [{**item, "cut": item["doc"] < 50} for item in second]
     assert orders.effect(first, cut, LABELS, "macro_f1") == orders.effect(first[50:], second[50:], LABELS, "macro_f1")
+    unread = [{**item, "answer": None if item["cut"] else 0} for item in cut]
+    assert orders.effect(unread, unread, LABELS, "accuracy").unread == (0, 0)
 
 
 def record(
@@ -119,7 +121,6 @@ def test_the_papers_numbers_stand_beside_ours_and_the_order_has_its_effect() -> 
     assert effects.loc["RWKV-4 169M", "orders"] == "question first minus text first"
     assert effects.loc["RWKV-4 169M", "difference"].startswith("+") and effects.loc["RWKV-4 169M", "p"] == "<0.001"
     assert effects.loc["Pythia 160M", "difference"] == "+0.0 (+0.0 to +0.0)"
-    assert not any("random" in one.heading for one in view.comparisons)
     moved, level = view.comparisons
     assert moved.heading == "RWKV-4 169M, accuracy of question first against text first" and moved.lead > 0.2
     assert (level.lead, level.p) == (0.0, 1.0)
@@ -162,6 +163,7 @@ def test_other_seeds_are_other_models() -> None:
     effects = {table.name: table.frame for table in view.tables}["prompts-effects"].set_index("model")
     for weights, sign in (("random:0", "+"), ("random:1", "-")):
         assert effects.loc[f"RWKV-4 169M (weights {weights})", "difference"].startswith(sign)
+    assert not view.comparisons, "weights that learned nothing"
 
 
 def test_what_was_cut_in_every_item_has_no_effect() -> None:

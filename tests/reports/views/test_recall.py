@@ -129,6 +129,21 @@ def test_a_difference_is_named_where_the_seeds_lie_apart_and_few_seeds_are_warne
         assert order.item.endswith(": 80.0 (70.0-90.0) beside 46.7 (20.0-80.0)") is not apart
 
 
+def test_trainings_that_differ_in_more_than_their_steps_are_told_apart(records: list[Record]) -> None:
+    found = [
+        record(f"recall-{family}", "query_last", 16, 0.01, seed, score, 0.5, alphabet=alphabet, token_shift=shift)
+        for seed in range(3)
+        for alphabet, ahead in ((32, 0.9), (64, 0.2))
+        for family, score, shift in (("rwkv4", ahead, False), ("attention", 0.5, True))
+    ]
+    (view,) = recall.views(read(found))
+    places = {one.item: one.lead > 0 for one in view.comparisons if " against " in one.heading}
+    place = "size 16 (9 steps, rule of thumb 6.2, alphabet {})"
+    assert places == {place.format(32): True, place.format(64): False}
+    (view,) = recall.views(read(records))
+    assert not any("alphabet" in one.item for one in view.comparisons)
+
+
 def test_what_is_always_right_has_a_bound() -> None:
     scores = (("query_first", 1.0), ("query_last", 0.0))
     (view,) = recall.views(read([record("recall-rwkv4", task, 16, 0.01, 0, score, 0.5) for task, score in scores]))

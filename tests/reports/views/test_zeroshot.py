@@ -164,6 +164,16 @@ def test_items_of_one_question_widen_the_interval() -> None:
     assert (together.first_only, together.p) == (alone.first_only, few.p) and alone.p < together.p
 
 
+def test_a_test_of_questions_says_nothing_of_items_that_point_the_other_way() -> None:
+    questions = [*range(12), *[12] * 20]  # the second side wins all items of one question alone
+    first = [{"doc": i, "question": question, "acc": float(question < 12)} for i, question in enumerate(questions)]
+    second = [{**item, "acc": 1 - item["acc"]} for item in first]
+    compared = paired.compare(first, second, "acc")
+    assert compared.difference < 0 < compared.lead and compared.p < 0.01
+    assert compared.undecided == "more items are right on one side and more questions on the other"
+    assert not paired.compare(first[:12], second[:12], "acc").undecided
+
+
 def test_only_the_same_items_are_compared(records: list[Record]) -> None:
     lines = tables(records)["zeroshot-pairs-v04"]
     assert len(lines) == 12 and set(lines["first"]) == {"RWKV-4 169M"}
