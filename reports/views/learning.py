@@ -175,7 +175,8 @@ def _below(part: pd.DataFrame) -> Iterator[str]:
     )
     nowhere = sorted(set(levels.index) - set(below.tokens))
     yield (
-        f"More than two standard errors below a reader who looks nothing up, by tokens of context: "
+        f"More than two standard errors below a reader who looks nothing up, by tokens of context (of {len(losses)} "
+        "losses, each of which chance puts there once in forty times): "
         f"{of_model or 'no model anywhere'}."
         + (f" No model at {', '.join(f'{tokens:.0f}' for tokens in nowhere)}." if below.size and nowhere else "")
     )
