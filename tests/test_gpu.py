@@ -73,13 +73,13 @@ def test_the_rehearsal_runs_every_step_and_its_store_makes_a_page(tmp_path: Path
     assert "Cells without a number" not in text
 
 
-def test_it_starts_without_what_a_bare_machine_lacks() -> None:
+def test_it_starts_without_what_a_bare_machine_lacks(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules |= dict.fromkeys(['lm_eval', 'datasets', 'fla', 'pytest', 'typer', 'rwkv']);"
         "import tests.gpu.proofs, tests.gpu.__main__, bench.launch.__main__, rwkv_core.runtimes.hf, reports.page;"
         "sys.exit(tests.gpu.__main__.main())"
     )
-    environment = {**os.environ, "REHEARSE": "1", "LIST": "1"}
+    environment = {**os.environ, "REHEARSE": "1", "LIST": "1", "RESULTS": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     states = {line.split()[0]: line for line in done.stdout.splitlines()}
