@@ -72,9 +72,8 @@ def run(
                 raise RuntimeError(f"{name} and our results are {error:.1e} of the largest entry apart")
         if task == "token":
             calls["gemv"] = _gemv(model, batch)
-        samples, graphed = race(
-            calls, device, rounds, graphs=list(calls) if task == "token" else (), seed=seed, fresh=True
-        )
+        graphs = list(calls) if task == "token" else ()
+        samples, graphed = race(calls, device, rounds, graphs, seed, fresh=True)
     metrics = {
         "errors": errors,
         "graphed": graphed,

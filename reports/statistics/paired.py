@@ -59,9 +59,8 @@ def compare(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, An
     won, lost = sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs)
     reach = statistics.NormalDist().inv_cdf(0.975) * spread
     all_right = all(float(item[metric]) == 1 for item in (*first, *second))
-    return Paired(
-        len(differences), wins, losses, mean, mean - reach, mean + reach, mcnemar(won, lost), won - lost, all_right
-    )
+    low, high, p = mean - reach, mean + reach, mcnemar(won, lost)
+    return Paired(len(differences), wins, losses, mean, low, high, p, won - lost, all_right)
 
 
 def mcnemar(wins: int, losses: int) -> float:

@@ -56,7 +56,7 @@ KERNEL_TEXT = (
     "was not timed. All of them ran in turn in one process, each allocating its result, on a CPU after what others "
     "had freed was given back to the system, so that each pays for memory as it would alone; where ours ran once more "
     "with y preallocated, its name says so. transformers is what its model runs without its CUDA kernel; its "
-    "gradients take time that grows with the square of the length and are raced at the smallest shape alone. The "
+    "gradients take time that grows with the square of the length and are raced at small shapes alone. The "
     "loops in numba (which has no gradients) and under torch.compile (on a CPU; in blocks of tokens, each one "
     "function) are what a user of Python gets by compiling the recurrence as it is written. The floor moves the bytes "
     "that must move and does nothing else: on a CPU the time of torch.add(k, v, out=y), y preallocated, scaled to the "
@@ -131,10 +131,8 @@ def _comparisons(chosen: pd.DataFrame) -> Iterator[Comparison]:
     for _, cell in chosen[~chosen.disturbed].groupby("cell", sort=False):
         theirs = cell[~cell.contender.map(_base).isin(NOT_COMPARED)]
         for ours in OURS:
-            ran = cell[cell.contender.isin([ours, ours + EAGER])].sort_values(
-                "contender"
-            )  # as a graph, where it is one
-            for _, mine in ran.head(1).iterrows():
+            ran = cell[cell.contender.isin([ours, ours + EAGER])]
+            for _, mine in ran.sort_values("contender").head(1).iterrows():  # as a graph, where it ran as one
                 heading = f"{_name(mine)}, {_what(mine, several)} {_shape(mine)}, threads: {mine.threads}"
                 yield from (_beside(heading, mine, other) for _, other in theirs.iterrows())
 
