@@ -40,9 +40,10 @@ class Operator:
     """A recurrence over a sequence.
 
     name: as in records.
-    call: (*inputs, out=None, impl="auto", ...) -> y [B, T, C] and the state after it.
+    call: (*inputs, out=None, impl="auto", ...) -> y and the state after it. y is [B, T, C], or [B, T, H, N] of H heads
+        with N channels each.
     implementations: by name, `reference` among them.
-    example: ((B, T, C), device, dtype, seed) -> inputs of `call`, the last of which are [B, T, C], and a gradient of y.
+    example: ((B, T, C), device, dtype, seed) -> inputs of `call`, the last two of y's shape, and a gradient of y.
     moved: how many tensors of y's size a pass must read or write, by direction (forward, forward+backward).
     """
 
