@@ -18,8 +18,9 @@ def loop(
 ) -> tuple[Tensor, Tensor]:
     """The recurrence over [B, T, H, N] in their own type; rows stop changing their state at their length."""
     outputs = []
-    for t, token in enumerate(zip(*(x.unbind(1) for x in (r, w, k, v, a, b)), strict=True)):
-        y, after = step(*token, state)
+    tokens = zip(*(x.unbind(1) for x in (r, w, k, v, a, b)), strict=True)  # whose gradients cost less than of x[:, t]
+    for t, (r_t, w_t, k_t, v_t, a_t, b_t) in enumerate(tokens):
+        y, after = step(r_t, w_t, k_t, v_t, a_t, b_t, state)
         state = after if lengths is None else torch.where((t < lengths)[:, None, None, None], after, state)
         outputs.append(y)
     return torch.stack(outputs, 1), state
