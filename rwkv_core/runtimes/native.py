@@ -10,7 +10,7 @@ from rwkv_core import finite
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.models import check_size, local, offline
 from rwkv_core.rwkv import checkpoint, init, version
-from rwkv_core.rwkv.model import HALF_RESCALE_EVERY, RWKV
+from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 
 
@@ -34,7 +34,7 @@ def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> RWKV:
     model = model.to_empty(device=device)
     (init.fresh if spec.fresh else init.random)(model, spec.seed)
     if dtype == torch.float16:
-        model.rescale(HALF_RESCALE_EVERY)
+        model.rescale(model.version.RESCALE_EVERY)
     return model.eval()
 
 

@@ -14,8 +14,8 @@ from rwkv_core.errors import Unsupported
 from rwkv_core.models import check_room
 from rwkv_core.one_size import OneSizeState
 from rwkv_core.runtimes import native
-from rwkv_core.rwkv import checkpoint
-from rwkv_core.rwkv.model import HALF_RESCALE_EVERY, RWKV
+from rwkv_core.rwkv import layouts, v4
+from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 from rwkv_core.torch_model import TorchModel
 
@@ -34,12 +34,12 @@ def converted(model: RWKV, device: str = "", dtype: torch.dtype | None = None) -
     are given.
     """
     dtype = dtype or model.emb.weight.dtype
-    rescale = HALF_RESCALE_EVERY if dtype == torch.float16 else 0
+    rescale = v4.RESCALE_EVERY if dtype == torch.float16 else 0
     facts = {"context_length": model.spec.context_length, "rescale_every": rescale}
     config = AutoConfig.for_model(**{**model.spec.architecture, **facts})
     with torch.device("meta"):
         peer = AutoModelForCausalLM.from_config(config)
-    tensors = checkpoint.to_hub(model.tensors(), model.version)
+    tensors = layouts.to_hub(model.tensors(), v4.HUB_NAMES)
     copies = {name: tensor.to(device or tensor.device, dtype, copy=True) for name, tensor in tensors.items()}
     peer.load_state_dict(copies, assign=True)
     return peer.eval()

@@ -21,12 +21,13 @@ from rwkv_core.rwkv.version import VERSIONS, Version
 from rwkv_core.spec import ModelSpec
 from rwkv_core.weights import Tensors, some
 
-HUB_PREFIX = "rwkv."  # before every name but the head's
-MARKS = {  # of versions, unless a module here reads them
-    "RWKV-7": r"\.att\.r_k$",
-    "RWKV-6": r"\.att\.(time_maa_|x_maa)|\.attention\.time_maa_",
-    "RWKV-5": r"\.att\.(ln_x\.|time_faaaa|gate\.)|\.attention\.(ln_x\.|time_faaaa|gate\.)",
+VARIANTS = {  # which no module here computes, though a version's names are among theirs
     "RWKV-4a/b (with tiny attention)": r"tiny_|\.att\.(qq|kk|vv|oo)\.",
+    "RWKV-6 x060a (with a low-rank gate)": r"\.att\.gate_w[12]$",
+    "RWKV-6 x060b/c (without a gate)": r"\.time_maa_rkvw_w[12]$",
+    "RWKV-5/6 state-tuned (with a state to begin from)": r"\.time_state$",
+    "RWKV-7a (with DeepEmbed)": r"\.ffn\.(s_emb|s_emb_x|s[012])\b",
+    "RWKV-7 under names of before 28 November 2024": r"\.att\.(xx_r|ww_[bw][12]?|kk_s|ka_s|rk_s)$",
 }
 
 
@@ -43,10 +44,12 @@ def read(path: Path, shapes: Callable[[ModelSpec], Mapping[str, torch.Size]]) ->
     BadInput.
     """
     tensors, config, nest = weights.read(path)
-    before = wrapping.prefix(path, tensors)
+    before = wrapping.prefix(
+        path, tensors, "model." if any(name.endswith("lm_head.weight") for name in tensors) else ""
+    )
     tensors = {name.removeprefix(before): tensor for name, tensor in tensors.items()}
     version = _version(path, tensors)
-    tensors = {_from_hub(name, version.HUB_NAMES): tensor for name, tensor in tensors.items()}
+    tensors = version.published(tensors)
     if config.get("tie_word_embeddings") and "emb.weight" in tensors:
         tensors.setdefault("head.weight", tensors["emb.weight"])
     spec = _describe(path, tensors, config, version)
@@ -73,40 +76,18 @@ def save_pth(tensors: Tensors, path: Path, dtype: torch.dtype = torch.float32) -
     torch.save({name: tensor.to(dtype) for name, tensor in tensors.items()}, path)
 
 
-def to_hub(tensors: Tensors, version: Version) -> Tensors:
-    """The same tensors under transformers' names."""
-    return {_to_hub(name, version.HUB_NAMES): tensor for name, tensor in tensors.items()}
-
-
 def _version(path: Path, tensors: Tensors) -> Version:
-    """Whose checkpoint it is. The oldest version is asked last: later ones kept its names."""
+    """Whose checkpoint it is: later versions are asked first, since they kept names of earlier ones."""
 
     def has(mark: str) -> bool:
         return any(re.search(mark, name) for name in tensors)
 
-    *later, oldest = VERSIONS
-    for version in later:
-        if has(version.MARK):
-            return version
-    read = {version.NAME for version in VERSIONS}
-    foreign = next((name for name, mark in MARKS.items() if name not in read and has(mark)), "")
-    if not foreign and has(oldest.MARK):
-        return oldest
-    what = f"a {foreign} checkpoint" if foreign else f"no RWKV checkpoint (it begins with {some(tensors)})"
+    variant = next((name for name, mark in VARIANTS.items() if has(mark)), "")
+    version = next((version for version in VERSIONS if has(version.MARK)), None)
+    if version and not variant:
+        return version
+    what = f"a checkpoint of {variant}" if variant else f"no RWKV checkpoint (it begins with {some(tensors)})"
     raise BadInput(f"{path}: this is {what}; only {', '.join(version.NAME for version in VERSIONS)} can be loaded")
-
-
-def _from_hub(name: str, names: Mapping[str, str]) -> str:
-    name = name.removeprefix(HUB_PREFIX)
-    for blinkdl, hub in names.items():
-        name = name.replace(hub, blinkdl) if hub.startswith(".") else re.sub(f"^{re.escape(hub)}", blinkdl, name)
-    return name
-
-
-def _to_hub(name: str, names: Mapping[str, str]) -> str:
-    for blinkdl, hub in names.items():
-        name = name.replace(blinkdl, hub) if hub.startswith(".") else re.sub(f"^{re.escape(blinkdl)}", hub, name)
-    return name if name.startswith("head.") else HUB_PREFIX + name
 
 
 def _describe(path: Path, tensors: Tensors, config: Mapping[str, object], version: Version) -> ModelSpec:
@@ -123,6 +104,10 @@ def _describe(path: Path, tensors: Tensors, config: Mapping[str, object], versio
         if name not in tensors or tensors[name].ndim != 2:
             raise BadInput(f"{path}: no usable {name!r} in it; the sizes of the model cannot be read")
     checked = {**config, "layer_norm_epsilon": _positive(path, config, "layer_norm_epsilon", 1e-5)}
+    try:
+        sizes = version.sizes(tensors, checked)
+    except (KeyError, IndexError, ValueError) as error:
+        raise BadInput(f"{path}: the sizes of this {version.NAME} cannot be read ({error}); is it whole?") from error
     return ModelSpec(
         name=path.stem,
         family=version.FAMILY,
@@ -130,7 +115,7 @@ def _describe(path: Path, tensors: Tensors, config: Mapping[str, object], versio
         weights=str(path),
         parameters=sum(t.numel() for t in tensors.values()),
         context_length=int(_positive(path, config, "context_length", 1024)),
-        architecture={**version.sizes(tensors, checked), "num_hidden_layers": layers},
+        architecture={**sizes, "num_hidden_layers": layers},
     )
 
 

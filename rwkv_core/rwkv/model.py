@@ -20,8 +20,6 @@ from rwkv_core.rwkv.version import Version
 from rwkv_core.spec import ModelSpec
 from rwkv_core.torch_model import TorchModel
 
-HALF_RESCALE_EVERY = 6  # layers; float16 overflows without it (as in BlinkDL's and transformers' inference)
-
 State = list[Any]  # what each layer carries: a flat NamedTuple of tensors [B, ...], its version's
 
 
@@ -62,7 +60,7 @@ class RWKV(OneSizeState, TorchModel):
         model.load_state_dict(checkpoint.cast(loaded.tensors, model.version, getattr(torch, dtype)), assign=True)
         model.source = Path(path)
         if dtype == "float16":
-            model.rescale(HALF_RESCALE_EVERY)
+            model.rescale(model.version.RESCALE_EVERY)
         return model.to(device).eval()
 
     @classmethod
@@ -90,9 +88,9 @@ class RWKV(OneSizeState, TorchModel):
 
     @torch.no_grad()
     def rescale(self, every: int) -> None:
-        """Halve the residual stream after each `every` layers; the final LayerNorm undoes it."""
+        """Halve the residual stream after each `every` layers, if any; the final LayerNorm undoes it."""
         self.rescale_every = every
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks if every else ()):
             block.att.output.weight.div_(2 ** (i // every))
             block.ffn.value.weight.div_(2 ** (i // every))
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkv_core.fill import orthogonal
+from rwkv_core.rwkv import layouts
 from rwkv_core.rwkv.mixing import at_end, mix, shift
 from rwkv_core.wkv.wkv4 import WKV4, initial_state, wkv4
 
@@ -19,6 +20,7 @@ FAMILY = "rwkv4"
 MODEL_TYPE = "rwkv"
 MARK = r"\.(att|attention)\.time_first$"
 FLOAT32: tuple[str, ...] = (".time_decay", ".time_first")
+RESCALE_EVERY = 6  # as in BlinkDL's and transformers' inference
 HUB_NAMES: Mapping[str, str] = {
     "emb.": "embeddings.",
     ".ln0.": ".pre_ln.",
@@ -130,6 +132,11 @@ def empty(shape: Mapping[str, Any], batch: int, like: Tensor) -> LayerState:
     inner = shape.get("attention_hidden_size") or shape["hidden_size"]
     exact = torch.promote_types(like.dtype, torch.float32)
     return LayerState(zero, *initial_state(batch, inner, like.device, exact), zero)
+
+
+def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a file under this module's names."""
+    return layouts.from_hub(tensors, HUB_NAMES)
 
 
 def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:

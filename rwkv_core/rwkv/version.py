@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rwkv_core.rwkv import v4
+from rwkv_core.rwkv import v4, v5, v6, v7
 from rwkv_core.wkv.operator import Operator
 
 
@@ -20,11 +20,13 @@ class Version(Protocol):
     MODEL_TYPE: of their `architecture`, and of transformers' configuration where that knows the version.
     MARK: a regular expression that finds something in the names of this version's checkpoints alone.
     FLOAT32: how the names of weights end that stay in float32, since they stand in an exponent.
-    HUB_NAMES: parts of BlinkDL's names -> of transformers'; used in both directions.
+    RESCALE_EVERY: layers after which the residual stream is halved in float16, which overflows without it; 0 where it
+        does not.
     OPERATOR: the recurrence.
     Block: (shape, layer) -> a module; its forward(x, state, shared, lengths, impl) -> x, state, shared.
     begin: what the blocks of one pass hand on to each other as `shared`, before the first.
     empty: (shape, batch, like) -> what a layer carries, a flat NamedTuple of tensors [B, ...].
+    published: (tensors) -> those of a file, in any layout in which the version is published, under the module's names.
     sizes: (tensors, config) -> the `architecture` that a checkpoint's weights describe, its layers apart.
     initialise: (block, layer, layers, generator) fills a block as training begins.
     set_vectors: (block, layer, layers) fills its decays and shifts alone.
@@ -35,7 +37,7 @@ class Version(Protocol):
     MODEL_TYPE: str
     MARK: str
     FLOAT32: tuple[str, ...]
-    HUB_NAMES: Mapping[str, str]
+    RESCALE_EVERY: int
     OPERATOR: Operator
 
     @property
@@ -45,6 +47,8 @@ class Version(Protocol):
 
     def empty(self, shape: Mapping[str, Any], batch: int, like: Tensor) -> tuple[Tensor, ...]: ...
 
+    def published(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
     def sizes(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]: ...
 
     def initialise(self, block: Any, layer: int, layers: int, generator: torch.Generator) -> None: ...
@@ -52,7 +56,12 @@ class Version(Protocol):
     def set_vectors(self, block: Any, layer: int, layers: int) -> None: ...
 
 
-VERSIONS: Sequence[Version] = (v4,)  # asked in this order whose a checkpoint is: later versions keep earlier names
+VERSIONS: Sequence[Version] = (
+    v7,
+    v6,
+    v5,
+    v4,
+)  # asked in this order whose a checkpoint is: later versions keep earlier names
 
 
 def of(shape: Mapping[str, Any]) -> Version:

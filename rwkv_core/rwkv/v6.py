@@ -1,0 +1,164 @@
+"""RWKV-6 (arXiv:2404.05892, "Finch", sec. 4): token shift and decay depend on the text. Names of weights are those of
+BlinkDL's checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rwkv_core.rwkv import heads, layouts, v5
+from rwkv_core.rwkv.mixing import at_end, mix, shift
+from rwkv_core.wkv.wkv6 import WKV6, wkv6
+
+NAME = "RWKV-6"
+FAMILY = "rwkv6"
+MODEL_TYPE = "rwkv6"
+MARK = r"\.(att|attention)\.time_maa_"
+FLOAT32: tuple[str, ...] = (".time_decay", ".time_faaaa")
+RESCALE_EVERY = 6
+HUB_NAMES: Mapping[str, str] = {
+    "emb.": "embeddings.",
+    ".ln0.": ".pre_ln.",
+    ".att.": ".attention.",
+    ".ffn.": ".feed_forward.",
+}
+OPERATOR = WKV6
+MIXED = 5  # inputs with shares of their own: of the decay, key, value, receptance and gate
+NO_DECAY_BEYOND = 10.0  # exp(-exp(10)) is 0 in every type, and so is its slope
+
+empty = heads.empty
+
+
+class TimeMix(nn.Module):
+    """The attention-like sublayer: W_o (norm(wkv) * silu(g)), each of its inputs mixed with the token before by shares
+    that the token itself decides on.
+    """
+
+    def __init__(self, shape: Mapping[str, Any]) -> None:
+        super().__init__()
+        width, mixing, decay = (shape[k] for k in ("hidden_size", "mix_low_rank_dim", "decay_low_rank_dim"))
+        self.heads = heads.count(shape)
+        self.time_maa_x = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_w = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_k = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_v = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_r = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_g = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_w1 = nn.Parameter(torch.empty(width, MIXED * mixing))
+        self.time_maa_w2 = nn.Parameter(torch.empty(MIXED, mixing, width))
+        self.time_decay = nn.Parameter(torch.empty(1, 1, width))
+        self.time_decay_w1 = nn.Parameter(torch.empty(width, decay))
+        self.time_decay_w2 = nn.Parameter(torch.empty(decay, width))
+        self.time_faaaa = nn.Parameter(torch.empty(self.heads, shape["head_size"]))
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.receptance = nn.Linear(width, width, bias=False)
+        self.gate = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.ln_x = heads.norm(shape)
+
+    def forward(
+        self, x: Tensor, last: Tensor, state: Tensor, shared: None, lengths: Tensor | None, impl: str
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        """x [B, T, C] or [B, C] -> output like x, the input to shift in next, the state, and nothing shared."""
+        shifted = shift(x, last)
+        x_w, x_k, x_v, x_r, x_g = self._mixed(x, shifted)
+        decay = self.time_decay.view(-1) + torch.tanh(x_w @ self.time_decay_w1) @ self.time_decay_w2
+        w = -torch.exp(decay.float().clamp(max=NO_DECAY_BEYOND))
+        inputs = (
+            F.linear(x_r, self.receptance.weight),
+            w,
+            F.linear(x_k, self.key.weight),
+            F.linear(x_v, self.value.weight),
+        )
+        r, w, k, v = (heads.split(part, self.heads) for part in inputs)
+        y, state = wkv6(self.time_faaaa.float(), r, w, k, v, state, lengths, impl=impl)
+        out = heads.normalised(y, self.ln_x, x) * F.silu(F.linear(x_g, self.gate.weight))
+        return F.linear(out, self.output.weight), at_end(x, last, lengths), state, None
+
+    def _mixed(self, x: Tensor, shifted: Tensor) -> list[Tensor]:
+        """The input of the decay, key, value, receptance and gate: x + (shifted - x)(maa + its low-rank part)."""
+        groups, rank, _ = self.time_maa_w2.shape
+        hidden = torch.tanh(torch.lerp(x, shifted, self.time_maa_x.view(-1)) @ self.time_maa_w1)
+        parts = torch.bmm(hidden.view(-1, groups, rank).transpose(0, 1), self.time_maa_w2)
+        fixed = (self.time_maa_w, self.time_maa_k, self.time_maa_v, self.time_maa_r, self.time_maa_g)  # the order of w2
+        shares = (one.view(-1) + part for one, part in zip(fixed, parts, strict=True))
+        return [torch.lerp(x, shifted, share.view_as(x)) for share in shares]
+
+
+class ChannelMix(nn.Module):
+    """The feed-forward sublayer: sigmoid(r) * W_v max(k, 0)^2, as RWKV-4's; the shares are the previous token's."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.time_maa_k = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_r = nn.Parameter(torch.empty(1, 1, width))
+        self.key = nn.Linear(width, inner, bias=False)
+        self.receptance = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
+        shifted = shift(x, last)
+        k = torch.relu(mix(shifted, x, self.time_maa_k, self.key))
+        r = torch.sigmoid(mix(shifted, x, self.time_maa_r, self.receptance))
+        return r * F.linear(k * k, self.value.weight), at_end(x, last, lengths)
+
+
+def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:
+    """One layer."""
+    ffn = ChannelMix(shape["hidden_size"], shape["intermediate_size"])
+    return heads.Block(shape, layer, TimeMix(shape), ffn)
+
+
+def begin(blocks: Sequence[Any]) -> None:
+    """The blocks share nothing."""
+
+
+def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a file under this module's names."""
+    return layouts.from_hub(tensors, HUB_NAMES)
+
+
+def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's shape, read from the weights of block 0."""
+    head_size = tensors["blocks.0.att.time_faaaa"].squeeze().shape[1]
+    return {
+        **heads.sizes(tensors, config, MODEL_TYPE, head_size),
+        "mix_low_rank_dim": tensors["blocks.0.att.time_maa_w1"].shape[1] // MIXED,
+        "decay_low_rank_dim": tensors["blocks.0.att.time_decay_w1"].shape[1],
+    }
+
+
+@torch.no_grad()
+def initialise(block: Any, layer: int, layers: int, generator: torch.Generator) -> None:
+    """A block as training begins, as RWKV-LM's x060 does it: shifts and decays do not depend on the text yet."""
+    set_vectors(block, layer, layers)
+    v5.initialise_matrices(block, layer, layers, generator)
+    for first, second in (
+        (block.att.time_maa_w1, block.att.time_maa_w2),
+        (block.att.time_decay_w1, block.att.time_decay_w2),
+    ):
+        first.zero_()
+        second.uniform_(-0.01, 0.01, generator=generator)
+
+
+@torch.no_grad()
+def set_vectors(block: Any, layer: int, layers: int) -> None:
+    """Decay, bonus and token-shift weights of one layer: RWKV-5's, the shares counted from the other end."""
+    att, ffn = block.att, block.ffn
+    below, _ = heads.ramp(ffn.time_maa_k.shape[-1], att.time_decay.device)
+    upward, downward = layer / max(1, layers - 1), 1 - layer / layers
+    v5.set_decays(att, layer, layers)
+    for share in (att.time_maa_x, att.time_maa_w, att.time_maa_k):
+        share.copy_(1 - below**downward)
+    att.time_maa_v.copy_(1 - (below**downward + 0.3 * upward))
+    for share in (att.time_maa_r, att.time_maa_g):
+        share.copy_(1 - below ** (0.5 * downward))
+    for share in (ffn.time_maa_k, ffn.time_maa_r):
+        share.copy_(1 - below ** (downward**3))

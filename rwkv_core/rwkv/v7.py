@@ -1,0 +1,183 @@
+"""RWKV-7 (arXiv:2503.14456, "Goose", sec. 4): a state that is edited, not only added to. Names of weights are those of
+BlinkDL's checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rwkv_core.fill import orthogonal
+from rwkv_core.rwkv import heads, layouts, v5
+from rwkv_core.rwkv.mixing import at_end, mix, shift
+from rwkv_core.wkv.wkv7 import FASTEST, WKV7, wkv7
+
+NAME = "RWKV-7"
+FAMILY = "rwkv7"
+MODEL_TYPE = "rwkv7"
+MARK = r"\.(att|attn)\.r_k$"
+FLOAT32: tuple[str, ...] = (".w0",)
+RESCALE_EVERY = 0  # float16 holds it as it is
+OPERATOR = WKV7
+SHIFTED = "rwkvag"  # what is mixed with the token before, in the order of the hub's x_x
+LOW_RANK = ("decay_low_rank_dim", "a_low_rank_dim", "v_low_rank_dim", "gate_low_rank_dim")
+
+empty = heads.empty
+
+
+class TimeMix(nn.Module):
+    """The attention-like sublayer: W_o ((norm(wkv) + bonus) * g)."""
+
+    def __init__(self, shape: Mapping[str, Any], layer: int) -> None:
+        super().__init__()
+        width = shape["hidden_size"]
+        self.heads = heads.count(shape)
+        decay, rate, value, gate = (shape[key] for key in LOW_RANK)
+        self.x_r = nn.Parameter(torch.empty(1, 1, width))
+        self.x_w = nn.Parameter(torch.empty(1, 1, width))
+        self.x_k = nn.Parameter(torch.empty(1, 1, width))
+        self.x_v = nn.Parameter(torch.empty(1, 1, width))
+        self.x_a = nn.Parameter(torch.empty(1, 1, width))
+        self.x_g = nn.Parameter(torch.empty(1, 1, width))
+        self.w0 = nn.Parameter(torch.empty(1, 1, width))
+        self.w1 = nn.Parameter(torch.empty(width, decay))
+        self.w2 = nn.Parameter(torch.empty(decay, width))
+        self.a0 = nn.Parameter(torch.empty(1, 1, width))
+        self.a1 = nn.Parameter(torch.empty(width, rate))
+        self.a2 = nn.Parameter(torch.empty(rate, width))
+        if layer > 0:  # the first layer's values are what the later ones' are mixed with
+            self.v0 = nn.Parameter(torch.empty(1, 1, width))
+            self.v1 = nn.Parameter(torch.empty(width, value))
+            self.v2 = nn.Parameter(torch.empty(value, width))
+        self.g1 = nn.Parameter(torch.empty(width, gate))
+        self.g2 = nn.Parameter(torch.empty(gate, width))
+        self.k_k = nn.Parameter(torch.empty(1, 1, width))
+        self.k_a = nn.Parameter(torch.empty(1, 1, width))
+        self.r_k = nn.Parameter(torch.empty(self.heads, shape["head_size"]))
+        self.receptance = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.ln_x = heads.norm(shape)
+
+    def forward(
+        self, x: Tensor, last: Tensor, state: Tensor, first: Tensor | None, lengths: Tensor | None, impl: str
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x [B, T, C] or [B, C], the first layer's values (None in that layer) -> output like x, the input to shift in
+        next, the state, and the first layer's values.
+        """
+        shifted = shift(x, last)
+        r = mix(shifted, x, self.x_r, self.receptance)
+        k = mix(shifted, x, self.x_k, self.key)
+        x_v = self._mixed(x, shifted, self.x_v)
+        v = F.linear(x_v, self.value.weight)
+        if first is None:
+            first = v
+        else:
+            v = torch.lerp(v, first, torch.sigmoid(self.v0.view(-1) + x_v @ self.v1 @ self.v2))
+        decay = self.w0.view(-1) + torch.tanh(self._mixed(x, shifted, self.x_w) @ self.w1) @ self.w2
+        w = FASTEST * torch.sigmoid(decay.float())
+        rate = torch.sigmoid(self.a0.view(-1) + self._mixed(x, shifted, self.x_a) @ self.a1 @ self.a2)
+        gate = torch.sigmoid(self._mixed(x, shifted, self.x_g) @ self.g1) @ self.g2
+        # In float32: half precision has no 1e-12 to divide a key of zeros by.
+        kk = F.normalize(heads.split((k * self.k_k.view(-1)).float(), self.heads), dim=-1).to(k.dtype)
+        k = k * (1 + (rate - 1) * self.k_a.view(-1))
+        r, w, k, v_heads, rate = (heads.split(part, self.heads) for part in (r, w, k, v, rate))
+        y, state = wkv7(r, w, k, v_heads, -kk, kk * rate, state, lengths, impl=impl)
+        bonus = (r * k * self.r_k).sum(-1, keepdim=True) * v_heads
+        out = heads.normalised(y, self.ln_x, x) + bonus.view_as(x)
+        return F.linear(out * gate, self.output.weight), at_end(x, last, lengths), state, first
+
+    @staticmethod
+    def _mixed(x: Tensor, shifted: Tensor, share: Tensor) -> Tensor:
+        """x + share (shifted - x): the share is the previous token's."""
+        return torch.lerp(x, shifted, share.view(-1))
+
+
+class ChannelMix(nn.Module):
+    """The feed-forward sublayer: W_v max(k, 0)^2, without a gate."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.x_k = nn.Parameter(torch.empty(1, 1, width))
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
+        k = torch.relu(mix(shift(x, last), x, self.x_k, self.key))
+        return F.linear(k * k, self.value.weight), at_end(x, last, lengths)
+
+
+def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:
+    """One layer."""
+    ffn = ChannelMix(shape["hidden_size"], shape["intermediate_size"])
+    return heads.Block(shape, layer, TimeMix(shape, layer), ffn)
+
+
+def begin(blocks: Sequence[Any]) -> None:
+    """The first block's values are not there yet."""
+
+
+def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a file under this module's names: BlinkDL's own, transformers' or flash-linear-attention's.
+
+    Some of BlinkDL's files have v0, v1 and v2 in the first layer, which nothing reads.
+    """
+    named = layouts.from_fla(tensors, SHIFTED) if any(".attn." in name for name in tensors) else dict(tensors)
+    named = {name.removeprefix("rwkv7."): tensor for name, tensor in named.items()}
+    return {name: tensor for name, tensor in named.items() if name not in {f"blocks.0.att.v{i}" for i in range(3)}}
+
+
+def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's shape, read from the weights of blocks 0 and 1."""
+    head_size = tensors["blocks.0.att.r_k"].squeeze().shape[1]
+    ranks = {
+        key: tensors[name].shape[1]
+        for key, name in zip(LOW_RANK, (f"blocks.{int(n == 'v')}.att.{n}1" for n in "wavg"), strict=True)
+        if name in tensors
+    }
+    return {"v_low_rank_dim": 0, **heads.sizes(tensors, config, MODEL_TYPE, head_size), **ranks}
+
+
+@torch.no_grad()
+def initialise(block: Any, layer: int, layers: int, generator: torch.Generator) -> None:
+    """A block as training begins, as RWKV-LM's RWKV-v7 does it: what depends on the text is silent at first.
+
+    Its README prints other constants for a0, v0, k_k, k_a and r_k; these are the code's.
+    """
+    set_vectors(block, layer, layers)
+    v5.initialise_matrices(block, layer, layers, generator)
+    for name in "wavg":
+        if hasattr(block.att, f"{name}1"):
+            getattr(block.att, f"{name}1").zero_()
+            orthogonal(getattr(block.att, f"{name}2"), 0.1, generator)
+
+
+@torch.no_grad()
+def set_vectors(block: Any, layer: int, layers: int) -> None:
+    """Decays, rates, bonus and token-shift weights of one layer: the earlier the layer, the shorter its memory."""
+    att, ffn = block.att, block.ffn
+    head_size = att.r_k.shape[1]
+    upward, downward = layer / max(1, layers - 1), 1 - layer / layers
+    below, full = heads.ramp(ffn.x_k.shape[-1], ffn.x_k.device)
+    for names, power in (("rg", 0.2), ("wa", 0.9), ("kv", 0.7)):
+        for name in names:
+            getattr(att, f"x_{name}").copy_(1 - below ** (power * downward))
+    ffn.x_k.copy_(1 - below ** (downward**4))
+    linear = full - 0.5
+    place = (torch.arange(len(full), device=full.device) % head_size) * 2 / max(
+        1, head_size - 1
+    ) - 1  # -1 to 1 in a head
+    zigzag = place * place.abs()
+    att.w0.copy_(-6 + 6 * full ** (1 + upward**0.3) + 0.5 + 2.5 * zigzag)
+    att.a0.copy_(-0.19 + 0.3 * zigzag + 0.4 * linear)
+    if layer > 0:
+        att.v0.copy_(0.73 - 0.4 * linear)
+    att.k_k.copy_(0.71 - 0.1 * linear)
+    att.k_a.fill_(1.02)
+    att.r_k.fill_(-0.04)
