@@ -8,9 +8,11 @@ import importlib.util
 import io
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from rwkv_core.errors import BadInput
 from rwkv_core.models import check_room
 from rwkv_core.one_size import OneSizeState
 from rwkv_core.runtimes import native
-from rwkv_core.rwkv import checkpoint
+from rwkv_core.rwkv import checkpoint, v7
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 
@@ -53,23 +55,43 @@ def converted(model: RWKV, device: str = "", dtype: torch.dtype | None = None) -
     weight = model.emb.weight
     strategy = f"{device or weight.device.type} {STRATEGIES[dtype or weight.dtype]}"
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        with _settings_as_before():
-            from rwkv.model import RWKV as Author
+        package = _package(model.version is v7)
+        path = Path(folder) / "model"
+        checkpoint.save_pth(model.tensors(), path.with_suffix(".pth"))
+        return package.RWKV(model=str(path), strategy=strategy)
 
-        path = Path(folder) / "model.pth"
-        checkpoint.save_pth(model.tensors(), path)
-        return Author(model=str(path), strategy=strategy)
+
+@functools.cache
+def _package(v7_on: bool) -> ModuleType:
+    """The package's module, which serves either RWKV-7 or all versions before it, as the environment says while it is
+    imported; so that it is imported once for each.
+    """
+    spec = importlib.util.find_spec("rwkv.model")
+    assert spec and spec.origin
+    name = f"rwkv.model_{'7' if v7_on else '4_to_6'}"
+    spec = importlib.util.spec_from_file_location(name, spec.origin)
+    assert spec and spec.loader
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where what it compiles looks for it
+    with _settings_as_before():
+        os.environ["RWKV_V7_ON"] = str(int(v7_on))
+        spec.loader.exec_module(module)
+    return module
 
 
 @contextlib.contextmanager
 def _settings_as_before() -> Iterator[None]:
-    """The package turns TF32 on for the whole process when it is imported; what is timed beside it is not to be."""
-    backends = torch.backends
+    """The package turns TF32 on for the whole process when it is imported; what is timed beside it is not to be. What it
+    reads of the environment is the user's again too.
+    """
+    backends, environment = torch.backends, os.environ.get("RWKV_V7_ON")
     before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark
     try:
         yield
     finally:
         backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark = before
+        os.environ.pop("RWKV_V7_ON")
+        if environment is not None:
+            os.environ["RWKV_V7_ON"] = environment
 
 
 class PipRWKV(OneSizeState):
@@ -90,13 +112,17 @@ class PipRWKV(OneSizeState):
     @property
     def parameter_bytes(self) -> int:
         """Bytes of all weights as the package holds them."""
-        weights = (value for value in self._author.w.values() if isinstance(value, Tensor))
+        weights = (value for value in self._weights().values() if isinstance(value, Tensor))
         return sum({weight.data_ptr(): weight.nbytes for weight in weights}.values())
 
     @property
     def itemsize(self) -> int:
         """Bytes of a number of the model's type."""
-        return int(self._author.w["head.weight"].itemsize)
+        return int(self._weights()["head.weight"].itemsize)
+
+    def _weights(self) -> dict[str, Any]:
+        weights: dict[str, Any] = self._author.z if hasattr(self._author, "z") else self._author.w  # z: of RWKV-7
+        return weights
 
     def fingerprint(self) -> str:
         """Of the weights as the native runtime reads them in float32."""

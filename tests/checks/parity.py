@@ -1,4 +1,4 @@
-"""Our RWKV-4 against independent implementations, on random weights: one line a comparison.
+"""Our RWKV beside independent implementations, on random weights: one line a comparison.
 
 `python -m tests.checks.parity` prints each largest difference, relative to the largest logit, and exits
 with 1 where one passes the bound.
@@ -10,31 +10,51 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
-from rwkv_core.rwkv import init
+from rwkv_core.rwkv import init, layouts, v7
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 
 BOUND = 1e-5
-SIZES = {"tiny": (2, 64, 96), "small": (5, 160, 301), "medium": (8, 384, 1003)}  # layers, width, vocabulary
+SIZES = {"tiny": (2, 64, 96), "small": (5, 192, 301), "medium": (8, 384, 1003)}  # layers, width, vocabulary
 TOKENS = 75
+HEAD_SIZE = 64  # beside others pip `rwkv7-hf` has another epsilon in its group norm than pip `rwkv`
+FFN_BLOCK = 32  # to which RWKV-5 and 6 round their feed-forward width
+VECTORS = ("time_decay", "time_faaaa", "r_k")  # though they are stored as [H, N]
+LOW_RANKS = {"decay_low_rank_dim": 24, "a_low_rank_dim": 16, "v_low_rank_dim": 8, "gate_low_rank_dim": 40}
+SHAPES: dict[str, Callable[[int], dict[str, Any]]] = {  # of a width, by the names of what is compared
+    "rwkv4": lambda width: {"model_type": "rwkv"},
+    "rwkv5.0": lambda width: {"model_type": "rwkv5", "variant": "5.0", **_heads(width)},
+    "rwkv5.1": lambda width: {"model_type": "rwkv5", "variant": "5.1", **_heads(width)},
+    "rwkv5": lambda width: {"model_type": "rwkv5", "variant": "5.2", **_heads(width)},
+    "rwkv6": lambda width: {"model_type": "rwkv6", **_heads(width), "mix_low_rank_dim": 12, "decay_low_rank_dim": 24},
+    "rwkv7": lambda width: {"model_type": "rwkv7", **_heads(width), "intermediate_size": 4 * width, **LOW_RANKS},
+}
 
 
-def make(size: str, seed: int = 0) -> RWKV:
-    """A model whose every weight matters: wide random matrices, decays of the paper's initialisation."""
+def _heads(width: int) -> dict[str, Any]:
+    return {"head_size": HEAD_SIZE, "intermediate_size": int(3.5 * width) // FFN_BLOCK * FFN_BLOCK}
+
+
+def make(size: str, seed: int = 0, version: str = "rwkv4") -> RWKV:
+    """A model whose every weight matters: wide random matrices, decays and shifts near the initialisation."""
     layers, width, vocab = SIZES[size]
-    shape = {"model_type": "rwkv", "vocab_size": vocab, "hidden_size": width, "num_hidden_layers": layers}
-    model = RWKV.of(ModelSpec(size, "rwkv4", shape)).to_empty(device="cpu").eval()
+    width = width if version == "rwkv4" else max(width, 2 * HEAD_SIZE)
+    shape = {"vocab_size": vocab, "hidden_size": width, "num_hidden_layers": layers, **SHAPES[version](width)}
+    model = RWKV.of(ModelSpec(size, version.partition(".")[0], shape)).to_empty(device="cpu").eval()
     init.random(model, seed, std=width**-0.5)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if ".ln" in name or "ln_out" in name:
+            if p.squeeze().dim() < 2 or name.endswith(VECTORS):
                 p.add_(0.1 * torch.randn(p.shape, generator=generator))
+            if name.endswith("att.key.weight"):
+                p.mul_(0.1)  # as training begins; large first values are rounded where their group norm cancels them
     return model
 
 
@@ -66,6 +86,28 @@ def pip_rwkv_logits(model: RWKV, tokens: Tensor) -> Tensor:
     return torch.stack([peer(row.tolist(), None, full_output=True)[0] for row in tokens])
 
 
+def rwkv7_hf(model: RWKV) -> Any:
+    """RWKV-7 as pip `rwkv7-hf` has it, in flash-linear-attention's layout, with the same weights."""
+    from rwkv7_hf.configuration_rwkv7 import RWKV7Config
+    from rwkv7_hf.modeling_rwkv7 import RWKV7ForCausalLM
+
+    shape = {key: value for key, value in model.spec.architecture.items() if key not in ("model_type", "head_size")}
+    peer = RWKV7ForCausalLM(RWKV7Config(**shape, head_dim=model.spec.architecture["head_size"])).eval()
+    tensors = model.tensors()
+    weights = {}
+    for name, tensor in peer.state_dict().items():
+        (ours,) = layouts.from_fla({name: tensor}, v7.SHIFTED)
+        turned = "_lora." in name and name.endswith("weight")
+        weights[name] = (tensors[ours].t() if turned else tensors[ours]).reshape(tensor.shape)
+    peer.load_state_dict(weights)
+    return peer
+
+
+def rwkv7_hf_logits(model: RWKV, tokens: Tensor) -> Tensor:
+    """Logits [B, T, V] of pip `rwkv7-hf`."""
+    return rwkv7_hf(model)(tokens).logits
+
+
 def chunked(size: int) -> Callable[[RWKV, Tensor], Tensor]:
     """Logits of our model fed `size` tokens at a time with carried state."""
 
@@ -80,7 +122,7 @@ def chunked(size: int) -> Callable[[RWKV, Tensor], Tensor]:
 
 
 def reference_wkv(model: RWKV, tokens: Tensor) -> Tensor:
-    """Logits of our model with the WKV recurrence one token at a time."""
+    """Logits of our model with the recurrence one token at a time, in float64."""
     slow = RWKV.of(model.spec, impl="reference")
     slow.load_state_dict(model.state_dict(), assign=True)
     return slow(tokens)
@@ -89,17 +131,24 @@ def reference_wkv(model: RWKV, tokens: Tensor) -> Tensor:
 PEERS: dict[str, Callable[[RWKV, Tensor], Tensor]] = {
     "transformers RwkvForCausalLM": transformers_logits,
     "pip rwkv": pip_rwkv_logits,
+    "pip rwkv7-hf": rwkv7_hf_logits,
     "chunks of 1 (tokens)": chunked(1),
     "chunks of 7": chunked(7),
     "chunks of 64": chunked(64),
     "WKV one token at a time": reference_wkv,
 }
+ONLY = {"transformers RwkvForCausalLM": "rwkv4", "pip rwkv7-hf": "rwkv7"}  # peers of one version
+
+
+def comparisons() -> list[tuple[str, str, str]]:
+    """(version, size, peer) of all that are compared."""
+    return [(v, size, peer) for v in SHAPES for size in SIZES for peer in PEERS if ONLY.get(peer, v) == v]
 
 
 @torch.inference_mode()
-def difference(size: str, peer: str, seed: int = 0) -> float:
+def difference(version: str, size: str, peer: str, seed: int = 0) -> float:
     """The largest difference of the logits, relative to the largest logit."""
-    model = make(size, seed)
+    model = make(size, seed, version)
     tokens = torch.randint(model.spec.vocab_size, (2, TOKENS), generator=torch.Generator().manual_seed(seed))
     ours, theirs = model(tokens), PEERS[peer](model, tokens)
     return float((ours - theirs).abs().max() / theirs.abs().max())
@@ -107,13 +156,15 @@ def difference(size: str, peer: str, seed: int = 0) -> float:
 
 def main() -> int:
     failed = 0
-    for size, (layers, width, vocab) in SIZES.items():
-        for peer in PEERS:
-            found = difference(size, peer)
-            near = found <= BOUND  # False for NaN too
-            failed += not near
-            verdict = "ok" if near else "TOO FAR"
-            print(f"L={layers} D={width:4} V={vocab:5}  ours vs {peer:30} {found:.1e}  (bound {BOUND:.0e})  {verdict}")
+    for version, size, peer in comparisons():
+        layers, _, vocab = SIZES[size]
+        width = make(size, version=version).spec.width
+        far = difference(version, size, peer)
+        near = far <= BOUND  # False for NaN too
+        failed += not near
+        verdict = "ok" if near else "TOO FAR"
+        shape = f"{version:7} L={layers} D={width:3} V={vocab:4}"
+        print(f"{shape}  ours vs {peer:30} {far:.1e}  (bound {BOUND:.0e})  {verdict}")
     return int(failed > 0)
 
 

@@ -7,10 +7,9 @@ import pytest
 from tests.checks import parity
 
 
-@pytest.mark.parametrize("peer", parity.PEERS)
-@pytest.mark.parametrize("size", parity.SIZES)
-def test_logits_agree(size: str, peer: str) -> None:
-    assert parity.difference(size, peer) <= parity.BOUND
+@pytest.mark.parametrize(("version", "size", "peer"), parity.comparisons())
+def test_logits_agree(version: str, size: str, peer: str) -> None:
+    assert parity.difference(version, size, peer) <= parity.BOUND
 
 
 def test_a_wrong_model_is_noticed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
