@@ -80,8 +80,8 @@ def _package(v7_on: bool) -> ModuleType:
 
 @contextlib.contextmanager
 def _settings_as_before() -> Iterator[None]:
-    """The package turns TF32 on for the whole process when it is imported; what is timed beside it is not to be. What it
-    reads of the environment is the user's again too.
+    """The package turns TF32 on for the whole process when it is imported; what is timed beside it is not to be. Its
+    switch in the environment stands again as the user has set it.
     """
     backends, environment = torch.backends, os.environ.get("RWKV_V7_ON")
     before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark

@@ -73,11 +73,14 @@ def empty(shape: Mapping[str, Any], batch: int, like: Tensor) -> LayerState:
 
 
 def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any], model_type: str, head_size: int) -> dict[str, Any]:
-    """What the versions read of a model's shape in the same way."""
+    """What the versions read of a model's shape in the same way. Raises ValueError where the heads do not fill it."""
+    width = tensors["emb.weight"].shape[1]
+    if head_size == 0 or width % head_size:
+        raise ValueError(f"heads of {head_size} channels do not fill a width of {width}")
     return {
         "model_type": model_type,
         "vocab_size": len(tensors["emb.weight"]),
-        "hidden_size": tensors["emb.weight"].shape[1],
+        "hidden_size": width,
         "head_size": head_size,
         "intermediate_size": len(tensors["blocks.0.ffn.key.weight"]),
         "layer_norm_epsilon": config["layer_norm_epsilon"],

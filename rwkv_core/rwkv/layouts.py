@@ -50,7 +50,7 @@ def from_fla(tensors: Mapping[str, Tensor], shifted: str) -> dict[str, Tensor]:
             named |= {f"{block}x_{letter}": row for letter, row in zip(shifted, rows, strict=False)}
         else:
             turned = re.search(r"_lora\.lora\.[02]\.weight$", name) and tensor.ndim == 2
-            named[_from_fla(name)] = tensor.t() if turned else tensor
+            named[_from_fla(name)] = tensor.t().contiguous() if turned else tensor
     return named
 
 

@@ -107,11 +107,10 @@ def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
     """The model's shape, read from the weights of block 0."""
-    decay = tensors["blocks.0.att.time_decay"].squeeze()
-    gated = "blocks.0.att.gate.weight" in tensors
-    width = tensors["emb.weight"].shape[1]
-    head_size = width // max(1, len(decay)) if decay.ndim == 1 else decay.shape[1]
-    variant = "5.2" if decay.ndim == 2 else "5.1" if gated else "5.0"
+    decay = tensors["blocks.0.att.time_decay"]
+    by_channel = decay.ndim == 2 and decay.shape[1] > 1
+    head_size = decay.shape[1] if by_channel else tensors["emb.weight"].shape[1] // max(1, decay.numel())
+    variant = "5.2" if by_channel else "5.1" if "blocks.0.att.gate.weight" in tensors else "5.0"
     return {**heads.sizes(tensors, config, MODEL_TYPE, head_size), "variant": variant}
 
 

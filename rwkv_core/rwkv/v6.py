@@ -127,7 +127,7 @@ def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
     """The model's shape, read from the weights of block 0."""
-    head_size = tensors["blocks.0.att.time_faaaa"].squeeze().shape[1]
+    head_size = tensors["blocks.0.att.time_faaaa"].shape[-1]
     return {
         **heads.sizes(tensors, config, MODEL_TYPE, head_size),
         "mix_low_rank_dim": tensors["blocks.0.att.time_maa_w1"].shape[1] // MIXED,

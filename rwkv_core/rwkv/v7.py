@@ -135,13 +135,14 @@ def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
     """The model's shape, read from the weights of blocks 0 and 1."""
-    head_size = tensors["blocks.0.att.r_k"].squeeze().shape[1]
+    head_size = tensors["blocks.0.att.r_k"].shape[-1]
+    names = (f"blocks.{int(letter == 'v')}.att.{letter}1" for letter in "wavg")
+    alone = "blocks.1.att.r_k" not in tensors  # a single layer mixes its values with none
     ranks = {
-        key: tensors[name].shape[1]
-        for key, name in zip(LOW_RANK, (f"blocks.{int(n == 'v')}.att.{n}1" for n in "wavg"), strict=True)
-        if name in tensors
+        key: 0 if alone and name.startswith("blocks.1.") else tensors[name].shape[1]
+        for key, name in zip(LOW_RANK, names, strict=True)
     }
-    return {"v_low_rank_dim": 0, **heads.sizes(tensors, config, MODEL_TYPE, head_size), **ranks}
+    return {**heads.sizes(tensors, config, MODEL_TYPE, head_size), **ranks}
 
 
 @torch.no_grad()

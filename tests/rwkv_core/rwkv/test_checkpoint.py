@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from rwkv_core.errors import BadInput
+from rwkv_core.rwkv import init, layouts, v5, v6
 from rwkv_core.rwkv.checkpoint import save_pth
 from rwkv_core.rwkv.model import RWKV
+from rwkv_core.spec import ModelSpec
 from tests.checks import parity
 
 TOKENS = torch.tensor([[5, 1, 7, 7, 2]])
@@ -21,24 +23,102 @@ def model() -> RWKV:
     return parity.make("tiny")
 
 
+@pytest.fixture(scope="module", params=parity.SHAPES)
+def each(request: pytest.FixtureRequest) -> RWKV:
+    """A model of every version."""
+    return parity.make("tiny", version=request.param)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_blinkdl_checkpoints_of_every_type(model: RWKV, tmp_path: Path, dtype: str) -> None:
-    path = tmp_path / "RWKV-4-tiny.pth"
-    save_pth(model.state_dict(), path, getattr(torch, dtype))
+def test_blinkdl_checkpoints_of_every_type(each: RWKV, tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "RWKV-tiny.pth"
+    save_pth(each.state_dict(), path, getattr(torch, dtype))
     loaded = RWKV.from_checkpoint(path)
-    assert (loaded.spec.layers, loaded.spec.width, loaded.spec.vocab_size) == parity.SIZES["tiny"]
+    assert loaded.spec.family == each.spec.family
+    assert loaded.spec.architecture.items() >= each.spec.architecture.items()
     tolerance = 1e-6 if dtype == "float32" else 0.05
-    torch.testing.assert_close(loaded(TOKENS), model(TOKENS), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(loaded(TOKENS), each(TOKENS), rtol=tolerance, atol=tolerance)
+
+
+def test_neither_the_order_of_names_nor_axes_of_one_matter(each: RWKV, tmp_path: Path) -> None:
+    tensors = {}
+    for name, tensor in reversed(each.state_dict().items()):
+        tensors[name] = tensor.squeeze()[None, None] if tensor.squeeze().dim() == 1 else tensor
+    torch.save(tensors, tmp_path / "m.pth")
+    assert torch.equal(RWKV.from_checkpoint(tmp_path / "m.pth")(TOKENS), each(TOKENS))
+
+
+@pytest.mark.parametrize("version", ["rwkv5", "rwkv6", "rwkv7"])
+def test_a_model_of_one_head_is_read(version: str, tmp_path: Path) -> None:
+    shape = {**parity.make("tiny", version=version).spec.architecture, "head_size": 128}
+    model = RWKV.of(ModelSpec("one", version, shape)).to_empty(device="cpu")
+    init.random(model, 0)
+    save_pth(model.state_dict(), tmp_path / "m.pth")
+    assert RWKV.from_checkpoint(tmp_path / "m.pth").spec.architecture.items() >= shape.items()
+
+
+def test_a_saved_folder_is_read_again(each: RWKV, tmp_path: Path) -> None:
+    each.save(tmp_path / "saved")
+    loaded = RWKV.from_checkpoint(tmp_path / "saved")
+    assert loaded.spec.architecture.items() >= each.spec.architecture.items()
+    torch.testing.assert_close(loaded(TOKENS), each(TOKENS), rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("version", ["rwkv5", "rwkv6"])
+def test_the_hubs_folders_of_rwkv5_and_6(version: str, tmp_path: Path) -> None:
+    model = parity.make("tiny", version=version)
+    names = {"rwkv5": v5.HUB_NAMES, "rwkv6": v6.HUB_NAMES}[version]
+    tensors = layouts.to_hub(model.state_dict(), names)
+    assert "rwkv.blocks.0.attention.ln_x.weight" in tensors and "rwkv.blocks.0.pre_ln.bias" in tensors
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": version, "auto_map": {"AutoConfig": "evil.py"}}))
+    assert torch.equal(RWKV.from_checkpoint(tmp_path)(TOKENS), model(TOKENS))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_flash_linear_attentions_folders_of_rwkv7(tmp_path: Path, older: bool) -> None:
+    """As pip rwkv7-hf writes them; older folders hold the six token-shift weights as one."""
+    model = parity.make("tiny", version="rwkv7")
+    peer = parity.rwkv7_hf(model)
+    tensors = {name: tensor.contiguous() for name, tensor in peer.state_dict().items()}
+    if older:
+        for layer in range(2):
+            name = f"model.layers.{layer}.attn.x_"
+            tensors[name + "x"] = torch.cat([tensors.pop(name + letter)[0] for letter in "rwkvag"])
+    save_file(tensors, tmp_path / "model.safetensors")
+    peer.config.save_pretrained(tmp_path)
+    assert torch.equal(RWKV.from_checkpoint(tmp_path)(TOKENS), model(TOKENS))
+
+
+@pytest.mark.parametrize("prefix", ["", "rwkv7."])
+def test_rwkv7_with_a_first_layer_that_nothing_reads(tmp_path: Path, prefix: str) -> None:
+    model = parity.make("tiny", version="rwkv7")
+    unread = {f"blocks.0.att.v{i}": torch.full((1, 1, 3), torch.nan) for i in range(3)}
+    tensors = {prefix * (name != "head.weight") + name: t for name, t in {**model.state_dict(), **unread}.items()}
+    torch.save(tensors, tmp_path / "m.pth")
+    loaded = RWKV.from_checkpoint(tmp_path / "m.pth")
+    assert torch.equal(loaded(TOKENS), model(TOKENS)) and loaded.parameter_count == model.parameter_count
+
+
+def test_rwkv5_with_a_bonus_that_stands_in_an_exponent(tmp_path: Path) -> None:
+    model = parity.make("tiny", version="rwkv5.0")
+    with torch.no_grad():
+        for block in model.blocks:
+            block.att.time_faaaa.abs_().add_(0.1)
+    logs = {n.replace("faaaa", "first"): t.log() if "faaaa" in n else t for n, t in model.state_dict().items()}
+    torch.save(logs, tmp_path / "m.pth")
+    torch.testing.assert_close(RWKV.from_checkpoint(tmp_path / "m.pth")(TOKENS), model(TOKENS))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_keeps_decay_and_logits(model: RWKV, tmp_path: Path, dtype: str) -> None:
+def test_half_precision_keeps_decay_and_logits(each: RWKV, tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "m.pth"
-    save_pth(model.state_dict(), path)
+    save_pth(each.state_dict(), path)
     loaded = RWKV.from_checkpoint(path, dtype=dtype)
-    assert loaded.blocks[0].att.time_decay.dtype == torch.float32
+    decay = "w0" if each.spec.family == "rwkv7" else "time_decay"
+    assert getattr(loaded.blocks[0].att, decay).dtype == torch.float32
     assert loaded.emb.weight.dtype == getattr(torch, dtype)
-    torch.testing.assert_close(loaded(TOKENS).float(), model(TOKENS), rtol=0.1, atol=0.1)
+    torch.testing.assert_close(loaded(TOKENS).float(), each(TOKENS), rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize("safe", [True, False])
@@ -113,19 +193,31 @@ def test_a_pickle_that_wants_to_run_code_does_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "key,version",
+    "version,names,message",
     [
-        ("blocks.0.att.r_k", "RWKV-7"),
-        ("blocks.0.att.time_maa_x", "RWKV-6"),
-        ("blocks.0.att.ln_x.weight", "RWKV-5"),
-        ("blocks.1.tiny_q.weight", "RWKV-4a/b"),
+        ("rwkv4", ["blocks.1.tiny_q.weight"], "a checkpoint of RWKV-4a/b"),
+        ("rwkv5", ["blocks.0.att.time_state"], "a checkpoint of RWKV-5/6 state-tuned"),
+        ("rwkv6", ["blocks.0.att.gate_w1", "blocks.0.att.gate_w2"], "a checkpoint of RWKV-6 x060a"),
+        ("rwkv6", ["blocks.0.att.time_maa_rkvw_w1"], "a checkpoint of RWKV-6 x060b/c"),
+        ("rwkv7", ["blocks.1.ffn.s_emb.weight"], "a checkpoint of RWKV-7a"),
+        ("rwkv7", ["blocks.1.ffn.s0"], "a checkpoint of RWKV-7a"),
+        ("rwkv4", ["blocks.0.att.xx_r", "blocks.0.att.ww_w1"], "a checkpoint of RWKV-7 under names of before"),
+        ("rwkv4", ["blocks.0.att.r_k"], "the sizes of this RWKV-7 cannot be read|this RWKV-7 checkpoint lacks"),
+        ("rwkv6", ["blocks.0.att.r_k"], "this RWKV-7 checkpoint lacks|the sizes of this RWKV-7 cannot be read"),
+        ("rwkv5", ["blocks.0.att.time_maa_x"], "the sizes of this RWKV-6 cannot be read"),
+        ("rwkv4", ["blocks.0.att.ln_x.weight"], "this RWKV-5 checkpoint lacks"),
+        ("rwkv7", ["blocks.0.att.time_first"], "this RWKV-7 checkpoint has unknown blocks.0.att.time_first"),
     ],
 )
-def test_another_version_is_named(model: RWKV, tmp_path: Path, key: str, version: str) -> None:
+def test_variants_and_mixed_versions_are_refused_in_a_line(
+    tmp_path: Path, version: str, names: list[str], message: str
+) -> None:
     path = tmp_path / "other.pth"
-    torch.save({**model.state_dict(), key: torch.zeros(2, 2)}, path)
-    with pytest.raises(BadInput, match=f"a {version}"):
+    tensors = parity.make("tiny", version=version).state_dict()
+    torch.save({**tensors, **dict.fromkeys(names, torch.zeros(2, 2))}, path)
+    with pytest.raises(BadInput, match=message) as raised:
         RWKV.from_checkpoint(path)
+    assert "\n" not in str(raised.value)
 
 
 def test_missing_surplus_and_misshapen_weights_are_named(model: RWKV, tmp_path: Path) -> None:

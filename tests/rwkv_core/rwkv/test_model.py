@@ -8,14 +8,16 @@ from rwkv_core import models
 from rwkv_core.architectures import ARCHITECTURES
 from rwkv_core.rwkv import init, v4
 from rwkv_core.rwkv.model import RWKV
+from rwkv_core.spec import ModelSpec
 from tests.checks import parity
 
 
+@pytest.mark.parametrize("version", parity.SHAPES)
 @torch.inference_mode()
-def test_a_ragged_batch_agrees_with_its_rows_alone() -> None:
-    model = parity.make("small")
+def test_a_ragged_batch_agrees_with_its_rows_alone(version: str) -> None:
+    model = parity.make("small", version=version)
     lengths = torch.tensor([40, 1, 17, 33])
-    tokens = torch.randint(model.spec.vocab_size, (4, 40))
+    tokens = torch.randint(model.spec.vocab_size, (4, 40), generator=torch.Generator().manual_seed(0))
     hidden, state = model.hidden(tokens, lengths=lengths)
     more, _ = model.hidden(tokens[:, :5], state)
     for row, length in enumerate(lengths.tolist()):
@@ -25,42 +27,45 @@ def test_a_ragged_batch_agrees_with_its_rows_alone() -> None:
         torch.testing.assert_close(more[row], next_alone[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("version", parity.SHAPES)
 @torch.inference_mode()
-def test_a_row_without_tokens_keeps_its_state() -> None:
-    model = parity.make("tiny")
+def test_a_row_without_tokens_keeps_its_state(version: str) -> None:
+    model = parity.make("tiny", version=version)
     _, before = model.hidden(torch.tensor([[1, 2], [3, 4]]))
     _, after = model.hidden(torch.tensor([[5, 6], [7, 8]]), before, torch.tensor([0, 2]))
     for old, new in zip(before, after, strict=True):
-        for a, b in zip(old, new, strict=True):
-            assert torch.equal(a[0], b[0])
-        assert not torch.equal(old.att_x[1], new.att_x[1]) and not torch.equal(old.a[1], new.a[1])
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(old, new, strict=True))
+        assert not any(torch.equal(a[1], b[1]) for a, b in list(zip(old, new, strict=True))[:2])
 
 
+@pytest.mark.parametrize("version", parity.SHAPES)
 @torch.inference_mode()
-def test_the_state_is_not_changed_by_its_use() -> None:
-    model = parity.make("tiny")
+def test_the_state_is_not_changed_by_its_use(version: str) -> None:
+    model = parity.make("tiny", version=version)
     _, state = model.hidden(torch.tensor([[1, 2, 3]]))
     first, _ = model.hidden(torch.tensor([[4]]), state)
     second, _ = model.hidden(torch.tensor([[4]]), state)
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("version", parity.SHAPES)
 @pytest.mark.parametrize("dtype,itemsize", [("float32", 4), ("bfloat16", 2)])
-def test_state_bytes_are_those_of_the_formula(dtype: str, itemsize: int) -> None:
-    model = parity.make("small").to(getattr(torch, dtype))
+def test_state_bytes_are_those_of_the_formula(dtype: str, itemsize: int, version: str) -> None:
+    model = parity.make("tiny", version=version).to(getattr(torch, dtype))
     for tokens in (1, 50):
         _, state = model.hidden(torch.zeros(3, tokens, dtype=torch.long))
         assert model.state_bytes(state) == model.spec.state_bytes(tokens, itemsize, batch=3)
 
 
+@pytest.mark.parametrize("version", ["rwkv4", "rwkv5", "rwkv6"])
 @torch.inference_mode()
-def test_rescaling_changes_nothing_but_the_range() -> None:
-    model = parity.make("medium")
+def test_rescaling_changes_nothing_but_the_range(version: str) -> None:
+    model = parity.make("small", version=version)
     tokens = torch.randint(model.spec.vocab_size, (1, 20), generator=torch.Generator().manual_seed(0))
     before = model(tokens)
     model.rescale(2)
     torch.testing.assert_close(model(tokens), before, rtol=1e-3, atol=1e-3)
-    plain = parity.make("medium").state_dict()
+    plain = parity.make("small", version=version).state_dict()
     assert all(torch.equal(tensor, plain[name]) for name, tensor in model.tensors().items())
 
 
@@ -103,8 +108,79 @@ def test_the_papers_initialisation() -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
-def test_it_learns() -> None:
-    model = parity.make("tiny")
+@torch.no_grad()
+def test_the_initialisation_of_rwkv5_and_6() -> None:
+    """By RWKV-LM's RWKV-v5/src/model.py: x052 and x060."""
+    five, six = (parity.make("small", version=version) for version in ("rwkv5", "rwkv6"))
+    width, layers = five.spec.width, five.spec.layers
+    for model in (five, six):
+        init.fresh(model, seed=3)
+        for i, block in enumerate(model.blocks):
+            decay, bonus = block.att.time_decay.flatten(), block.att.time_faaaa.flatten()
+            assert (float(decay[0]), float(decay[-1])) == (-6, pytest.approx(-1))
+            assert float(decay[50]) == pytest.approx(-6 + 5 * (50 / (width - 1)) ** (0.7 + 1.3 * i / (layers - 1)))
+            first, second = i / (layers - 1), i / (layers - 1) * (1 - 1 / (width - 1)) + 0.1
+            assert [float(x) for x in bonus[:2]] == pytest.approx([first, second], abs=1e-6)
+            assert torch.allclose(block.att.ln_x.weight, torch.tensor(((1 + i) / layers) ** 0.7))
+            receptance, key, gate = (getattr(block.att, n).weight for n in ("receptance", "key", "gate"))
+            eye = torch.eye(width)
+            assert torch.allclose(receptance @ receptance.T, eye, atol=1e-4)
+            assert all(torch.allclose(w @ w.T, 0.01 * eye, atol=1e-4) for w in (key, gate))
+            tall = block.ffn.key.weight
+            assert torch.allclose(tall.T @ tall, len(tall) / width * eye, atol=1e-3)
+            assert not any(w.weight.any() for w in (block.att.output, block.ffn.value, block.ffn.receptance))
+    old, new = five.blocks[2], six.blocks[2]
+    for letter in "kvrg":
+        shares = getattr(old.att, f"time_mix_{letter}") + getattr(new.att, f"time_maa_{letter}")
+        assert torch.allclose(shares, torch.ones(()))
+    below = 0.25  # channel 48 of 192
+    assert float(new.ffn.time_maa_k[..., 48]) == pytest.approx(1 - below ** ((1 - 2 / layers) ** 3))
+    assert float(old.ffn.time_mix_k[..., 48]) == pytest.approx(below ** (1 - 2 / layers))
+    assert float(new.att.time_maa_x[..., 48]) == pytest.approx(1 - below ** (1 - 2 / layers))
+    assert not new.att.time_maa_w1.any() and not new.att.time_decay_w1.any()
+    assert 0.009 < float(new.att.time_maa_w2.abs().max()) <= 0.01
+
+
+@torch.no_grad()
+def test_the_initialisation_of_rwkv7() -> None:
+    """By RWKV-LM's RWKV-v7/train_temp/src/model.py."""
+    model = parity.make("small", version="rwkv7")
+    init.fresh(model, seed=3)
+    layers, width = model.spec.layers, model.spec.width
+    for i, block in enumerate(model.blocks):
+        att, last = block.att, slice(None)
+        ends = [float(getattr(att, name).flatten()[n]) for name in ("w0", "a0") for n in (0, -1)]
+        assert ends == pytest.approx([-8, 3, -0.69, 0.31])  # where lin is -1/2 and 1/2, zigzag -1 and 1
+        middle = -6 + 6 * (64 / (width - 1)) ** (1 + (i / (layers - 1)) ** 0.3) + 0.5 - 2.5  # a head's first channel
+        assert float(att.w0.flatten()[64]) == pytest.approx(middle, rel=1e-5)
+        assert float(att.k_k.flatten()[0]) == pytest.approx(0.76) and float(att.k_k.flatten()[-1]) == pytest.approx(
+            0.66
+        )
+        assert bool((att.k_a == 1.02).all()) and bool((att.r_k == -0.04).all())
+        assert hasattr(att, "v0") == (i > 0)
+        for name in "wavg" if i else "wag":
+            first, second = getattr(att, f"{name}1"), getattr(att, f"{name}2")
+            assert not first[last].any() and torch.allclose(second @ second.T, 0.01 * torch.eye(len(second)), atol=1e-4)
+        shares = {"r": 0.2, "g": 0.2, "w": 0.9, "a": 0.9, "k": 0.7, "v": 0.7}
+        for letter, power in shares.items():
+            share = float(getattr(att, f"x_{letter}")[..., 48])
+            assert share == pytest.approx(1 - 0.25 ** (power * (1 - i / layers)), rel=1e-5)
+        assert float(block.ffn.x_k[..., 48]) == pytest.approx(1 - 0.25 ** ((1 - i / layers) ** 4), rel=1e-5)
+    assert float(model.blocks[1].att.v0.flatten()[0]) == pytest.approx(0.93)
+
+
+@pytest.mark.parametrize("version", parity.SHAPES)
+def test_one_layer_can_be_initialised(version: str) -> None:
+    shape = {**parity.make("tiny", version=version).spec.architecture, "num_hidden_layers": 1}
+    model = RWKV.of(ModelSpec("one", "rwkv", shape)).to_empty(device="cpu")
+    init.fresh(model, seed=0)
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+    assert bool(model(torch.tensor([[1, 2, 3]])).isfinite().all())
+
+
+@pytest.mark.parametrize("version", parity.SHAPES)
+def test_it_learns(version: str) -> None:
+    model = parity.make("tiny", version=version)
     init.fresh(model, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     tokens = torch.arange(24).repeat(4, 3)

@@ -41,7 +41,7 @@ def _initialise(block: Block, layer: int, layers: int, generator: torch.Generato
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """A module of a version, its line and its row."""
-    names = ("FLOAT32", "HUB_NAMES", "begin", "empty", "set_vectors")
+    names = ("FLOAT32", "RESCALE_EVERY", "begin", "empty", "published", "set_vectors")
     module = types.SimpleNamespace(
         **{name: getattr(v4, name) for name in names},
         **{"NAME": "RWKV-toy", "FAMILY": "rwkv-toy", "MODEL_TYPE": "toy", "MARK": r"\.toy_scale$", "OPERATOR": WKV4},
@@ -75,7 +75,7 @@ def test_a_new_version_is_built_run_saved_and_read(toy: types.SimpleNamespace, t
 def test_a_checkpoint_of_a_version_that_is_not_here_is_one_line(toy: types.SimpleNamespace, tmp_path: Path) -> None:
     model = load(ModelSpec("small", "rwkv-toy", SHAPE, weights="random:1"))
     assert isinstance(model, RWKV)
-    tensors = {name.replace("toy_scale", "att.r_k"): tensor for name, tensor in model.state_dict().items()}
+    tensors = {name.replace("toy_scale", "ffn.s_emb.weight"): tensor for name, tensor in model.state_dict().items()}
     checkpoint.save_pth(tensors, tmp_path / "m.pth")
-    with pytest.raises(BadInput, match="this is a RWKV-7 checkpoint; only RWKV-toy, RWKV-4 can be loaded"):
+    with pytest.raises(BadInput, match=r"of RWKV-7a \(with DeepEmbed\); only RWKV-toy, RWKV-4 can be loaded"):
         RWKV.from_checkpoint(tmp_path / "m.pth")
