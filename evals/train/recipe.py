@@ -48,14 +48,17 @@ class Undecayed(nn.Parameter):
 
 def groups(objective: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """The optimizer's groups of parameters; `share`: of the recipe's rate. Matrices decay; vectors (biases, norms,
-    RWKV's decays and shifts) and what is `Undecayed` do not.
+    RWKV's decays and shifts), what is `Undecayed` and what a module names in UNDECAYED do not.
     """
     matrices = []
     undecayed: dict[float, list[nn.Parameter]] = {1.0: []}  # by share
+    named = {
+        id(getattr(m, name)) for m in objective.modules() for name in getattr(m, "UNDECAYED", ()) if hasattr(m, name)
+    }
     for p in objective.parameters():
         if isinstance(p, Undecayed):
             undecayed.setdefault(min(1.0, p.rate_at_most / recipe.learning_rate), []).append(p)
-        elif p.squeeze().dim() > 1:
+        elif p.squeeze().dim() > 1 and id(p) not in named:
             matrices.append(p)
         else:
             undecayed[1.0].append(p)

@@ -45,24 +45,29 @@ class Block(nn.Module):
         return x + out, LayerState(att_x, wkv, ffn_x), shared
 
 
+def width(shape: Mapping[str, Any]) -> int:
+    """Channels of all heads of a layer."""
+    return int(shape.get("attention_hidden_size") or shape["hidden_size"])
+
+
 def count(shape: Mapping[str, Any]) -> int:
     """Heads of a layer."""
-    return int(shape["hidden_size"]) // int(shape["head_size"])
+    return width(shape) // int(shape["head_size"])
 
 
 def norm(shape: Mapping[str, Any]) -> nn.GroupNorm:
     """Of each head's values, before they are gated."""
-    return nn.GroupNorm(count(shape), shape["hidden_size"], EPSILON)
+    return nn.GroupNorm(count(shape), width(shape), EPSILON)
 
 
 def split(x: Tensor, heads: int) -> Tensor:
-    """x [B, T, C], or [B, C] of a single token, as [B, T, H, N]."""
+    """x [B, T, HN], or [B, HN] of a single token, as [B, T, H, N]."""
     return x.view(len(x), -1, heads, x.shape[-1] // heads)
 
 
-def normalised(y: Tensor, norm: nn.GroupNorm, like: Tensor) -> Tensor:
-    """y [B, T, H, N] after the group norm, in the shape of `like`."""
-    return norm(y.reshape(-1, like.shape[-1])).view_as(like)
+def joined(y: Tensor, norm: nn.GroupNorm, like: Tensor) -> Tensor:
+    """y [B, T, H, N] after the group norm, [B, T, HN] or [B, HN] as `like` is."""
+    return norm(y.reshape(-1, norm.num_channels)).view(*like.shape[:-1], norm.num_channels)
 
 
 def empty(shape: Mapping[str, Any], batch: int, like: Tensor) -> LayerState:
@@ -74,13 +79,14 @@ def empty(shape: Mapping[str, Any], batch: int, like: Tensor) -> LayerState:
 
 def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any], model_type: str, head_size: int) -> dict[str, Any]:
     """What the versions read of a model's shape in the same way. Raises ValueError where the heads do not fill it."""
-    width = tensors["emb.weight"].shape[1]
-    if head_size == 0 or width % head_size:
-        raise ValueError(f"heads of {head_size} channels do not fill a width of {width}")
+    inner, width = tensors["blocks.0.att.key.weight"].shape
+    if head_size == 0 or inner % head_size:
+        raise ValueError(f"heads of {head_size} channels do not fill a width of {inner}")
     return {
         "model_type": model_type,
         "vocab_size": len(tensors["emb.weight"]),
         "hidden_size": width,
+        "attention_hidden_size": inner,
         "head_size": head_size,
         "intermediate_size": len(tensors["blocks.0.ffn.key.weight"]),
         "layer_norm_epsilon": config["layer_norm_epsilon"],

@@ -44,9 +44,11 @@ empty = heads.empty
 class TimeMix(nn.Module):
     """The attention-like sublayer: W_o (norm(wkv) * silu(g))."""
 
+    UNDECAYED = ("time_decay", "time_faaaa")  # tables [H, N] of what weight decay leaves alone, as vectors
+
     def __init__(self, shape: Mapping[str, Any], layer: int) -> None:
         super().__init__()
-        width = shape["hidden_size"]
+        width, inner = shape["hidden_size"], heads.width(shape)
         variant = shape.get("variant", "5.2")
         self.layer = layer
         self.heads = heads.count(shape)
@@ -56,15 +58,15 @@ class TimeMix(nn.Module):
         self.time_mix_k = nn.Parameter(torch.empty(1, 1, width))
         self.time_mix_v = nn.Parameter(torch.empty(1, 1, width))
         self.time_mix_r = nn.Parameter(torch.empty(1, 1, width))
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.receptance = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(width, inner, bias=False)
+        self.receptance = nn.Linear(width, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
         self.ln_x = heads.norm(shape)
         self.gated = variant != "5.0"
         if self.gated:
             self.time_mix_g = nn.Parameter(torch.empty(1, 1, width))
-            self.gate = nn.Linear(width, width, bias=False)
+            self.gate = nn.Linear(width, inner, bias=False)
 
     def forward(
         self, x: Tensor, last: Tensor, state: Tensor, decays: Sequence[Tensor], lengths: Tensor | None, impl: str
@@ -79,7 +81,7 @@ class TimeMix(nn.Module):
         u = self.time_faaaa.float().view(self.heads, -1).expand(k.shape[2:])
         w = decays[self.layer].view(self.heads, -1).expand(k.shape)
         y, state = wkv6(u, r, w, k, v, state, lengths, impl=impl)
-        out = heads.normalised(y, self.ln_x, x)
+        out = heads.joined(y, self.ln_x, x)
         if self.gated:
             out = out * F.silu(mix(x, shifted, self.time_mix_g, self.gate))
         return F.linear(out, self.output.weight), at_end(x, last, lengths), state, decays
@@ -109,7 +111,7 @@ def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str,
     """The model's shape, read from the weights of block 0."""
     decay = tensors["blocks.0.att.time_decay"]
     by_channel = decay.ndim == 2 and decay.shape[1] > 1
-    head_size = decay.shape[1] if by_channel else tensors["emb.weight"].shape[1] // max(1, decay.numel())
+    head_size = decay.shape[1] if by_channel else len(tensors["blocks.0.att.key.weight"]) // max(1, decay.numel())
     variant = "5.2" if by_channel else "5.1" if "blocks.0.att.gate.weight" in tensors else "5.0"
     return {**heads.sizes(tensors, config, MODEL_TYPE, head_size), "variant": variant}
 
@@ -118,14 +120,13 @@ def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str,
 def initialise(block: Any, layer: int, layers: int, generator: torch.Generator) -> None:
     """A block as training begins, as RWKV-LM's RWKV-v5 does it."""
     set_vectors(block, layer, layers)
-    initialise_matrices(block, layer, layers, generator)
+    initialise_matrices(block, generator)
 
 
 @torch.no_grad()
-def initialise_matrices(block: Any, layer: int, layers: int, generator: torch.Generator) -> None:
+def initialise_matrices(block: Any, generator: torch.Generator) -> None:
     """Orthogonal matrices, and silent ones at the ends of both sublayers (RWKV-LM's generate_init_weight)."""
     att, ffn = block.att, block.ffn
-    heads.set_norm(att.ln_x, layer, layers)
     for matrix in (att.receptance, att.value, ffn.key):
         orthogonal(matrix.weight, 1.0, generator)
     for matrix in (att.key, *([att.gate] if hasattr(att, "gate") else [])):
@@ -137,22 +138,30 @@ def initialise_matrices(block: Any, layer: int, layers: int, generator: torch.Ge
 @torch.no_grad()
 def set_vectors(block: Any, layer: int, layers: int) -> None:
     """Decay, bonus and token-shift weights of one layer: the earlier the layer, the shorter its memory."""
-    att, ffn = block.att, block.ffn
-    below, _ = heads.ramp(ffn.time_mix_k.shape[-1], att.time_decay.device)
+    set_time_mix_vectors(block.att, layer, layers)
+    ffn = block.ffn
+    below, _ = heads.ramp(ffn.time_mix_k.shape[-1], ffn.time_mix_k.device)
+    for share in (ffn.time_mix_k, ffn.time_mix_r):
+        share.copy_(below ** (1 - layer / layers))
+
+
+@torch.no_grad()
+def set_time_mix_vectors(att: TimeMix, layer: int, layers: int) -> None:
+    """Those of time mixing alone, its norm's among them."""
     upward, downward = layer / max(1, layers - 1), 1 - layer / layers
+    below, _ = heads.ramp(att.time_mix_k.shape[-1], att.time_mix_k.device)
     set_decays(att, layer, layers)
     att.time_mix_k.copy_(below**downward)
     att.time_mix_v.copy_(below**downward + 0.3 * upward)
     att.time_mix_r.copy_(below ** (0.5 * downward))
     if att.gated:
         att.time_mix_g.copy_(below ** (0.5 * downward))
-    ffn.time_mix_k.copy_(below**downward)
-    ffn.time_mix_r.copy_(below**downward)
 
 
 @torch.no_grad()
 def set_decays(att: Any, layer: int, layers: int) -> None:
-    """Decay and bonus, which RWKV-6 begins with too."""
+    """Decay, bonus and norm, with which RWKV-6 begins too."""
+    heads.set_norm(att.ln_x, layer, layers)
     upward = layer / max(1, layers - 1)
     count = att.time_decay.numel()
     _, full = heads.ramp(count, att.time_decay.device)

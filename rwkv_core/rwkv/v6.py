@@ -39,9 +39,12 @@ class TimeMix(nn.Module):
     that the token itself decides on.
     """
 
+    UNDECAYED = (*v5.TimeMix.UNDECAYED, "time_maa_w1", "time_maa_w2", "time_decay_w1", "time_decay_w2")
+
     def __init__(self, shape: Mapping[str, Any]) -> None:
         super().__init__()
-        width, mixing, decay = (shape[k] for k in ("hidden_size", "mix_low_rank_dim", "decay_low_rank_dim"))
+        width, inner = shape["hidden_size"], heads.width(shape)
+        mixing, decay = shape["mix_low_rank_dim"], shape["decay_low_rank_dim"]
         self.heads = heads.count(shape)
         self.time_maa_x = nn.Parameter(torch.empty(1, 1, width))
         self.time_maa_w = nn.Parameter(torch.empty(1, 1, width))
@@ -51,15 +54,15 @@ class TimeMix(nn.Module):
         self.time_maa_g = nn.Parameter(torch.empty(1, 1, width))
         self.time_maa_w1 = nn.Parameter(torch.empty(width, MIXED * mixing))
         self.time_maa_w2 = nn.Parameter(torch.empty(MIXED, mixing, width))
-        self.time_decay = nn.Parameter(torch.empty(1, 1, width))
+        self.time_decay = nn.Parameter(torch.empty(1, 1, inner))
         self.time_decay_w1 = nn.Parameter(torch.empty(width, decay))
-        self.time_decay_w2 = nn.Parameter(torch.empty(decay, width))
+        self.time_decay_w2 = nn.Parameter(torch.empty(decay, inner))
         self.time_faaaa = nn.Parameter(torch.empty(self.heads, shape["head_size"]))
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.receptance = nn.Linear(width, width, bias=False)
-        self.gate = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(width, inner, bias=False)
+        self.receptance = nn.Linear(width, inner, bias=False)
+        self.gate = nn.Linear(width, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
         self.ln_x = heads.norm(shape)
 
     def forward(
@@ -78,7 +81,7 @@ class TimeMix(nn.Module):
         )
         r, w, k, v = (heads.split(part, self.heads) for part in inputs)
         y, state = wkv6(self.time_faaaa.float(), r, w, k, v, state, lengths, impl=impl)
-        out = heads.normalised(y, self.ln_x, x) * F.silu(F.linear(x_g, self.gate.weight))
+        out = heads.joined(y, self.ln_x, x) * F.silu(F.linear(x_g, self.gate.weight))
         return F.linear(out, self.output.weight), at_end(x, last, lengths), state, None
 
     def _mixed(self, x: Tensor, shifted: Tensor) -> list[Tensor]:
@@ -137,13 +140,16 @@ def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str,
 
 @torch.no_grad()
 def initialise(block: Any, layer: int, layers: int, generator: torch.Generator) -> None:
-    """A block as training begins, as RWKV-LM's x060 does it: shifts and decays do not depend on the text yet."""
+    """A block as training begins, as RWKV-LM's x060 does it."""
     set_vectors(block, layer, layers)
-    v5.initialise_matrices(block, layer, layers, generator)
-    for first, second in (
-        (block.att.time_maa_w1, block.att.time_maa_w2),
-        (block.att.time_decay_w1, block.att.time_decay_w2),
-    ):
+    v5.initialise_matrices(block, generator)
+    set_low_rank(block.att, generator)
+
+
+@torch.no_grad()
+def set_low_rank(att: TimeMix, generator: torch.Generator) -> None:
+    """Shifts and decays do not depend on the text yet."""
+    for first, second in ((att.time_maa_w1, att.time_maa_w2), (att.time_decay_w1, att.time_decay_w2)):
         first.zero_()
         second.uniform_(-0.01, 0.01, generator=generator)
 
@@ -151,14 +157,21 @@ def initialise(block: Any, layer: int, layers: int, generator: torch.Generator) 
 @torch.no_grad()
 def set_vectors(block: Any, layer: int, layers: int) -> None:
     """Decay, bonus and token-shift weights of one layer: RWKV-5's, the shares counted from the other end."""
-    att, ffn = block.att, block.ffn
-    below, _ = heads.ramp(ffn.time_maa_k.shape[-1], att.time_decay.device)
+    set_time_mix_vectors(block.att, layer, layers)
+    ffn = block.ffn
+    below, _ = heads.ramp(ffn.time_maa_k.shape[-1], ffn.time_maa_k.device)
+    for share in (ffn.time_maa_k, ffn.time_maa_r):
+        share.copy_(1 - below ** ((1 - layer / layers) ** 3))
+
+
+@torch.no_grad()
+def set_time_mix_vectors(att: TimeMix, layer: int, layers: int) -> None:
+    """Those of time mixing alone, its norm's among them."""
     upward, downward = layer / max(1, layers - 1), 1 - layer / layers
+    below, _ = heads.ramp(att.time_maa_x.shape[-1], att.time_maa_x.device)
     v5.set_decays(att, layer, layers)
     for share in (att.time_maa_x, att.time_maa_w, att.time_maa_k):
         share.copy_(1 - below**downward)
     att.time_maa_v.copy_(1 - (below**downward + 0.3 * upward))
     for share in (att.time_maa_r, att.time_maa_g):
         share.copy_(1 - below ** (0.5 * downward))
-    for share in (ffn.time_maa_k, ffn.time_maa_r):
-        share.copy_(1 - below ** (downward**3))

@@ -32,9 +32,11 @@ empty = heads.empty
 class TimeMix(nn.Module):
     """The attention-like sublayer: W_o ((norm(wkv) + bonus) * g)."""
 
+    UNDECAYED = ("r_k", "w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2")  # as in RWKV-LM, only linear layers decay
+
     def __init__(self, shape: Mapping[str, Any], layer: int) -> None:
         super().__init__()
-        width = shape["hidden_size"]
+        width, inner = shape["hidden_size"], heads.width(shape)
         self.heads = heads.count(shape)
         decay, rate, value, gate = (shape[key] for key in LOW_RANK)
         self.x_r = nn.Parameter(torch.empty(1, 1, width))
@@ -43,25 +45,25 @@ class TimeMix(nn.Module):
         self.x_v = nn.Parameter(torch.empty(1, 1, width))
         self.x_a = nn.Parameter(torch.empty(1, 1, width))
         self.x_g = nn.Parameter(torch.empty(1, 1, width))
-        self.w0 = nn.Parameter(torch.empty(1, 1, width))
+        self.w0 = nn.Parameter(torch.empty(1, 1, inner))
         self.w1 = nn.Parameter(torch.empty(width, decay))
-        self.w2 = nn.Parameter(torch.empty(decay, width))
-        self.a0 = nn.Parameter(torch.empty(1, 1, width))
+        self.w2 = nn.Parameter(torch.empty(decay, inner))
+        self.a0 = nn.Parameter(torch.empty(1, 1, inner))
         self.a1 = nn.Parameter(torch.empty(width, rate))
-        self.a2 = nn.Parameter(torch.empty(rate, width))
+        self.a2 = nn.Parameter(torch.empty(rate, inner))
         if layer > 0:  # the first layer's values are what the later ones' are mixed with
-            self.v0 = nn.Parameter(torch.empty(1, 1, width))
+            self.v0 = nn.Parameter(torch.empty(1, 1, inner))
             self.v1 = nn.Parameter(torch.empty(width, value))
-            self.v2 = nn.Parameter(torch.empty(value, width))
+            self.v2 = nn.Parameter(torch.empty(value, inner))
         self.g1 = nn.Parameter(torch.empty(width, gate))
-        self.g2 = nn.Parameter(torch.empty(gate, width))
-        self.k_k = nn.Parameter(torch.empty(1, 1, width))
-        self.k_a = nn.Parameter(torch.empty(1, 1, width))
+        self.g2 = nn.Parameter(torch.empty(gate, inner))
+        self.k_k = nn.Parameter(torch.empty(1, 1, inner))
+        self.k_a = nn.Parameter(torch.empty(1, 1, inner))
         self.r_k = nn.Parameter(torch.empty(self.heads, shape["head_size"]))
-        self.receptance = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.receptance = nn.Linear(width, inner, bias=False)
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(width, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
         self.ln_x = heads.norm(shape)
 
     def forward(
@@ -89,7 +91,8 @@ class TimeMix(nn.Module):
         r, w, k, v_heads, rate = (heads.split(part, self.heads) for part in (r, w, k, v, rate))
         y, state = wkv7(r, w, k, v_heads, -kk, kk * rate, state, lengths, impl=impl)
         bonus = (r * k * self.r_k).sum(-1, keepdim=True) * v_heads
-        out = heads.normalised(y, self.ln_x, x) + bonus.view_as(x)
+        out = heads.joined(y, self.ln_x, x)
+        out = out + bonus.view_as(out)
         return F.linear(out * gate, self.output.weight), at_end(x, last, lengths), state, first
 
     @staticmethod
@@ -147,37 +150,49 @@ def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str,
 
 @torch.no_grad()
 def initialise(block: Any, layer: int, layers: int, generator: torch.Generator) -> None:
-    """A block as training begins, as RWKV-LM's RWKV-v7 does it: what depends on the text is silent at first.
+    """A block as training begins, as RWKV-LM's RWKV-v7 does it.
 
     Its README prints other constants for a0, v0, k_k, k_a and r_k; these are the code's.
     """
     set_vectors(block, layer, layers)
-    v5.initialise_matrices(block, layer, layers, generator)
-    for name in "wavg":
-        if hasattr(block.att, f"{name}1"):
-            getattr(block.att, f"{name}1").zero_()
-            orthogonal(getattr(block.att, f"{name}2"), 0.1, generator)
+    v5.initialise_matrices(block, generator)
+    set_low_rank(block.att, generator)
+
+
+@torch.no_grad()
+def set_low_rank(att: TimeMix, generator: torch.Generator) -> None:
+    """Decay, rate, gate and share of the first values do not depend on the text yet."""
+    pairs = [(att.w1, att.w2), (att.a1, att.a2), (att.g1, att.g2), *([(att.v1, att.v2)] if hasattr(att, "v1") else [])]
+    for first, second in pairs:
+        first.zero_()
+        orthogonal(second, 0.1, generator)
 
 
 @torch.no_grad()
 def set_vectors(block: Any, layer: int, layers: int) -> None:
     """Decays, rates, bonus and token-shift weights of one layer: the earlier the layer, the shorter its memory."""
-    att, ffn = block.att, block.ffn
-    head_size = att.r_k.shape[1]
+    set_time_mix_vectors(block.att, layer, layers)
+    below, _ = heads.ramp(block.ffn.x_k.shape[-1], block.ffn.x_k.device)
+    block.ffn.x_k.copy_(1 - below ** ((1 - layer / layers) ** 4))
+
+
+@torch.no_grad()
+def set_time_mix_vectors(att: TimeMix, layer: int, layers: int) -> None:
+    """Those of time mixing alone, its norm's among them."""
+    heads.set_norm(att.ln_x, layer, layers)
     upward, downward = layer / max(1, layers - 1), 1 - layer / layers
-    below, full = heads.ramp(ffn.x_k.shape[-1], ffn.x_k.device)
-    for names, power in (("rg", 0.2), ("wa", 0.9), ("kv", 0.7)):
-        for name in names:
-            getattr(att, f"x_{name}").copy_(1 - below ** (power * downward))
-    ffn.x_k.copy_(1 - below ** (downward**4))
+    below, _ = heads.ramp(att.x_r.shape[-1], att.x_r.device)
+    for shares, power in (((att.x_r, att.x_g), 0.2), ((att.x_w, att.x_a), 0.9), ((att.x_k, att.x_v), 0.7)):
+        for share in shares:
+            share.copy_(1 - below ** (power * downward))
+    count, head_size = att.r_k.numel(), att.r_k.shape[1]
+    _, full = heads.ramp(count, att.r_k.device)
     linear = full - 0.5
-    place = (torch.arange(len(full), device=full.device) % head_size) * 2 / max(
-        1, head_size - 1
-    ) - 1  # -1 to 1 in a head
+    place = torch.arange(count, device=full.device) % head_size * 2 / max(1, head_size - 1) - 1  # -1 to 1 in each head
     zigzag = place * place.abs()
     att.w0.copy_(-6 + 6 * full ** (1 + upward**0.3) + 0.5 + 2.5 * zigzag)
     att.a0.copy_(-0.19 + 0.3 * zigzag + 0.4 * linear)
-    if layer > 0:
+    if hasattr(att, "v0"):
         att.v0.copy_(0.73 - 0.4 * linear)
     att.k_k.copy_(0.71 - 0.1 * linear)
     att.k_a.fill_(1.02)

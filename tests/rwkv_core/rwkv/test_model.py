@@ -148,7 +148,7 @@ def test_the_initialisation_of_rwkv7() -> None:
     init.fresh(model, seed=3)
     layers, width = model.spec.layers, model.spec.width
     for i, block in enumerate(model.blocks):
-        att, last = block.att, slice(None)
+        att = block.att
         ends = [float(getattr(att, name).flatten()[n]) for name in ("w0", "a0") for n in (0, -1)]
         assert ends == pytest.approx([-8, 3, -0.69, 0.31])  # where lin is -1/2 and 1/2, zigzag -1 and 1
         middle = -6 + 6 * (64 / (width - 1)) ** (1 + (i / (layers - 1)) ** 0.3) + 0.5 - 2.5  # a head's first channel
@@ -160,7 +160,7 @@ def test_the_initialisation_of_rwkv7() -> None:
         assert hasattr(att, "v0") == (i > 0)
         for name in "wavg" if i else "wag":
             first, second = getattr(att, f"{name}1"), getattr(att, f"{name}2")
-            assert not first[last].any() and torch.allclose(second @ second.T, 0.01 * torch.eye(len(second)), atol=1e-4)
+            assert not first.any() and torch.allclose(second @ second.T, 0.01 * torch.eye(len(second)), atol=1e-4)
         shares = {"r": 0.2, "g": 0.2, "w": 0.9, "a": 0.9, "k": 0.7, "v": 0.7}
         for letter, power in shares.items():
             share = float(getattr(att, f"x_{letter}")[..., 48])
