@@ -1,6 +1,8 @@
-"""Our RWKV-4 as a whole beside other implementations of it, with the same weights: prompt, training step, one token.
+"""Our RWKV as a whole beside other implementations of it, with the same weights: prompt, training step, one token.
 
-The peers are transformers' RwkvForCausalLM and, where it is installed, pip `rwkv`, the author's inference package.
+The peers are transformers' RwkvForCausalLM, which knows version 4 alone, and, where it is installed, pip `rwkv`, the
+author's inference package, which knows every version and does not train. Beside them stand the products of the model's
+matrices alone.
 """
 
 from __future__ import annotations
@@ -13,21 +15,23 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.instruments.race import race
 from evals.experiment import AtLeast, Experiment
-from rwkv_core import finite
+from rwkv_core import architectures, finite
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
 from rwkv_core.rwkv import v4
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel
 
-VERSION = 3  # of 3 on: nobody finds memory that another has freed
+VERSION = 4  # of 3 on: nobody finds memory that another has freed; of 4 on: the products of all tasks
 
 AGREEMENT = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.1}  # of the largest entry
 CONTEXT = 16  # tokens that the state has seen before a token is timed
+PRODUCTS = {"prompt": "gemm", "train": "gemm, three times", "token": "gemv"}  # of each task's matrices
+TABLES = (".time_decay", ".time_faaaa", ".r_k")  # weights of two axes that nothing is multiplied with
 
 Step = Callable[[], Tensor]
 
@@ -42,10 +46,12 @@ def run(
     rounds: Annotated[int, AtLeast(3)] = 15,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Time one task of RWKV-4 with every implementation of it, in turn, their results compared first.
+    """Time one task of an RWKV with every implementation of it, in turn, their results compared first.
+
+    The floor of a task multiplies the matrices that it reads, and does nothing else.
 
     task: prompt: the last logits of a prompt. train: its loss, forward and backward. token: the next logits from a
-        state; its floor, `gemv`, multiplies each weight that the token reads with a vector and does nothing else.
+        state.
     batch: sequences at once.
     tokens: of a prompt, or of what is trained on.
     rounds: turns that each contender gets.
@@ -54,9 +60,9 @@ def run(
     Returns metrics and samples as `kernels` does; `implementations` says what each contender is.
     """
     if not isinstance(model, RWKV):
-        if model.spec.architecture["model_type"] == v4.MODEL_TYPE:
+        if architectures.of(model.spec.architecture).runtime == "native":
             raise BadInput(f"{model.spec.name}: every runtime of it is raced in any case; leave `runtime` out")
-        raise Unsupported(f"{model.spec.name} is no RWKV-4: there are no other implementations of it to race here")
+        raise Unsupported(f"{model.spec.name} is no RWKV: there are no other implementations of it to race here")
     ids = torch.randint(
         model.spec.vocab_size, (batch, CONTEXT + tokens), generator=torch.Generator().manual_seed(seed)
     ).to(device)
@@ -70,8 +76,7 @@ def run(
         for name, error in errors.items():
             if not error <= AGREEMENT[ours.dtype]:
                 raise RuntimeError(f"{name} and our results are {error:.1e} of the largest entry apart")
-        if task == "token":
-            calls["gemv"] = _gemv(model, batch)
+        calls[PRODUCTS[task]] = _products(model, batch, task, tokens)
         graphs = list(calls) if task == "token" else ()
         samples, graphed = race(calls, device, rounds, graphs, seed, fresh=True)
     metrics = {
@@ -88,7 +93,9 @@ def _implementations(model: RWKV, device: str) -> dict[str, str]:
     texts = {
         "ours": f"this suite's model, its recurrence by {model.attention}",
         "transformers": f"RwkvForCausalLM of transformers {metadata.version('transformers')}",
-        "gemv": "F.linear of each matrix that a token reads and a vector, nothing else",
+        PRODUCTS["token"]: "each matrix that a token reads times a vector, nothing else",
+        PRODUCTS["prompt"]: "each matrix times the vectors of all tokens, the head times the last one's, nothing else",
+        PRODUCTS["train"]: "each matrix times the vectors of all tokens, and the products of its two gradients",
     }
     if pip_rwkv.installed():
         switches = {"RWKV_JIT_ON": "1", "RWKV_CUDA_ON": "0"}  # with what the package takes where they are not set
@@ -99,11 +106,10 @@ def _implementations(model: RWKV, device: str) -> dict[str, str]:
 
 
 def _prompt(model: RWKV, ids: Tensor) -> dict[str, Step]:
-    peer = transformers_rwkv.converted(model)
-    calls: dict[str, Step] = {
-        "ours": lambda: model.logits(model.hidden(ids)[0][:, -1]),
-        "transformers": lambda: peer.head(peer.rwkv(ids, use_cache=False).last_hidden_state[:, -1]),
-    }
+    calls: dict[str, Step] = {"ours": lambda: model.logits(model.hidden(ids)[0][:, -1])}
+    if model.version is v4:
+        peer = transformers_rwkv.converted(model)
+        calls["transformers"] = lambda: peer.head(peer.rwkv(ids, use_cache=False).last_hidden_state[:, -1])
     if pip_rwkv.installed() and len(ids) == 1:
         author = pip_rwkv.converted(model).forward  # (tokens, state) -> the last logits [V] and the state
         tokens = ids[0].tolist()
@@ -113,13 +119,13 @@ def _prompt(model: RWKV, ids: Tensor) -> dict[str, Step]:
 
 def _train(model: RWKV, ids: Tensor) -> dict[str, Step]:
     """Every call gives the gradient of the embedding, which comes last and through everything."""
-    peer = transformers_rwkv.converted(model).train()
-    models = {"ours": model, "transformers": peer}
-    embeddings = {"ours": model.emb.weight, "transformers": peer.rwkv.embeddings.weight}
-    logits: dict[str, Callable[[Tensor], Tensor]] = {
-        "ours": model,
-        "transformers": lambda x: peer(x, use_cache=False).logits,
-    }
+    models: dict[str, nn.Module] = {"ours": model}
+    embeddings = {"ours": model.emb.weight}
+    logits: dict[str, Callable[[Tensor], Tensor]] = {"ours": model}
+    if model.version is v4:
+        peer = transformers_rwkv.converted(model).train()
+        models["transformers"], embeddings["transformers"] = peer, peer.rwkv.embeddings.weight
+        logits["transformers"] = lambda x: peer(x, use_cache=False).logits
 
     def step(name: str) -> Tensor:
         loss = F.cross_entropy(logits[name](ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
@@ -136,14 +142,13 @@ def _token(model: RWKV, ids: Tensor) -> dict[str, Step]:
     """The first call gives the logits of the last token; the peers change their state in place, so that later calls go
     on from it, which costs the same.
     """
-    peer = transformers_rwkv.converted(model)
     last, before = ids[:, -1:], ids[:, :-1]
     _, state = model.hidden(before)
-    peer_state = peer(before, use_cache=True).state
-    calls: dict[str, Step] = {
-        "ours": lambda: model.logits(model.hidden(last, state)[0][:, -1]),
-        "transformers": lambda: peer(last, state=peer_state, use_cache=True).logits[:, -1],
-    }
+    calls: dict[str, Step] = {"ours": lambda: model.logits(model.hidden(last, state)[0][:, -1])}
+    if model.version is v4:
+        peer = transformers_rwkv.converted(model)
+        peer_state = peer(before, use_cache=True).state
+        calls["transformers"] = lambda: peer(last, state=peer_state, use_cache=True).logits[:, -1]
     if pip_rwkv.installed() and len(ids) == 1:
         author = pip_rwkv.converted(model).forward
         _, author_state = author(before[0].tolist(), None)
@@ -152,13 +157,23 @@ def _token(model: RWKV, ids: Tensor) -> dict[str, Step]:
     return calls
 
 
-def _gemv(model: RWKV, batch: int) -> Step:
-    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and not name.startswith("emb.")]
-    vectors = [p.new_ones(batch, p.shape[1]) for p in matrices]
+def _products(model: RWKV, batch: int, task: str, tokens: int) -> Step:
+    """Every matrix times as many vectors of ones as the task multiplies it with; in training twice more."""
+    rows = batch * tokens if task != "token" else batch
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for name, p in model.named_parameters():
+        if p.squeeze().dim() < 2 or name.startswith("emb.") or name.endswith(TABLES):
+            continue
+        matrix = p.detach().mT if name.endswith(".weight") else p.detach()  # [in, out], or several of them
+        count = batch if task == "prompt" and name.startswith("head.") else rows
+        pairs.append((p.new_ones(*matrix.shape[:-2], count, matrix.shape[-2]).detach(), matrix))
 
     def multiply() -> Tensor:
-        for matrix, vector in zip(matrices, vectors, strict=True):
-            product = F.linear(vector, matrix)
+        for vectors, matrix in pairs:
+            product = vectors @ matrix
+            if task == "train":
+                torch.matmul(product, matrix.mT)
+                torch.matmul(vectors.mT, product)
         return product
 
     return multiply

@@ -35,6 +35,8 @@ NAMES = {
     "ours": "ours",
     "pip rwkv": "pip rwkv",
     "gemv": "its weights times vectors",
+    "gemm": "its products alone",
+    "gemm, three times": "its products alone, and their gradients'",
 }
 # families in whose colours contenders are drawn
 COLOURS = {
@@ -48,7 +50,8 @@ COLOURS = {
     "fla": "opt",
 }
 OURS = ("triton", "c", "ours", "torch")
-NOT_COMPARED = (*OURS, "floor", "gemv")
+PRODUCTS = ("gemv", "gemm", "gemm, three times")
+NOT_COMPARED = (*OURS, "floor", *PRODUCTS)
 EAGER = " eager"  # behind the names of those that ran as a CUDA graph too, and here without it
 KERNEL_TEXT = (
     "The WKV operator alone. Every contender's result, gradients included, was compared with the paper's recurrence "
@@ -226,7 +229,7 @@ def _times(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
     several = _several(chosen)
     for _, part in chosen.groupby([*SHAPE, "cell"], sort=False, dropna=False):
-        base = part[part.contender.isin(["floor", "gemv"])].value
+        base = part[part.contender.isin(["floor", *PRODUCTS])].value
         for _, row in part.iterrows():
             over_floor = numbers.ratio(row.value / base.iloc[0]) if len(base) and not row.disturbed else "-"
             lines.append(

@@ -185,21 +185,25 @@ def test_a_model_without_wkv_is_unsupported() -> None:
     (record,) = measure([make.cell("kernels", pythia, {}, version=kernels.VERSION)])
     assert record.status == "unsupported" and "has no WKV" in record.error
     for family in ("pythia", "mamba"):
-        with pytest.raises(Unsupported, match="no RWKV-4"):
+        with pytest.raises(Unsupported, match="is no RWKV"):
             peers.run(small(family), device="cpu")
 
 
+@pytest.mark.parametrize("version", ["rwkv4", "rwkv6", "rwkv7"])
 @pytest.mark.parametrize("task", ["token", "prompt", "train"])
-def test_peers_agree_and_are_timed(task: Any) -> None:
-    model = parity.make("tiny")
+def test_peers_agree_and_are_timed(task: Any, version: str) -> None:
+    model = parity.make("tiny", version=version)
     batch = 2 if task == "train" else 1
     metrics, samples = peers.run(model, device="cpu", task=task, batch=batch, tokens=20, rounds=3)
-    others = {"prompt": {"pip rwkv"}, "token": {"pip rwkv"}, "train": set()}[task]
-    assert metrics["errors"].keys() == {"ours", "transformers", *others}
-    assert 0 < metrics["errors"]["transformers"] < 1e-5
-    assert samples["seconds"].keys() - metrics["errors"].keys() == ({"gemv"} if task == "token" else set())
+    others = {"transformers"} if version == "rwkv4" else set()
+    if task != "train":
+        others.add("pip rwkv")
+    assert metrics["errors"].keys() == {"ours", *others}
+    assert all(0 < metrics["errors"][peer] < 1e-5 for peer in others)
+    products = {"token": "gemv", "prompt": "gemm", "train": "gemm, three times"}
+    assert samples["seconds"].keys() - metrics["errors"].keys() == {products[task]}
     assert metrics["implementations"].keys() == samples["seconds"].keys()
-    assert "wkv4:" in metrics["implementations"]["ours"]
+    assert f"{model.version.OPERATOR.name}:" in metrics["implementations"]["ours"]
 
 
 def test_a_peer_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
