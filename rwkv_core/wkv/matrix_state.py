@@ -22,6 +22,11 @@ def initial_state(batch: int, heads: int, size: int, device: torch.device, dtype
     return torch.zeros(batch, heads, size, size, device=device, dtype=dtype)
 
 
+def zero_beyond(lengths: Tensor, x: Tensor) -> Tensor:
+    """x [B, T, H, N] with zeros from each row's length on: a log-decay of 0 and a key of 0 leave a state as it is."""
+    return torch.where((torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None, None], x, 0)
+
+
 def call(
     operator: Operator,
     parameters: Mapping[str, Tensor],
@@ -68,7 +73,7 @@ def call(
             f"{name}'s `out` must be contiguous, like v ({v.dtype}, {list(v.shape)}, {v.device}), without gradients; "
             f"not {out.dtype}, {list(out.shape)}, {out.device}{', with gradients' if gradients else ''}"
         )
-    implementation = operator.implementations[operator.choose(impl, v.device, exact)]
+    implementation = operator.implementations[operator.choose(impl, v.device, exact, gradients)]
     half = implementation.half and all(x.dtype == v.dtype for key, x in sequences.items() if key != "w")
     inner = v.dtype if half else exact
     direct = out if v.dtype == inner else None

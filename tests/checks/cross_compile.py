@@ -19,19 +19,23 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from rwkv_core.wkv import triton_matrix_state
 from rwkv_core.wkv.wkv4 import triton_backward, triton_forward
+from rwkv_core.wkv.wkv6.triton_forward import wkv6_walk
+from rwkv_core.wkv.wkv7.triton_forward import wkv7_walk
 
-CHANNELS = 768
+CHANNELS, HEAD_SIZE = 768, 64
 TARGETS = (80, 90)  # A100, and H100 or H200
 TYPES = ("fp32", "bf16")
-TENSORS = {"k", "v", "y", "dy", "dk", "dv"}  # of the model's type
-FLOATS = {"w", "u", "a", "b", "p", "da", "db", "sums", "final", "carries", "initial", "partial"}
+TENSORS = {"r", "k", "v", "y", "dy", "dk", "dv"}  # of the model's type
+FLOATS = {"w", "u", "a", "b", "p", "da", "db", "sums", "state", "final", "carries", "initial", "partial"}
 CONSTANTS = {
     "WIDTH": CHANNELS,
     "BLOCK": triton_forward.BLOCK,
     "ROWS": triton_forward.ROWS,
     "INTERVAL": triton_forward.INTERVAL,
 }
+MATRIX = {"SIZE": HEAD_SIZE, "BLOCK": triton_matrix_state.BLOCK}
 BACKWARD = {**CONSTANTS, "ROWS": triton_forward.INTERVAL}
 
 # With all that they can be asked for: a single launch's are the same ones without chunks, lengths and carries.
@@ -40,18 +44,22 @@ KERNELS: dict[str, tuple[Any, dict[str, int]]] = {
     "walk_back": (triton_backward.walk_back, BACKWARD),
     "sum_chunk_gradients": (triton_backward.sum_chunk_gradients, BACKWARD),
     "sum_chunks": (triton_forward.sum_chunks, CONSTANTS),
+    "wkv6_walk": (wkv6_walk, MATRIX),
+    "wkv7_walk": (wkv7_walk, MATRIX),
 }
+SEQUENCES = {"wkv7_walk": {"a", "b"}}  # of a kernel and of the model's type, where others have sums of these names
 
 
 def assembly(kernel: Any, constants: dict[str, int], capability: int, dtype: str) -> tuple[str, int]:
     """PTX of a kernel of one warp, and the bytes of shared memory it takes."""
     signature, given, aligned = {}, {}, {}
+    tensors = TENSORS | SEQUENCES.get(kernel.__name__, set())
     for index, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
             given[(index,)] = constants[name]
-        elif name in TENSORS | FLOATS | {"lengths"}:
-            signature[name] = "*i64" if name == "lengths" else f"*{dtype}" if name in TENSORS else "*fp32"
+        elif name in tensors | FLOATS | {"lengths"}:
+            signature[name] = "*i64" if name == "lengths" else f"*{dtype}" if name in tensors else "*fp32"
             aligned[(index,)] = [["tt.divisibility", 16]]
         else:
             signature[name] = "i32"

@@ -35,7 +35,7 @@ def marked() -> tuple[str, ...]:
     return tuple(sorted(str(path) for path in Path("tests").rglob("test_*.py") if "mark.gpu" in path.read_text()))
 
 
-KERNELS = ("rwkv_core/wkv/**/*.py", "tests/checks/wkv_cases.py", "tests/gpu/proofs.py")
+KERNELS = ("rwkv_core/wkv/**/*.py", "tests/checks/*_cases.py", "tests/checks/*_suite*.py", "tests/gpu/proofs.py")
 STEPS = (
     Step("proofs", 30, 60, command=("tests.gpu.proofs", "essential"), sources=KERNELS, rehearsal=("--rehearse",)),
     Step("kernels", 110, 140, "gpu/kernels.yaml", cell_s=60),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rwkv_core.wkv.operator import Implementation, Operator
+from rwkv_core.wkv.operator import Implementation, Operator, triton_lacks
 from rwkv_core.wkv.wkv4 import autograd, c, chunked, reference
 from rwkv_core.wkv.wkv4.reference import State, initial_state
 
@@ -18,18 +17,6 @@ def _triton(*inputs: Any) -> tuple[Tensor, State]:
     from rwkv_core.wkv.wkv4 import triton_backward, triton_forward  # without triton the other implementations work
 
     return autograd.wkv4(triton_forward.forward, triton_backward.backward, *inputs)
-
-
-def _triton_lacks(device: torch.device, dtype: torch.dtype) -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    import triton
-
-    if device.type != "cuda" and not triton.knobs.runtime.interpret:
-        return f"it runs on a CUDA device, not on {device.type}"
-    if dtype == torch.float64:
-        return "it computes in float32"
-    return None
 
 
 def wkv4(
@@ -116,7 +103,7 @@ WKV4 = Operator(
         "reference": Implementation(reference.wkv4),
         "torch": Implementation(chunked.wkv4),
         "c": Implementation(functools.partial(autograd.wkv4, c.forward, c.backward), c.lacks),
-        "triton": Implementation(_triton, _triton_lacks, half=True),
+        "triton": Implementation(_triton, triton_lacks, half=True),
     },
     _example,
     {"forward": 3, "forward+backward": 8},  # k, v, y; then k, v, dy, dk, dv

@@ -4,12 +4,20 @@ decayed channel by channel. Its function and its implementations.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rwkv_core.wkv import matrix_state
-from rwkv_core.wkv.operator import Implementation, Operator
-from rwkv_core.wkv.wkv6 import reference
+from rwkv_core.wkv.operator import Implementation, Operator, fla_lacks, triton_lacks
+from rwkv_core.wkv.wkv6 import chunked, fla, reference
+
+
+def _triton(*inputs: Any) -> tuple[Tensor, Tensor]:
+    from rwkv_core.wkv.wkv6 import triton_forward  # without triton the other implementations work
+
+    return triton_forward.wkv6(*inputs)
 
 
 def wkv6(
@@ -56,7 +64,14 @@ def _example(
 WKV6 = Operator(
     "wkv6",
     wkv6,
-    {"reference": Implementation(reference.wkv6)},
+    {
+        "reference": Implementation(reference.wkv6),
+        "torch": Implementation(chunked.wkv6),
+        "triton": Implementation(_triton, triton_lacks, half=True, gradients=False),
+        "fla": Implementation(fla.wkv6, fla_lacks, half=True, rounding=fla.ROUNDING),
+    },
     _example,
     {"forward": 5, "forward+backward": 9},  # r, w, k, v, y; then r, w, k, v, dy, dr, dw, dk, dv
+    # S read, decayed, added to; then it is made again, and four products, G decayed and added to
+    {"forward": 3, "forward+backward": 11},
 )

@@ -4,15 +4,23 @@ removes what stands under one key before it writes under another. Its function a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rwkv_core.wkv import matrix_state
-from rwkv_core.wkv.operator import Implementation, Operator
-from rwkv_core.wkv.wkv7 import reference
+from rwkv_core.wkv.operator import Implementation, Operator, fla_lacks, triton_lacks
+from rwkv_core.wkv.wkv7 import chunked, fla, reference
 
 FASTEST = -0.6065306597  # -e^{-1/2}: the lowest log-decay that RWKV-7 gives, which is FASTEST * sigmoid(..)
+
+
+def _triton(*inputs: Any) -> tuple[Tensor, Tensor]:
+    from rwkv_core.wkv.wkv7 import triton_forward  # without triton the other implementations work
+
+    return triton_forward.wkv7(*inputs)
 
 
 def wkv7(
@@ -63,7 +71,14 @@ def _example(
 WKV7 = Operator(
     "wkv7",
     wkv7,
-    {"reference": Implementation(reference.wkv7)},
+    {
+        "reference": Implementation(reference.wkv7),
+        "torch": Implementation(chunked.wkv7),
+        "triton": Implementation(_triton, triton_lacks, half=True, gradients=False),
+        "fla": Implementation(fla.wkv7, fla_lacks, half=True, rounding=fla.ROUNDING),
+    },
     _example,
     {"forward": 7, "forward+backward": 13},  # six inputs and y; then six inputs, dy, six gradients
+    # S read twice, decayed, added to twice; then it is made again, and seven products, G decayed and added to twice
+    {"forward": 5, "forward+backward": 19},
 )

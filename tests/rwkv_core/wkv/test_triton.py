@@ -258,6 +258,6 @@ def test_kernels_compile_without_spills(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    for kernel in ("sum_chunks", "walk_chunks", "sum_chunk_gradients", "walk_back"):
+    for kernel in ("sum_chunks", "walk_chunks", "sum_chunk_gradients", "walk_back", "wkv6_walk", "wkv7_walk"):
         for target in ("sm_80 fp32", "sm_80 bf16", "sm_90 fp32", "sm_90 bf16"):
             assert f"{kernel:20} {target}" in done.stdout

@@ -1,4 +1,4 @@
-"""Every implementation of WKV against the oracle, and the oracle against the paper's equation written out."""
+"""What is particular to RWKV-4's WKV: its oracle against the paper's equation, states as sums, and its kernel in C."""
 
 import ctypes
 import importlib.machinery
@@ -15,7 +15,9 @@ from rwkv_core.errors import BadInput
 from rwkv_core.wkv.operator import Operator
 from rwkv_core.wkv.wkv4 import WKV4, c, wkv4
 from rwkv_core.wkv.wkv4.reference import State, initial_state
-from tests.checks.wkv_cases import Case, cases, check, make, random_state
+from tests.checks.wkv4_suite import cases, make, random_state
+from tests.checks.wkv_cases import check
+from tests.checks.wkv_suite import Case
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -58,18 +60,6 @@ def test_the_oracle_is_the_equation(case: Case) -> None:
     expected = written_out(w, u, k, v)
     y, _ = wkv4(w, u, k, v, impl="reference")
     assert (y - expected).abs().max() <= 1e-12 * expected.abs().max()
-
-
-@pytest.mark.parametrize("case", cases(), ids=str)
-@pytest.mark.parametrize("impl", [name for name in WKV4.implementations if name != "triton"], indirect=True)
-def test_forward_and_gradients(impl: str, case: Case) -> None:
-    check(impl, case)
-
-
-@pytest.mark.parametrize("case", cases(small=DEVICE == "cpu"), ids=str)
-@pytest.mark.parametrize("impl", ["triton"], indirect=True)
-def test_forward_and_gradients_of_triton(impl: str, case: Case) -> None:
-    check(impl, case, DEVICE)
 
 
 @needs_c
@@ -157,7 +147,7 @@ def test_c_as_it_is_compiled_for_processors_without_avx512(tmp_path: Path, monke
     monkeypatch.setattr(c, "_library", lambda: library)
     for case in cases():
         if case.tokens < 1000:
-            check("c", case)
+            check("wkv4", "c", case)
 
 
 @needs_c
