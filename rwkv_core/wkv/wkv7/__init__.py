@@ -4,15 +4,16 @@ removes what stands under one key before it writes under another. Its function a
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rwkv_core.wkv import matrix_state
+from rwkv_core.wkv import autograd, matrix_state
 from rwkv_core.wkv.operator import Implementation, Operator, fla_lacks, triton_lacks
-from rwkv_core.wkv.wkv7 import chunked, fla, reference
+from rwkv_core.wkv.wkv7 import c, chunked, fla, reference
 
 FASTEST = -0.6065306597  # -e^{-1/2}: the lowest log-decay that RWKV-7 gives, which is FASTEST * sigmoid(..)
 
@@ -74,6 +75,7 @@ WKV7 = Operator(
     {
         "reference": Implementation(reference.wkv7),
         "torch": Implementation(chunked.wkv7),
+        "c": Implementation(functools.partial(autograd.call, c.forward, c.backward), c.LIBRARY.lacks),
         "triton": Implementation(_triton, triton_lacks, half=True, gradients=False),
         "fla": Implementation(fla.wkv7, fla_lacks, half=True, rounding=fla.ROUNDING),
     },
