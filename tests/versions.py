@@ -23,6 +23,7 @@ from tests.test_layers import imported
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "sources.json"
 PATTERNS = ("rwkv_core/**/*", "evals/**/*", "bench/speed/*", "bench/instruments/*", "bench/run.py")
+KINDS = (".py", ".c", ".h")
 RIG, LOADING = "bench.run", "rwkv_core.load"  # measures every cell; loads models, where an experiment is given one
 C_TOKENS = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\])*"|\w+|\S)', re.S)  # the group: all but comments
 COMMAND = "python -m tests.versions"
@@ -32,7 +33,9 @@ class Sources:
     """The sources of a tree by name: modules as they are imported, others by their path. hashes: of each."""
 
     def __init__(self, root: Path) -> None:
-        files = sorted(path for pattern in PATTERNS for path in root.glob(pattern) if path.suffix in (".py", ".c"))
+        files = sorted(
+            path for pattern in PATTERNS for path in root.glob(pattern) if path.suffix in (".py", ".c", ".h")
+        )
         self.paths = {_name(path.relative_to(root)): path for path in files}
         self.hashes = {name: hashlib.sha256(_said(path).encode()).hexdigest()[:16] for name, path in self.paths.items()}
         self._next = {name: self._runs(name) for name in self.paths}

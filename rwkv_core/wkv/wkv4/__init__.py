@@ -115,7 +115,7 @@ WKV4 = Operator(
     {
         "reference": Implementation(reference.wkv4),
         "torch": Implementation(chunked.wkv4),
-        "c": Implementation(functools.partial(autograd.wkv4, c.forward, c.backward), c.lacks),
+        "c": Implementation(functools.partial(autograd.wkv4, c.forward, c.backward), c.LIBRARY.lacks),
         "triton": Implementation(_triton, _triton_lacks, half=True),
     },
     _example,

@@ -1,4 +1,4 @@
-"""What the kernels in other languages share: autograd around their forward and backward."""
+"""What the kernels of WKV in other languages share: autograd around their forward and backward."""
 
 from __future__ import annotations
 

@@ -10,23 +10,16 @@
  *           exponential and every sum stays far inside float's range (the LIMITs below);
  *   stable  sums relative to their largest exponent, a exp(p) and b exp(p), all in double; any input.
  */
-#include <math.h>
-#include <pthread.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
+#include "../common.h"
 
-/* Channels worked on at once, and rows of which exponentials are taken at once: the fastest of those tried, since registers
- * that hold rows hold no constants. PREFETCH: ask for the next rows; a first cache of 32 KiB has no room for them. */
+#include <math.h>
+
+/* Rows of which exponentials are taken at once: the fastest of those tried, since registers that hold rows hold no
+ * constants. PREFETCH: ask for the next rows; a first cache of 32 KiB has no room for them. */
 #ifdef __AVX512F__
-#define LANES 16
 #define GROUP 2
 #define PREFETCH 1
 #else
-#define LANES 8
 #define GROUP 4
 #define PREFETCH 0
 #endif
@@ -43,16 +36,10 @@
 #define STREAM_ELEMENTS (1 << 22) /* outputs this large leave the cache before they are read: write past it */
 #define THREAD_ELEMENTS (1 << 16) /* fewer elements are done sooner than a second thread has started */
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
-
-typedef float Lane __attribute__((vector_size(4 * LANES)));
-typedef int32_t LaneInt __attribute__((vector_size(4 * LANES)));
-
 /* One call: what Python hands over, in this order. Contiguous; N = ceil(T / SPAN). */
 typedef struct {
     int64_t batch, tokens, channels, threads;
-    void (*parallel)(void (*)(void *), void *, unsigned, unsigned); /* OpenMP's GOMP_parallel of torch, or NULL */
+    Parallel *parallel;         /* or NULL */
     const float *w, *u, *k, *v; /* [C], [C], [B, T, C], [B, T, C] */
     const int64_t *lengths;     /* [B], 0 to T, or NULL */
     float *carries;             /* [3, B, N, C]: the sums entering each span; forward may have NULL */
@@ -101,13 +88,6 @@ INLINE double exp_double(double x) {
     memcpy(&scale, &power, 8);
     return e * scale;
 }
-
-INLINE Lane load(const float *from, int64_t count) {
-    Lane x = {0};
-    memcpy(&x, from, 4 * count);
-    return x;
-}
-INLINE void store(float *to, Lane x, int64_t count) { memcpy(to, &x, 4 * count); }
 
 /* exp(x) of `count` rows in place, |x| <= 87, relative error about 1e-7: x = n ln 2 / steps + r, a minimax polynomial
  * in r, and 2^(n / steps) by the bits of a float. Adding 1.5 * 2^23 leaves n, rounded, in the low bits. Each step is done
@@ -550,7 +530,7 @@ static void work(void *shared) {
         return;
     }
     for (;;) {
-        const int64_t task = __atomic_fetch_add(&tasks->next, 1, __ATOMIC_RELAXED);
+        const int64_t task = take_task(&tasks->next);
         if (task >= c->batch * tasks->tiles) break;
         const int64_t row = task / tasks->tiles, from = task % tasks->tiles * tasks->width;
         const int64_t left = c->channels - from, width = left < tasks->width ? left : tasks->width;
@@ -565,44 +545,18 @@ static void work(void *shared) {
     free(seen);
 }
 
-static void *work_in_thread(void *shared) {
-    work(shared);
-    return NULL;
-}
-
-/* Tokens between two stored states: the N of `carries`. */
-int64_t wkv4_span(void) { return SPAN; }
-
-/* Whether this processor has the widest vectors that the compiler was allowed to use. */
-int wkv4_runs_here(void) {
-#ifdef __x86_64__
-    __builtin_cpu_init();
-#ifdef __AVX512F__
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) return 0;
-#endif
-#ifdef __AVX2__
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
-#endif
-#endif
-    return 1;
-}
+/* The N of `carries` is tokens / span. */
+int wkv_span(void) { return SPAN; }
 
 /* Forward, or backward where `dy` is given. Returns 0, or 1 where memory ran out. */
-int wkv4(const Call *c) {
+int wkv_run(const Call *c) {
     const int64_t elements = c->batch * c->tokens * c->channels, most = elements / THREAD_ELEMENTS;
-    int64_t threads = c->threads < most ? c->threads : most, started = 0;
+    int64_t threads = c->threads < most ? c->threads : most;
     if (threads < 1) threads = 1;
     int64_t tiles = (c->channels + TILE - 1) / TILE, wanted = (threads + c->batch - 1) / c->batch;
     if (tiles < wanted) tiles = wanted;
     const int64_t width = ((c->channels + tiles - 1) / tiles + LINE - 1) / LINE * LINE;
     Tasks tasks = {c, width, (c->channels + width - 1) / width, 0, 0};
-    if (threads > 1 && c->parallel)
-        c->parallel(work, &tasks, (unsigned)threads, 0);
-    else {
-        pthread_t others[threads];
-        while (started < threads - 1 && !pthread_create(&others[started], NULL, work_in_thread, &tasks)) started++;
-        work(&tasks);
-        for (int64_t i = 0; i < started; i++) pthread_join(others[i], NULL);
-    }
+    in_threads(work, &tasks, threads, c->parallel);
     return (int)tasks.failed;
 }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rwkv_core.errors import BadInput
+from rwkv_core.wkv import compiled
 from rwkv_core.wkv.operator import Operator
 from rwkv_core.wkv.wkv4 import WKV4, c, wkv4
 from rwkv_core.wkv.wkv4.reference import State, initial_state
@@ -20,7 +21,7 @@ from tests.checks.wkv_cases import Case, cases, check, make, random_state
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-needs_c = pytest.mark.skipif(c.lacks(torch.device("cpu"), torch.float32) is not None, reason="no C kernel here")
+needs_c = pytest.mark.skipif(c.LIBRARY.lacks(torch.device("cpu"), torch.float32) is not None, reason="no C kernel here")
 
 
 @pytest.fixture(params=WKV4.implementations)
@@ -79,8 +80,8 @@ def test_many_threads_and_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -
     one, (a, b, p) = wkv4(w, u, k, v, impl="c")
     alone = gradients(w, u, k, v)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    for parallel in (c._parallel(), 0):  # torch's OpenMP; threads of our own
-        monkeypatch.setattr(c, "_parallel", lambda parallel=parallel: parallel)
+    for parallel in (compiled.parallel(), 0):  # torch's OpenMP; threads of our own
+        monkeypatch.setattr(compiled, "parallel", lambda parallel=parallel: parallel)
         five, state = wkv4(w, u, k, v, impl="c")
         assert torch.equal(one, five)
         assert all(torch.equal(x, y) for x, y in zip((a, b, p), state, strict=True))
@@ -152,9 +153,7 @@ def test_a_large_output_is_written_past_the_cache_all_the_same() -> None:
 def test_c_as_it_is_compiled_for_processors_without_avx512(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, built = Path(c.__file__).with_name("wkv4.c"), tmp_path / "_c.so"
     subprocess.run(["cc", "-O2", "-march=x86-64", "-w", "-shared", "-fPIC", source, "-o", built, "-lm"], check=True)
-    library = ctypes.CDLL(str(built))
-    library.wkv4_span.restype = ctypes.c_int64
-    monkeypatch.setattr(c, "_library", lambda: library)
+    monkeypatch.setattr(c.LIBRARY, "loaded", ctypes.CDLL(str(built)))
     for case in cases():
         if case.tokens < 1000:
             check("c", case)
@@ -191,7 +190,7 @@ def test_auto_takes_the_kernel_of_the_device(monkeypatch: pytest.MonkeyPatch) ->
     device = torch.device("cpu")
     assert WKV4.choose("auto", device, torch.float64) == "torch"
     assert WKV4.choose("auto", torch.device("mps"), torch.float32) == "torch"  # which has no kernel
-    if c.lacks(device, torch.float32) is None:
+    if c.LIBRARY.lacks(device, torch.float32) is None:
         assert WKV4.choose("auto", device, torch.float32) == "c"
     monkeypatch.setattr(importlib.machinery, "EXTENSION_SUFFIXES", [])
     forget()
@@ -205,7 +204,7 @@ def test_auto_takes_the_kernel_of_the_device(monkeypatch: pytest.MonkeyPatch) ->
 
 def forget() -> None:
     """What was found out about this machine, which the test changes."""
-    c._library.cache_clear()
+    vars(c.LIBRARY).pop("loaded", None)
     Operator.choose.cache_clear()
 
 
