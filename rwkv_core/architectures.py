@@ -56,6 +56,91 @@ def _rwkv4_flops(shape: Shape) -> int:
     return int(2 * (vocab * width + 13 * width**2 * layers))
 
 
+def _heads(shape: Shape, tokens: int, itemsize: int) -> int:
+    """RWKV-5 to -7: two token-shift vectors in the model's type, and in float32 a matrix of head_size^2 for each head
+    (Eagle/Finch, arXiv:2404.05892, Table 11: 66DL numbers with heads of 64).
+    """
+    width = shape["hidden_size"]
+    return int(2 * width * itemsize + shape["head_size"] * width * 4)
+
+
+def _rwkv5_parameters(shape: Shape) -> int:
+    """2VD + 4D + L(matrices + 14D) in 5.2 (arXiv:2404.05892, App. E, where the feed-forward width is 3.5D); decay and
+    bonus are one number a head in 5.0 and 5.1, and 5.0 has neither the gate nor its token shift.
+    """
+    vocab, width, layers = (shape[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers"))
+    heads = width // shape["head_size"]
+    vectors = {"5.0": 11 * width + 2 * heads, "5.1": 12 * width + 2 * heads, "5.2": 14 * width}[shape["variant"]]
+    return int(2 * vocab * width + 4 * width + layers * (_rwkv5_matrices(shape) + vectors))
+
+
+def _rwkv5_matrices(shape: Shape) -> int:
+    """Numbers of one layer's matrices: receptance, key, value, output, and from 5.1 on the gate, D^2 each; those of the
+    feed-forward, 2DF + D^2.
+    """
+    width = shape["hidden_size"]
+    squares = 5 if shape["variant"] == "5.0" else 6
+    return int(squares * width**2 + 2 * width * shape["intermediate_size"])
+
+
+def _rwkv5_flops(shape: Shape) -> int:
+    """2(DV + L matrices) + 6 head_size D L, the last being the recurrence (arXiv:2404.05892, App. E).
+
+    The appendix takes twice all parameters in place of the first term, so that it counts the embedding, here a look-up
+    that costs nothing, as a second head, and the vectors as matrices; its eq. 26, of training, prints 16D where three
+    times this gives 24D.
+    """
+    return _flops(shape, shape["num_hidden_layers"] * _rwkv5_matrices(shape), 6)
+
+
+def _flops(shape: Shape, matrices: int, recurrence: int) -> int:
+    """Of so many numbers in all layers' matrices, and so many operations for each number of the recurrence's state."""
+    vocab, width, layers = (shape[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers"))
+    return int(2 * (vocab * width + matrices) + recurrence * shape["head_size"] * width * layers)
+
+
+def _rwkv6_parameters(shape: Shape) -> int:
+    """2VD + 4D + L(matrices + 16D) (arXiv:2404.05892, App. E)."""
+    vocab, width, layers = (shape[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers"))
+    return int(2 * vocab * width + 4 * width + layers * (_rwkv6_matrices(shape) + 16 * width))
+
+
+def _rwkv6_matrices(shape: Shape) -> int:
+    """RWKV-5.2's, and the low-rank ones: five pairs of the token shift, one of the decay."""
+    ranks = 5 * shape["mix_low_rank_dim"] + shape["decay_low_rank_dim"]
+    return _rwkv5_matrices({**shape, "variant": "5.2"}) + int(2 * ranks * shape["hidden_size"])
+
+
+def _rwkv6_flops(shape: Shape) -> int:
+    """As RWKV-5's, with the low-rank matrices."""
+    return _flops(shape, shape["num_hidden_layers"] * _rwkv6_matrices(shape), 6)
+
+
+def _rwkv7_parameters(shape: Shape) -> int:
+    """2VD + 4D + L(matrices + 19D), less what layer 0 lacks: the value's bias D and its low-rank matrices. Counted over
+    the tensors of the released models, whose sizes it gives (Goose, arXiv:2503.14456, has 12D^2 with F = 4D).
+    """
+    vocab, width, layers = (shape[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers"))
+    return int(2 * vocab * width + 4 * width + _rwkv7_matrices(shape) + layers * 19 * width - width)
+
+
+def _rwkv7_matrices(shape: Shape) -> int:
+    """Numbers of all layers' matrices: receptance, key, value, output, two of the feed-forward, and the low-rank pairs
+    of decay, in-context rate, value (not in layer 0) and gate.
+    """
+    width, layers = shape["hidden_size"], shape["num_hidden_layers"]
+    ranks = sum(shape[f"{name}_low_rank_dim"] for name in ("decay", "a", "v", "gate"))
+    layer = 4 * width**2 + 2 * width * shape["intermediate_size"] + 2 * width * ranks
+    return int(layers * layer - 2 * width * shape["v_low_rank_dim"])
+
+
+def _rwkv7_flops(shape: Shape) -> int:
+    """2(DV + matrices) + 9 head_size D L: for each number of the state one for the decay, two to read by kk, four for
+    two updates of rank one, two to read by r. Counted here: no formula of its authors was found.
+    """
+    return _flops(shape, _rwkv7_matrices(shape), 9)
+
+
 def _mamba(shape: Shape, tokens: int, itemsize: int) -> int:
     """A convolution window and a state."""
     inner = shape["expand"] * shape["hidden_size"]
@@ -73,6 +158,9 @@ def _attention(shape: Shape, tokens: int, itemsize: int) -> int:
 TRANSFORMER = Architecture(_attention)
 ARCHITECTURES = {
     "rwkv": Architecture(_rwkv4, recurrent=True, runtime="native", parameters=_rwkv4_parameters, flops=_rwkv4_flops),
+    "rwkv5": Architecture(_heads, recurrent=True, runtime="native", parameters=_rwkv5_parameters, flops=_rwkv5_flops),
+    "rwkv6": Architecture(_heads, recurrent=True, runtime="native", parameters=_rwkv6_parameters, flops=_rwkv6_flops),
+    "rwkv7": Architecture(_heads, recurrent=True, runtime="native", parameters=_rwkv7_parameters, flops=_rwkv7_flops),
     "mamba": Architecture(_mamba, recurrent=True),
     "opt": Architecture(_attention, learned_positions=True),
     "bloom": Architecture(_attention, layers="n_layer"),

@@ -54,7 +54,7 @@ def identified(spec: ModelSpec) -> tuple[ModelSpec, str]:
         return dataclasses.replace(spec, weights=f"file:{checkpoint(path)}"), str(path)
     place = local(spec)
     if place is None:
-        return dataclasses.replace(spec, revision=commit(spec.repo, spec.revision)), ""
+        return dataclasses.replace(spec, revision=commit(spec.hub[0], spec.revision)), ""
     return dataclasses.replace(spec, revision=f"content:{checkpoint(place)}"), ""
 
 

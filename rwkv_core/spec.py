@@ -19,13 +19,13 @@ from rwkv_core.errors import BadInput
 class ModelSpec:
     """One model of configs/models, and where its weights come from.
 
-    repo: a hub repository, or "package:FOLDER" for one that lies in this package. weights: "pretrained"
-    (of `repo`, at `revision`), "random:SEED" for timing, "fresh:SEED" to be trained, or a path to a
-    checkpoint file or folder. attention: "default" (the fastest kind that the family offers in
-    transformers) or "eager". cache: "preallocated" (keys and values are written in place) or "dynamic"
-    (transformers' DynamicCache, which copies all of them at every token). runtime: who computes it, one of
-    runtimes.RUNTIMES; without one the architecture's. parameters counts every tensor once, tied ones too.
-    trained_on: "pocket" where the pretrained weights come from the pocket world's text.
+    repo: a hub repository, OWNER/NAME:FILE for one file of it, or "package:FOLDER" for one that lies in this package.
+    weights: "pretrained" (of `repo`, at `revision`), "random:SEED" for timing, "fresh:SEED" to be trained, or a path to
+    a checkpoint file or folder. attention: "default" (the fastest kind that the family offers in transformers) or
+    "eager". cache: "preallocated" (keys and values are written in place) or "dynamic" (transformers' DynamicCache,
+    which copies all of them at every token). runtime: who computes it, one of runtimes.RUNTIMES; without one the
+    architecture's. parameters counts every tensor once, tied ones too. trained_on: "pocket" where the pretrained
+    weights come from the pocket world's text.
     """
 
     name: str
@@ -55,6 +55,12 @@ class ModelSpec:
         if re.fullmatch("[0-9]+", seed) is None:
             raise BadInput(f"weights {self.weights!r} of {self.name}: write {kind}:SEED, as in {kind}:0")
         return int(seed)
+
+    @property
+    def hub(self) -> tuple[str, str]:
+        """The hub's repository, and the one file of it that holds the weights; empty for all that it has."""
+        repo, _, file = self.repo.partition(":")
+        return repo, file
 
     @property
     def fresh(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evals import labels
-from evals.prompts import readers
+from evals.prompts import chats, readers
 from evals.prompts.tasks import Order, Task
 from rwkv_core.errors import BadInput
 
@@ -43,9 +43,14 @@ def _gold(task: Task, row: dict[str, Any], where: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def prompt(task: Task, wording: Order, item: Item) -> str:
-    """What a model is given; where it is to reason first, it is not told to answer at once."""
+def prompt(task: Task, wording: Order, item: Item, form: str = "") -> str:
+    """What a model is given; where it is to reason first, it is not told to answer at once.
+
+    form: of a chat, one of chats.template, which has its own sign that the answer follows.
+    """
     text = wording.template.format(**{**item.values, "labels": ", ".join(task.labels)})
+    if form:
+        return chats.filled(form, text)
     return text if wording.reasoning else text + END
 
 

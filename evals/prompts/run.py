@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+import configs
 from evals import hub, identity
 from evals.ask.asker import Asker
 from evals.experiment import AtLeast, Experiment, OneOf
-from evals.prompts import answers, readers, tasks
+from evals.prompts import answers, chats, readers, tasks
 from evals.prompts import items as prompt_items
 from evals.zeroshot import tasks as zeroshot
 from rwkv_core.errors import BadInput, Unsupported
@@ -35,6 +36,7 @@ def run(
     data: str = "hub",
     tokenizer: str = "own",
     docs: Annotated[int, AtLeast(0)] = 0,
+    form: Literal["plain", "chat"] = "plain",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Ask a task's items with the question first or last.
 
@@ -45,10 +47,12 @@ def run(
     data: a folder with the task's files, pocket (the embedded world's), or hub (or hub:COMMIT).
     tokenizer: own, pocket (that world's), or a tokenizer.json.
     docs: the first so many items; 0 for all.
+    form: plain: the prompt, and "Answer:" after it. chat: as a turn of the chat that the model was tuned to.
 
     Returns the metrics and floors, and `items`: for each its right labels and the one that was answered, None where a
     generated text names none or several; `cut` where the window held only the prompt's end; `question`, the same number
-    for items that ask the same. Raises Unsupported for reasoning that cannot be scored and for missing data.
+    for items that ask the same. Raises Unsupported for missing data, and for a
+    chat with a model that was not tuned to one.
     """
     entry = tasks.catalogue()[task]
     wording = tasks.order(entry, order)
@@ -56,10 +60,12 @@ def run(
         raise BadInput(f"{task}, {order}: reasoning can only be generated; write `way: generate`")
     examples = prompt_items.load(entry, data if hub.revision(data) else str(_folder(data)), docs)
     asker = Asker.of(model, device, tokenizer, "v0.4", label=f"{task} {order} {model.spec.label}")
-    prompts = [prompt_items.prompt(entry, wording, item) for item in examples]
+    chat = chats.template(model.spec) if form == "chat" else ""
+    prompts = [prompt_items.prompt(entry, wording, item, chat) for item in examples]
+    space = "" if chat.endswith("\n") else " "  # before the words of an answer
     started = time.perf_counter()
-    items = _scored(asker, entry, prompts) if way == "score" else _generated(asker, entry, wording, prompts)
-    numbers, room = _questions(data, entry, examples), _room(asker, entry, way)
+    items = _scored(asker, entry, prompts, space) if way == "score" else _generated(asker, entry, wording, prompts)
+    numbers, room = _questions(data, entry, examples), _room(asker, entry, way, space)
     for number, (item, row) in enumerate(zip(examples, items, strict=True)):
         row |= {"doc": number, "gold": list(item.gold), "question": numbers[number]}
         row["cut"] = len(asker.tok_encode(prompts[number])) > room
@@ -77,8 +83,8 @@ def run(
     return metrics, {"items": items}
 
 
-def _scored(asker: Asker, task: tasks.Task, prompts: Sequence[str]) -> list[dict[str, Any]]:
-    words = [(number, f" {word}") for number, label in enumerate(task.labels) for word in task.answers[label]]
+def _scored(asker: Asker, task: tasks.Task, prompts: Sequence[str], space: str) -> list[dict[str, Any]]:
+    words = [(number, space + word) for number, label in enumerate(task.labels) for word in task.answers[label]]
     scores = iter(asker.score([(prompt, word) for prompt in prompts for _, word in words]))
     items = []
     for _ in prompts:
@@ -103,13 +109,13 @@ def _generated(asker: Asker, task: tasks.Task, wording: tasks.Order, prompts: Se
     ]
 
 
-def _room(asker: Asker, task: tasks.Task, way: str) -> int:
+def _room(asker: Asker, task: tasks.Task, way: str, space: str) -> int:
     """How many tokens of a prompt the window holds beside the longest label, whose last token is not fed, or beside the
     text that is generated.
     """
     if way == "generate":
         return asker.max_length - task.new_tokens
-    lengths = (len(asker.codec.encode(f" {word}")) for words in task.answers.values() for word in words)
+    lengths = (len(asker.codec.encode(space + word)) for words in task.answers.values() for word in words)
     return asker.max_length + 1 - max(lengths)
 
 
@@ -143,7 +149,8 @@ def definition(params: Mapping[str, Any]) -> dict[str, Any]:
     """What configs/prompts say of a task and an order that changes its scores."""
     task = tasks.catalogue()[params["task"]]
     entry = {key: getattr(task, key) for key in ("file", "reader", "fields", "gold", "labels", "answers", "new_tokens")}
-    return {**entry, "order": dataclasses.asdict(tasks.order(task, params["order"]))}
+    chat = {"chats": configs.read("chats")} if params.get("form") == "chat" else {}
+    return {**entry, "order": dataclasses.asdict(tasks.order(task, params["order"])), **chat}
 
 
 EXPERIMENT = Experiment(

@@ -39,8 +39,48 @@ ZERO_SHOT_MODELS = {  # the names in v1 Tables 3 and 4 -> configs/models; the ot
     "GPT-Neo 1.4B": "gpt-neo-1.3b",
     "GPT-Neo 2.8B": "gpt-neo-2.7b",
 }
+LATER_MODELS = {  # the names of later models in zero_shot.csv -> configs/models; some have several
+    "Eagle-1.5B": "rwkv5-1b5",
+    "Eagle-3B": "rwkv5-3b",
+    "Eagle-7B": "rwkv5-7b",
+    "Eagle 7B": "rwkv5-7b",
+    "Finch-1.6B": "rwkv6-1b6",
+    "Finch-3B": "rwkv6-3b",
+    "Finch 7B (World v2.1)": "rwkv6-7b",
+    "RWKV/rwkv-6-world-7b": "rwkv6-7b",
+    "Finch 14B": "rwkv6-14b",
+    "RWKV-x070-World-0.1B": "rwkv7-0b1",
+    "fla-hub/rwkv7-1.5B-world": "rwkv7-1b5",
+    "fla-hub/rwkv7-1.5B-world (initial token 0)": "rwkv7-1b5",
+    "rwkv7-1.5B-world through fla": "rwkv7-1b5",
+    "RWKV-x070-World-1.5B through pip rwkv": "rwkv7-1b5",
+    "fla-hub/rwkv7-2.9B-world": "rwkv7-2b9",
+    "RWKV7-World3-2.9B": "rwkv7-2b9",
+    "fla-hub/rwkv7-168M-pile": "rwkv7-168m-pile",
+    "SmerkyG/RWKV7-Goose-0.1B-Pile-HF": "rwkv7-168m-pile",
+    "RWKV-x070-Pile-168M-20241120-ctx4096": "rwkv7-168m-pile",
+    "RWKV-x070-Pile-421M-20241127-ctx4096": "rwkv7-421m-pile",
+    "RWKV-x070-Pile-1.47B-20241210-ctx4096": "rwkv7-1b47-pile",
+    "RWKV-x070-Pile-1.47B-20241210-ctx4096 (inferred)": "rwkv7-1b47-pile",
+    "Mamba-130M": "mamba-130m",
+    "Mamba-370M": "mamba-370m",
+    "Mamba-790M": "mamba-790m",
+    "Mamba-1.4B": "mamba-1.4b",
+    "Mamba-1-1.4B": "mamba-1.4b",
+    "Mamba-2.8B": "mamba-2.8b",
+    "state-spaces/mamba-130m": "mamba-130m",
+    "state-spaces/mamba-370m": "mamba-370m",
+    "state-spaces/mamba-1.4b": "mamba-1.4b",
+}
 V1 = "arXiv:2305.13048v1"  # whose curve of a family is drawn, but for these
 CURVES_ELSEWHERE = {"opt": "EleutherAI/pythia", "bloom": "EleutherAI/pythia"}
+LATER_CURVES = {  # of families that came after the paper
+    "rwkv5": "Eagle/Finch paper arXiv:2404.05892 Table 4",
+    "rwkv6": "Eagle/Finch paper arXiv:2404.05892 Table 4",
+    "rwkv7": "jannalulu/lm-evaluation-harness-goose",
+    "rwkv7-pile": "jannalulu/lm-evaluation-harness-goose",
+    "mamba": "Mamba paper arXiv:2312.00752 Table 3",
+}
 
 
 def table(name: str) -> pd.DataFrame:
@@ -52,28 +92,36 @@ def zero_shot_rows() -> list[Row]:
     """The published scores of the tasks of configs/tasks.yaml, each by the metric that is measured; fractions, not
     percent.
     """
-    names = {name: task for task, entry in configs.read("tasks").items() for name in entry.get("published", [])}
+    names = task_names()
     families = {entry["label"]: family for family, entry in configs.read("families").items()}
-    drawn: list[Row] = []
+    of_model = {model: family for family, models in configs.read("models").items() for model in models}
+    curves = {family: CURVES_ELSEWHERE.get(family, V1) for family in families.values()} | LATER_CURVES
+    drawn: dict[tuple[Any, ...], Row] = {}
     for published in table("zero_shot").to_dict("records"):
-        family, task = families.get(published["family"]), names.get(published["task"])
-        if family is None or task is None or not published["value"]:
+        later = LATER_MODELS.get(published["model"])
+        family, task = of_model[later] if later else families.get(published["family"]), names.get(published["task"])
+        if family is None or task is None or not published["value"] or (family in LATER_CURVES and not later):
             continue
-        if not published["source"].startswith(CURVES_ELSEWHERE.get(family, V1)):
+        if not published["source"].startswith(curves[family]):
             continue
-        drawn.append(
-            {
-                "source": published["source"],
-                "experiment": "zeroshot",
-                "task": task,
-                "family": family,
-                "label": published["model"],
-                "parameters": float(published["params_b"]) * 1e9,
-                "metric": published["metric"],
-                "value": float(published["value"]) / (1 if published["metric"] == "ppl" else 100),
-            }
-        )
-    return drawn
+        size, metric = float(published["params_b"]) * 1e9, published["metric"]
+        row = {
+            "source": published["source"],
+            "experiment": "zeroshot",
+            "task": task,
+            "family": family,
+            "label": published["model"],
+            "parameters": size,
+            "metric": metric,
+            "value": float(published["value"]) / (1 if metric == "ppl" else 100),
+        }
+        drawn.setdefault((family, size, task, metric), row)  # the same weights may stand there twice
+    return list(drawn.values())
+
+
+def task_names() -> dict[str, str]:
+    """The published names of tasks -> those of configs/tasks.yaml."""
+    return {name: task for task, entry in configs.read("tasks").items() for name in entry.get("published", [])}
 
 
 def lra_scores(source: str) -> dict[str, dict[str, float]]:

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from reports.draw import numbers
+from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import AT, FEW_SEEDS, Comparison
-from reports.views.families import compared, ordered
+from reports.views.families import compared, ordered, ours
 from reports.views.view import Section, View, bounds_note, of_task, parts, task_titles
 
 WHERE = ["machine", "device"]
@@ -35,9 +35,9 @@ FEW = f"one side has fewer than {FEW_SEEDS} seeds"
 EDGE = "The best learning rate of a side was the lowest or the highest of those tried: another may be better."
 TEXT = (
     "Small models, each trained from scratch on one kind of sequences of one size. A state has the same bytes however "
-    "much was said; a cache grows with it. RWKV-4's token shift binds a value to the key before it, which attention "
-    "must learn: attention with a shift before each sublayer (one share a channel, where RWKV-4 has one for each of "
-    "its projections) is the fair control, and RWKV-4 is compared with it alone. Sequences are scored at the length of "
+    "much was said; a cache grows with it. {ours}'s token shift binds a value to the key before it, which attention "
+    "must learn: attention with a shift before each sublayer (one share a channel, where {ours} has one for each of "
+    "its projections) is the fair control, and {ours} is compared with it alone. Sequences are scored at the length of "
     "training: what is learned of parity may hold at that length only. Shown is, for each size, the learning rate with "
     "the lowest loss at the end of training (on sequences that were new; over the seeds that had all rates) and its "
     "accuracy on others: the mean over the seeds, with the least and the largest as a band."
@@ -85,7 +85,11 @@ def views(results: Results) -> Iterator[View]:
         ]
         picture = Picture(name, "Recall and state, from scratch", panels, ", ".join(map(str, where)))
         tables = [_table(best, name), *_orders(best, name), _sweep(part, name)]
-        text = [TEXT, f"Measured on {', '.join(map(str, where))}."]
+        versions = [looks.label(family) for family in dict.fromkeys(part.family) if ours(family)]
+        text = [
+            TEXT.format(ours=versions[0] if len(versions) == 1 else "RWKV"),
+            f"Measured on {', '.join(map(str, where))}.",
+        ]
         yield View(name, "Recall and state", text, tables, [picture], comparisons=list(_comparisons(best)))
 
 

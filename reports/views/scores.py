@@ -65,8 +65,11 @@ def average(part: pd.DataFrame, tasks: Tasks) -> tuple[float, float] | None:
 
 
 def pictures(part: pd.DataFrame, tasks: Tasks, name: str, footer: str) -> list[Picture]:
-    """Against parameters: every task and the average. Against training FLOPs: the same, of our points and theirs."""
+    """Against parameters: every task and the average. Against training FLOPs: the same, of our points and theirs; of
+    families that came after the paper only where one of their models was measured.
+    """
     published = pd.DataFrame(paper.zero_shot_rows())
+    published = published[~published.family.isin(paper.LATER_CURVES) | published.family.isin(part.family)]
     random = " (filled points: RANDOM WEIGHTS, chance)" if (part.weights == "random").any() else ""
     drawn = []
     for axis, title, x_title in (

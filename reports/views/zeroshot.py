@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +39,7 @@ POCKET = (
 )
 NOTES = {"random": RANDOM, "pocket": POCKET}
 FLOORS = ("chance", "a choice the context names", "best fixed answer", "one that the passage leaves open")
+LATER_METRICS = {"acc": "acc", "acc_norm": "acc_norm", "em": "em", "ppl": "perplexity"}  # as published: as measured
 PAPER_TABLES = {  # the tables of v1: task as published and metric -> heading
     "Table 3": {
         ("piqa", "acc"): "PIQA",
@@ -182,7 +184,7 @@ def _average(part: pd.DataFrame) -> str:
 
 def _published(part: pd.DataFrame, name: str, comparable: bool) -> Iterator[Table]:
     published = paper.table("zero_shot")
-    names = {task: of_variant for of_variant, entry in tasks().items() for task in entry.get("published", [])}
+    names = paper.task_names()
     for table, columns in PAPER_TABLES.items():
         printed = published[published.source == f"arXiv:2305.13048v1 {table}"]
         lines = []
@@ -205,6 +207,43 @@ def _published(part: pd.DataFrame, name: str, comparable: bool) -> Iterator[Tabl
         title = f"The paper's {table} (v1), ours beside it"
         frame = pd.DataFrame(lines)
         yield Table(f"zeroshot-{table.replace(' ', '').lower()}-{name}", title, frame, note + bounds_note(frame))
+    yield from _later(part, published, name, comparable)
+
+
+def _later(part: pd.DataFrame, published: pd.DataFrame, name: str, comparable: bool) -> Iterator[Table]:
+    """What others print of the models that came after the paper, of those that were measured; a line a source."""
+    names = paper.task_names()
+    printed = published.assign(
+        ours=published.model.map(paper.LATER_MODELS),
+        name=published.task.map(names),
+        where=published.source.str.partition(":results")[0],
+    )
+    printed = printed[printed.ours.isin(part.model) & printed.name.notna() & printed.metric.isin(LATER_METRICS)]
+    lines = []
+    for (model, where), theirs in printed.groupby(["model", "where"], sort=False):
+        ours = part[part.model == theirs.ours.iloc[0]]
+        for variant in dict.fromkeys(ours.variant):
+            of_variant = ours[ours.variant == variant]
+            line = {"ours": of_variant.label.iloc[0], "published": model, "where": where}
+            for task, metric in itertools.product(tasks(), LATER_METRICS):
+                values = theirs[(theirs.name == task) & (theirs.metric == metric)].value
+                if len(values):
+                    row = scores.row(of_variant, task, LATER_METRICS[metric])
+                    line[f"{tasks()[task]['label']} {metric}"] = beside(
+                        values.iloc[0], row, metric == "ppl", comparable
+                    )
+            lines.append(line)
+    if lines:
+        note = (
+            "published / ours ± standard error / ours minus published; a dash where there is none. Published in other "
+            "papers, some of which were read in notes of them, and in files of lm-eval; of metrics only those that say "
+            "whether they are normalised. What stands before a text differs: with the initial token 0 and without it "
+            "LAMBADA of RWKV-7 1.5B differs by half a point."
+        )
+        frame = pd.DataFrame(lines).fillna("-")
+        yield Table(
+            f"zeroshot-later-{name}", "Later models as published, ours beside them", frame, note + bounds_note(frame)
+        )
 
 
 def beside(published: str, row: Any, plain: bool, comparable: bool) -> str:

@@ -26,7 +26,8 @@ def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> RWKV:
         model = RWKV.from_checkpoint(path, device=device, dtype=name)
         check_size(spec, path, model.spec.parameters)
         model.spec = spec
-        model.revision = None if local(spec) else path.name  # the hub's cache names folders so
+        folder = path.parent if path.is_file() else path
+        model.revision = None if local(spec) else folder.name  # the hub's cache names folders so
         finite.check_weights(spec.name, model)
         return model
     model = RWKV.of(spec)
@@ -39,12 +40,15 @@ def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> RWKV:
 
 
 def _downloaded(spec: ModelSpec) -> Path:
-    """The folder of the hub's cache that holds the spec's repository at its revision."""
-    from huggingface_hub import snapshot_download
+    """The folder of the hub's cache that holds the spec's repository at its revision, or the one file that it names."""
+    from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    repo, file = spec.hub
     try:
+        if file:
+            return Path(hf_hub_download(repo, file, revision=spec.revision))
         patterns = ["*.json", "*.safetensors", "*.bin"]
-        return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=patterns))
+        return Path(snapshot_download(repo, revision=spec.revision, allow_patterns=patterns))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise BadInput(offline(spec, error)) from error

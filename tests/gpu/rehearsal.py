@@ -12,6 +12,9 @@ from rwkv_core.spec import ModelSpec
 
 SMALLEST = {  # of each family
     "rwkv4": "rwkv4-169m",
+    "rwkv5": "rwkv5-0b4",
+    "rwkv6": "rwkv6-1b6",
+    "rwkv7": "rwkv7-0b1",
     "pythia": "pythia-160m",
     "opt": "opt-125m",
     "bloom": "bloom-560m",
@@ -24,6 +27,8 @@ SHAPE = {
     **dict.fromkeys(("intermediate_size", "ffn_dim"), 128),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "num_attention_heads", "n_head", "num_heads"), 2),
     "attention_types": [[["global", "local"], 1]],
+    "head_size": 16,
+    **dict.fromkeys([f"{name}_low_rank_dim" for name in ("mix", "decay", "a", "v", "gate")], 8),
     "vocab_size": VOCABULARY,
 }
 MOST = {

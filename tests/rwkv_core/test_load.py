@@ -1,16 +1,19 @@
 """Names -> models: the list, random weights, local weights, and what is refused."""
 
+import dataclasses
 import errno
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rwkv_core import load, machine, models
+from rwkv_core import content, load, machine, models
 from rwkv_core.errors import BadInput, Unsupported, out_of_memory
 from rwkv_core.models import find
+from rwkv_core.rwkv import checkpoint
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 from tests.checks import parity
@@ -21,7 +24,7 @@ LANGUAGE_MODELS = [name for name, spec in models.catalogue().items() if spec.fam
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_parameters_of_every_model(name: str) -> None:
     spec = find(name)
-    if spec.family == "rwkv4":
+    if spec.runtime == "native":
         model: torch.nn.Module = RWKV.of(spec)
     else:
         shape = dict(spec.architecture)
@@ -30,8 +33,8 @@ def test_parameters_of_every_model(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == spec.parameters
 
 
-def test_there_are_35_models_and_the_pocket_ones() -> None:
-    assert len([spec for spec in models.catalogue().values() if not spec.repo.startswith("package:")]) == 35
+def test_there_are_59_models_and_the_pocket_ones() -> None:
+    assert len([spec for spec in models.catalogue().values() if not spec.repo.startswith("package:")]) == 59
     assert all(spec.repo and spec.label for spec in models.catalogue().values())
 
 
@@ -52,6 +55,27 @@ def test_random_weights_have_the_type_and_decay_stays_in_float32(dtype: str) -> 
     found = {name.rpartition(".")[2]: p.dtype for name, p in load.load(spec, dtype=dtype).named_parameters()}
     assert found.pop("time_decay") == found.pop("time_first") == torch.float32
     assert set(found.values()) == {getattr(torch, dtype)}
+
+
+def test_one_file_of_a_repository_is_loaded_and_its_commit_is_that_of_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "c" * 40
+    small = parity.make("tiny")
+    (tmp_path / commit).mkdir()
+    checkpoint.save_pth(small.tensors(), tmp_path / commit / "small.pth")
+
+    def download(repo: str, file: str, revision: str) -> str:
+        assert (repo, revision) == ("owner/name", commit)
+        return str(tmp_path / revision / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    architecture = small.spec.architecture
+    spec = ModelSpec("small", "rwkv4", architecture, repo="owner/name:small.pth", revision=commit)
+    model = load.load(spec)
+    assert model.revision == commit and model.fingerprint() == small.fingerprint()
+    monkeypatch.setattr(content, "commit", lambda repo, revision: f"of {repo}")
+    assert content.identified(spec) == (dataclasses.replace(spec, revision="of owner/name"), "")
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import configs
 from evals.prompts import answers, run, tasks
 from evals.prompts import items as prompt_items
 from rwkv_core.errors import BadInput, Unsupported
@@ -150,6 +151,60 @@ def test_a_key_is_always_right_and_both_ways_keep_every_item(
     metrics, samples = run.run(model(), way=way, tokenizer=str(tokenizer), **asked)  # type: ignore[arg-type]
     assert metrics["docs"] == 12 and metrics["unparsed"] == 0
     assert all(item["gold"] == [item["answer"]] for item in samples["items"])
+
+
+RAVEN = (
+    "\nBelow is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "# Instruction:\nCan you tell me if the hypothesis is entailment or is not entailment to the premise?\n"
+    "premise: A man\nsleeps.\nhypothesis: A man rests.\n\n# Response:\n"
+)
+WORLD = (
+    "User: Can you tell me if the hypothesis is entailment or is not entailment to the premise?\n"
+    "premise: A man\nsleeps.\nhypothesis: A man rests.\n\nAssistant:"
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt", "word"),
+    [("rwkv4-raven", RAVEN, "yes"), ("rwkv4-world", WORLD, " yes"), ("rwkv7", WORLD, " yes")],
+)
+def test_a_model_tuned_to_chat_is_given_its_form_to_the_letter(
+    family: str, prompt: str, word: str, tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evals.ask.asker import Asker
+
+    given: list[Any] = []
+
+    def score(self: Any, requests: Any) -> list[tuple[float, bool]]:
+        given.extend(requests)
+        return [(-1.0, False)] * len(requests)
+
+    def generate(self: Any, requests: Any) -> list[str]:
+        given.append(requests[0][0])
+        return ["yes"]
+
+    monkeypatch.setattr(Asker, "score", score)
+    monkeypatch.setattr(Asker, "generate", generate)
+    tuned = load(ModelSpec("small", family, SHAPE, weights="random:0", context_length=1024))
+    data = folder(tmp_path, [{**RTE, "sentence1": "A man\n\nsleeps."}])
+    asked = {"device": "cpu", "task": "rte", "order": "question first", "data": data, "tokenizer": str(tokenizer)}
+    run.run(tuned, **asked, form="chat")  # type: ignore[arg-type]
+    assert (prompt, word) in given and {text for text, _ in given} == {prompt}
+    run.run(tuned, **asked, form="chat", way="generate")  # type: ignore[arg-type]
+    assert given[-1] == prompt
+    with pytest.raises(Unsupported, match="small was not tuned to chat"):
+        run.run(model(), **asked, form="chat")  # type: ignore[arg-type]
+
+
+def test_the_forms_of_chats_are_of_known_families_and_part_of_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = configs.read("chats")
+    taught = [family for form in forms.values() for family in form["families"]]
+    assert len(taught) == len({*taught}) and {*taught} <= set(configs.read("families"))
+    plain, chat = ({"task": "rte", "order": "question first", "form": form} for form in ("plain", "chat"))
+    before = run.definition(plain), run.definition(chat)
+    assert before[0] == run.definition({"task": "rte", "order": "question first"}), "records before chats had no form"
+    monkeypatch.setitem(forms["world"], "template", "Q: {prompt} A:")
+    assert run.definition(plain) == before[0] and run.definition(chat) != before[0]
 
 
 def test_what_cannot_be_read_is_kept_and_counted(

@@ -1,11 +1,14 @@
 """What contradictions.csv says of the published numbers is what the published tables hold."""
 
+import math
+
 import pandas as pd
 import pytest
 
 from reports.published import paper
 from reports.views import sources
 from rwkv_core import models
+from rwkv_core.architectures import ARCHITECTURES
 
 ROWS = paper.table("contradictions").set_index("topic")
 GPU = {"169m": 0.17, "430m": 0.43, "1.4b": 1.0, "3b": 3.0, "7b": 7.0, "14b": 14.0}  # size as listed -> as drawn
@@ -137,3 +140,84 @@ def test_the_loss_rises_from_512_to_1024_tokens() -> None:
     rise = rising.loc[1024]
     phrase = f"{rise['RWKV-4 7B 8k']:.3f} (7B 8k) and {rise['RWKV-4 14B 8k']:.3f} (14B 8k)"
     assert phrase in said("Loss against context")
+
+
+def printed(model: str, source: str) -> dict[tuple[str, str], float]:
+    """What zero_shot.csv has of a model of one source: task and metric -> value."""
+    rows = paper.table("zero_shot")
+    rows = rows[(rows.model == model) & rows.source.str.startswith(source)]
+    return dict(zip(zip(rows.task, rows.metric, strict=True), rows.value.astype(float), strict=True))
+
+
+def test_the_flops_of_eagle_and_finch_count_the_embedding_and_the_vectors() -> None:
+    text = said("FLOPs of RWKV-5 and RWKV-6")
+    whole, without = [], []
+    for name in ("rwkv5-1b5", "rwkv6-1b6"):
+        spec = models.find(name)
+        flops = ARCHITECTURES[spec.architecture["model_type"]].flops
+        assert flops
+        heads = spec.width / spec.architecture["head_size"]
+        whole.append(2 * spec.parameters + 6 * spec.width**2 / heads * spec.layers)
+        without.append(flops(spec.architecture))
+    assert f"{whole[0]:.2e} (1.5B) and {whole[1]:.2e} (1.6B)".replace("e+09", "e9") in text
+    assert f"they are {without[0]:.2e} and {without[1]:.2e}".replace("e+09", "e9") in text
+    assert "prints 16D" in text and f"gives {3 * 2 * 4}D" in text  # of the 4D numbers outside the layers
+
+
+def test_one_average_of_table_4_does_not_fit_its_tasks() -> None:
+    source, text = "Eagle/Finch paper arXiv:2404.05892 Table 4", said("Mistral in Eagle and Finch's table")
+    rows = paper.table("zero_shot")
+    found = {model: printed(model, source) for model in rows[rows.source.str.startswith(source)].model.unique()}
+    off = {}
+    for model, scores in found.items():
+        if average := scores.pop(("average9", "acc"), None):
+            off[model] = sum(scores.values()) / 9 - average
+            assert len(scores) == 9
+    mistral = off.pop("Mistral-7B-v0.1")
+    assert max(map(abs, off.values())) <= 0.05 and len(off) >= 10
+    scores = found["Mistral-7B-v0.1"]
+    mean = sum(scores.values()) / 9
+    assert f"average to {mean:.1f}" in text and f"{mean - mistral:.1f} over nine" in text
+    (challenge,) = [value for (task, _), value in scores.items() if task == "arc_challenge"]
+    assert f"{challenge:.1f} on ARC-c" in text and f"with {challenge - 10:.1f}" in text
+    assert f"{mean - 10 / 9:.1f}" == f"{mean - mistral:.1f}"
+
+
+def test_lambada_of_rwkv7_depends_on_the_first_token() -> None:
+    text, lambada = said("LAMBADA of RWKV-7 2.9B"), ("lambada_openai", "acc")
+    json = "jannalulu/lm-evaluation-harness-goose"
+    assert f"{printed('RWKV7-World3-2.9B', 'Goose')[lambada]:.1f} in the table" in text
+    assert f"{printed('fla-hub/rwkv7-2.9B-world', json)[lambada]:.2f} in the co-author's file" in text
+    without, begun = (printed(f"fla-hub/rwkv7-1.5B-world{end}", json)[lambada] for end in ("", " (initial token 0)"))
+    assert f"{begun:.2f} with the initial token 0 and {without:.2f} without" in text
+    inferred = printed("RWKV-x070-Pile-1.47B-20241210-ctx4096 (inferred)", json)
+    assert f"LAMBADA {inferred[lambada]:.2f}" in said("RWKV-7 Pile 1.47B")
+
+
+def test_no_rule_of_the_trainer_gives_the_ranks_of_the_files() -> None:
+    def rank(value: float) -> int:
+        return max(32, round(value / 32) * 32)
+
+    width = 1024
+    first = rank(1.3 * width**0.5), rank(0.6 * width**0.8)
+    second = rank(1.7 * width**0.5), rank(5 * width**0.5)
+    ranks = [
+        tuple(models.find(name).architecture[f"{part}_low_rank_dim"] for part in ("v", "gate"))
+        for name in ("rwkv7-0b4", "rwkv7-421m-pile")
+    ]
+    world, pile = ranks
+    assert not {first, second} & {*ranks}
+    text = said("Low ranks of RWKV-7")
+    assert "value {} and gate {} by the first rule, {} and {} by the second".format(*first, *second) in text
+    assert "{} and {} (World), {} and {} (Pile)".format(*world, *pile) in text
+
+
+def test_the_lowest_decay_of_rwkv7() -> None:
+    text = said("Lowest decay of RWKV-7")
+    assert f"{math.exp(-0.5):.3f} in the note" in text and f"below {math.exp(-math.exp(-0.5)):.3f}" in text
+
+
+def test_both_readings_of_retnets_table_are_there() -> None:
+    rows = paper.table("zero_shot")
+    row = rows[(rows.model == "Linear Transformer 200M") & (rows.task == "in_domain")].iloc[0]
+    assert f"{row.value} in one note and {row.note.split()[-2]} in the other" in said("RetNet at 200M")

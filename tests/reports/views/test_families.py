@@ -24,9 +24,9 @@ def renamed(record: Record, family: str, label: str) -> Record:
     ("first", "second", "expected"),
     [
         ("rwkv4", "pythia", True),
-        ("rwkv7", "pythia", True),
-        ("rwkv7", "rwkv4", True),
-        ("rwkv4", "rwkv7", False),  # the same pair
+        ("rwkv9", "pythia", True),
+        ("rwkv9", "rwkv4", True),
+        ("rwkv4", "rwkv9", False),  # the same pair
         ("rwkv4", "rwkv4", False),
         ("pythia", "rwkv4", False),
         ("pythia", "opt", False),
@@ -37,33 +37,33 @@ def test_each_of_ours_is_compared_with_every_family_once(first: str, second: str
 
 
 def test_a_family_that_configs_do_not_know_has_its_name_and_a_look() -> None:
-    assert looks.label("rwkv4") == "RWKV-4" and looks.label("rwkv7") == "rwkv7"
-    assert looks.look("rwkv7") == (looks.UNKNOWN["colour"], looks.UNKNOWN["marker"])
-    frame = pd.DataFrame({"family": ["rwkv7", "opt", "rwkv4"]})
-    assert list(families.ordered(frame, "family").family) == ["rwkv4", "opt", "rwkv7"]
+    assert looks.label("rwkv4") == "RWKV-4" and looks.label("rwkv9") == "rwkv9"
+    assert looks.look("rwkv9") == (looks.UNKNOWN["colour"], looks.UNKNOWN["marker"])
+    frame = pd.DataFrame({"family": ["rwkv9", "opt", "rwkv4"]})
+    assert list(families.ordered(frame, "family").family) == ["rwkv4", "opt", "rwkv9"]
 
 
 def test_items_of_each_version_stand_beside_those_of_the_others() -> None:
     made = [test_zeroshot.record(name, "piqa", 0.5) for name in ("rwkv4-169m", "pythia-160m")]
-    made.append(renamed(made[0], "rwkv7", "RWKV-7 168M"))
+    made.append(renamed(made[0], "rwkv9", "RWKV-9 168M"))
     (view,) = zeroshot.views(read(made))
     (table,) = [table for table in view.tables if "pairs" in table.name]
     assert sorted(zip(table.frame["first"], table.frame["second"], strict=True)) == [
         ("RWKV-4 169M", "Pythia 160M"),
-        ("RWKV-7 168M", "Pythia 160M"),
-        ("RWKV-7 168M", "RWKV-4 169M"),
+        ("RWKV-9 168M", "Pythia 160M"),
+        ("RWKV-9 168M", "RWKV-4 169M"),
     ]
 
 
 def test_the_sentence_names_each_version() -> None:
     made = [test_page.record("rwkv4-169m", step=0.1), test_page.record("opt-125m", step=0.2)]
-    made.append(renamed(test_page.record("rwkv4-169m", step=0.3), "rwkv7", "RWKV-7 168M"))
+    made.append(renamed(test_page.record("rwkv4-169m", step=0.3), "rwkv9", "RWKV-9 168M"))
     (view,) = inference.views(read(made))
     times = [one for one in view.comparisons if "time of" in one.heading]
     assert [(one.heading.partition(" (")[0], one.item, one.size.partition(" ")[0]) for one in times] == [
         ("RWKV-4 169M", "OPT 125M", "0.50"),
-        ("RWKV-7 168M", "RWKV-4 169M", "3.00"),
-        ("RWKV-7 168M", "OPT 125M", "1.50"),
+        ("RWKV-9 168M", "RWKV-4 169M", "3.00"),
+        ("RWKV-9 168M", "OPT 125M", "1.50"),
     ]
 
 
@@ -75,25 +75,25 @@ def test_losses_of_each_version_have_a_table_of_differences() -> None:
         return test_learning.record("context", model, metrics, samples)
 
     made = [lost("pocket-rwkv4", 5.0), lost("pocket-opt", 6.0)]
-    made.append(renamed(lost("pocket-rwkv4", 5.5), "rwkv7", "pocket RWKV-7"))
+    made.append(renamed(lost("pocket-rwkv4", 5.5), "rwkv9", "pocket RWKV-9"))
     (view,) = learning.views(read(made))
-    assert "RWKV-4's and rwkv7's state go on" in view.text[0]
+    assert "RWKV-4's and rwkv9's state go on" in view.text[0]
     _, old, new = view.tables
     assert old.name == "context-256-paired" and new.name == "context-256-paired-2"
     assert old.frame[["RWKV-4", "minus", "2"]].to_numpy().tolist() == [
         ["pocket RWKV-4", "pocket OPT", "-1.000 ± 0.000"],
     ]
-    assert new.frame[["rwkv7", "minus", "2"]].to_numpy().tolist() == [
-        ["pocket RWKV-7", "pocket RWKV-4", "+0.500 ± 0.000"],
-        ["pocket RWKV-7", "pocket OPT", "-0.500 ± 0.000"],
+    assert new.frame[["rwkv9", "minus", "2"]].to_numpy().tolist() == [
+        ["pocket RWKV-9", "pocket RWKV-4", "+0.500 ± 0.000"],
+        ["pocket RWKV-9", "pocket OPT", "-0.500 ± 0.000"],
     ]
-    assert old.note.startswith("RWKV-4's loss minus") and new.note.startswith("rwkv7's loss minus")
+    assert old.note.startswith("RWKV-4's loss minus") and new.note.startswith("rwkv9's loss minus")
 
 
 def test_other_implementations_are_of_the_version_that_was_raced() -> None:
     record = raced({"ours": [0.1] * 3, "gemv": [0.2] * 3}, "peers", task="token")
-    (view,) = races.views(read([renamed(record, "rwkv7", "RWKV-7 168M")]))
-    assert view.title.startswith("rwkv7 in other implementations") and view.text[0].startswith("rwkv7 as a whole")
+    (view,) = races.views(read([renamed(record, "rwkv9", "RWKV-9 168M")]))
+    assert view.title.startswith("rwkv9 in other implementations") and view.text[0].startswith("rwkv9 as a whole")
 
 
 def test_the_page_says_who_computed_a_model_that_another_runtime_ran() -> None:

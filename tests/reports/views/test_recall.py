@@ -56,6 +56,16 @@ def test_the_rate_of_the_lowest_loss_is_shown_with_mean_range_and_floors(records
     view.pictures[0].draw()
 
 
+def test_the_text_names_the_version_that_was_trained_and_no_other(records: list[Record]) -> None:
+    (view,) = recall.views(read(records))
+    assert "where RWKV-4 has one for each" in view.text[0]
+    alone = [record("recall-rwkv7", "query_last", 16, 0.01, 0, 0.9, 0.5)]
+    (view,) = recall.views(read(alone))
+    assert "where RWKV-7 has one for each" in view.text[0]
+    (view,) = recall.views(read(records + alone))
+    assert "where RWKV has one for each" in view.text[0] and "RWKV-4's" not in view.text[0]
+
+
 def test_what_was_trained_differently_is_not_pooled(records: list[Record]) -> None:
     other = [
         record("recall-rwkv4", "query_first", 16, 0.03, 0, 0.1, 0.5, **{key: 7})

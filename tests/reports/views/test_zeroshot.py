@@ -124,12 +124,12 @@ def test_random_weights_say_so_and_have_no_difference() -> None:
 
 def test_every_published_name_of_a_model_and_task_exists() -> None:
     published = paper.table("zero_shot")
-    assert set(paper.ZERO_SHOT_MODELS) <= set(published.model)
-    assert set(paper.ZERO_SHOT_MODELS.values()) <= set(models.catalogue())
+    for ours in (paper.ZERO_SHOT_MODELS, paper.LATER_MODELS):
+        assert set(ours) <= set(published.model) and set(ours.values()) <= set(models.catalogue())
     names = {name for entry in zeroshot.tasks().values() for name in entry.get("published", [])}
     assert names <= set(published.task)
     drawn = pd.DataFrame(paper.zero_shot_rows())
-    assert set(drawn.family) == {"rwkv4", "pythia", "gpt-neo", "opt", "bloom"}
+    assert set(drawn.family) == {"rwkv4", "pythia", "gpt-neo", "opt", "bloom", *paper.LATER_CURVES}
     assert drawn[drawn.metric != "ppl"].value.between(0, 1).all()
 
 
@@ -200,3 +200,38 @@ def test_the_page_and_the_comparison_read_items_from_a_store(records: list[Recor
     assert "<li>RWKV-4 169M against Pythia 160M, items right: " in text
     lines = list(page.compare([store.folder], "pythia-160m", "rwkv4-169m"))
     assert "WinoGrande" in lines[0] and "McNemar" in lines[1]
+
+
+def test_later_models_stand_beside_what_others_print_of_them() -> None:
+    made = [
+        record("rwkv7-1b5", "piqa", 0.5),
+        record("mamba-130m", "lambada_openai", 0.5),
+        record("rwkv4-169m", "piqa", 0.5),
+    ]
+    table = tables(made)["zeroshot-later-v04"].set_index("published")
+    assert set(table.ours) == {"RWKV-7 1.5B", "Mamba 130M"}, "of the paper's models nothing"
+    goose = "jannalulu/lm-evaluation-harness-goose@1039f7b0d3"
+    line = table.loc["fla-hub/rwkv7-1.5B-world"]
+    assert line["where"] == goose and line["PIQA acc"] == "76.9859 / 50.00 ± 5.00 / -26.99"
+    assert line["PIQA acc_norm"] == "77.4755 / -", "not measured"
+    mamba = table.loc["Mamba-130M"]
+    assert mamba["LAMBADA ppl"] == "16.07 / 40.00 ± 2.00 / +23.93" and mamba["PIQA acc"] == "64.5 / -"
+    assert "zeroshot-later-v04" not in tables(made[2:])
+
+
+def test_curves_of_later_families_are_drawn_where_one_of_theirs_was_measured() -> None:
+    def drawn(model: str) -> set[str]:
+        (view,) = zeroshot.views(read([record(model, "piqa", 0.5)]))
+        return {series.label for picture in view.pictures for panel in picture.panels for series in panel.series}
+
+    assert {"RWKV-7, published", "RWKV-4, published"} <= drawn("rwkv7-1b5")
+    assert not {"RWKV-7, published", "Mamba, published"} & drawn("rwkv4-169m")
+    assert "RWKV-5, published" in drawn("rwkv5-3b") and "RWKV-7 Pile, published" not in drawn("rwkv5-3b")
+
+
+def test_models_of_one_family_are_those_of_one_training() -> None:
+    """So that a line through them is one of size alone."""
+    frame = pd.DataFrame(paper.zero_shot_rows())
+    assert set(frame[frame.family == "rwkv7-pile"].parameters) == {0.1676e9, 1.465e9}
+    assert set(frame[frame.family == "rwkv7"].parameters) == {1.527e9, 2.948e9}
+    assert not frame.duplicated(["family", "parameters", "task", "metric"]).any()
