@@ -75,14 +75,14 @@ class Codec:
         """
         matcher = world.matcher(tokens)
 
+        def batch(texts: list[str]) -> list[list[int]]:
+            return [e.ids for e in matcher.encode_batch_fast([text.encode().decode("latin-1") for text in texts])]
+
         def encode(text: str) -> list[int]:
-            return matcher.encode(text.encode().decode("latin-1")).ids
+            return batch([text])[0]  # which counts no characters, and takes half the time
 
         def decode(ids: Sequence[int]) -> str:
             return b"".join(tokens[i] for i in ids if i < len(tokens)).decode(errors="replace")
-
-        def batch(texts: list[str]) -> list[list[int]]:
-            return [e.ids for e in matcher.encode_batch_fast([text.encode().decode("latin-1") for text in texts])]
 
         return cls(encode, decode, encode, lambda i: decode([i]), eos=world.END, batch=batch, size=len(tokens))
 
