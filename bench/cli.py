@@ -28,7 +28,8 @@ DataDir = Annotated[
     typer.Option(help="Folder with <task>/<split>.jsonl for the zero-shot tasks; what it lacks comes from the hub."),
 ]
 TokenizerFile = Annotated[
-    Path | None, typer.Option("--tokenizer", help="A tokenizer.json to use instead of each model's own.")
+    Path | None,
+    typer.Option("--tokenizer", help="A tokenizer.json or rwkv_vocab*.txt, for all models."),
 ]
 Only = Annotated[
     str, typer.Option(help="Only cells whose id contains this, or that have it: --only pythia, --only protocol=fair.")

@@ -13,21 +13,22 @@ from typing import Any
 
 from evals.language import corpus
 from evals.pocket import text as pocket
+from rwkv_core import text as tokenizers
 from rwkv_core.errors import BadInput
-from rwkv_core.files import fingerprint, together
+from rwkv_core.files import SHORT, fingerprint, together
 
 POCKET_TOKENIZER = Path(pocket.__file__).with_name("checkpoints") / "tokenizer.json"
 POCKET_SAMPLE = 1000  # pieces, and sentences, by which the pocket world's text is known
 
 
 def tokenizer(value: str, params: Mapping[str, Any]) -> tuple[str, str]:
-    """A tokenizer.json, the pocket world's, or the model's own."""
+    """A tokenizer.json or World vocabulary, the pocket world's, or the model's own."""
     if value == "own":
         return "own", "own"
     path = POCKET_TOKENIZER if value == corpus.POCKET else Path(value)
     if not path.is_file():
-        raise BadInput(f"tokenizer {value!r}: no such file; give a tokenizer.json, pocket, or own")
-    return f"file:{fingerprint(path)}", str(path.resolve())
+        raise BadInput(f"tokenizer {value!r}: no such file; give a tokenizer.json, a World vocabulary, pocket, or own")
+    return f"file:{tokenizers.content(path)[:SHORT]}", str(path.resolve())
 
 
 def text(value: str, params: Mapping[str, Any]) -> tuple[str, str]:

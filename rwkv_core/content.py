@@ -21,16 +21,18 @@ ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 HUB_SECONDS = 5.0  # for an answer
 
 
-def checkpoint(path: Path) -> str:
+def checkpoint(path: Path, vocabulary: int) -> str:
     """Of what loading a checkpoint reads: weights, configuration, and the tokenizer that goes with them; wherever it
-    lies. Raises BadInput where there is no such file or folder.
+    lies. vocabulary: the model's size of it. Raises BadInput where there is no such file or folder.
     """
     if not path.exists():
         raise BadInput(f"{path}: no such checkpoint file or folder")
     parts = [("weights", path)] if path.is_file() else [(p.name, p) for p in _of_folder(path)]
-    beside = text.place(path)  # a tokenizer of the folder above is read in another way
-    parts += [(p.name if p.parent == beside else f"../{p.name}", p) for p in text.files(path)]
-    return together(f"{name} {digest(p)}" for name, p in parts)
+    beside = text.place(path, vocabulary)  # a tokenizer of the folder above is read in another way
+    contents = [f"{name} {digest(p)}" for name, p in parts]
+    for p in text.files(path, vocabulary):
+        contents.append(f"{p.name if p.parent == beside else f'../{p.name}'} {text.content(p)}")
+    return together(contents)
 
 
 def _of_folder(path: Path) -> list[Path]:
@@ -51,11 +53,11 @@ def identified(spec: ModelSpec) -> tuple[ModelSpec, str]:
         return spec, ""
     if spec.weights != "pretrained":
         path = Path(spec.weights).expanduser().absolute()
-        return dataclasses.replace(spec, weights=f"file:{checkpoint(path)}"), str(path)
+        return dataclasses.replace(spec, weights=f"file:{checkpoint(path, spec.vocab_size)}"), str(path)
     place = local(spec)
     if place is None:
         return dataclasses.replace(spec, revision=commit(spec.hub[0], spec.revision)), ""
-    return dataclasses.replace(spec, revision=f"content:{checkpoint(place)}"), ""
+    return dataclasses.replace(spec, revision=f"content:{checkpoint(place, spec.vocab_size)}"), ""
 
 
 @functools.cache

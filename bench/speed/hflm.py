@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from evals.ask.asker import Asker
 from evals.zeroshot.lm_eval import AskedModel
 from evals.zeroshot.run import evaluate
-from rwkv_core import text
+from rwkv_core import text, world
 from rwkv_core.errors import Unsupported
 from rwkv_core.runtimes import transformers_rwkv
 from rwkv_core.rwkv.model import RWKV
@@ -54,7 +54,7 @@ def theirs(task: Any, lm: HFLM, docs: int = 0) -> Answers:
 
 
 def as_lm(model: LanguageModel, device: str, tokenizer: str, label: str = "") -> AskedModel:
-    """Our model for lm-eval. tokenizer: a tokenizer.json, or own."""
+    """Our model for lm-eval. tokenizer: a tokenizer's file, or own."""
     return AskedModel(Asker.of(model, device, tokenizer, "v0.4", label=label))
 
 
@@ -71,7 +71,7 @@ def causal(model: LanguageModel) -> Any:
 
 def peer(lm: AskedModel, module: Any, tokenizer: str, batch: int, **options: Any) -> HFLM:
     """HFLM over transformers' model, with the tokenizer and the window of ours. options: HFLM's, as its users have it
-    without any.
+    without any. Raises Unsupported for the World tokenizer.
     """
     model = lm.asker.scorer.model
     shared = {"batch_size": batch, "max_length": model.spec.context_length, "device": lm.asker.scorer.device}
@@ -81,6 +81,8 @@ def peer(lm: AskedModel, module: Any, tokenizer: str, batch: int, **options: Any
     path = text.source(source and Path(source), model.spec) if tokenizer == "own" else Path(tokenizer)
     if path.is_dir():
         return HFLM(module, tokenizer=str(path), **shared, **options)
+    if world.is_vocabulary(path):
+        raise Unsupported("transformers has no World tokenizer that HFLM could use")
     end = lm.asker.codec.spelled(lm.eot_token_id)
     fast = PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token=end, pad_token=end)
     return HFLM(module, tokenizer=fast, **shared, **options)

@@ -15,7 +15,7 @@ from evals.ask.score import LIMITS, Scorer
 from evals.ask.sharing import Request
 from rwkv_core.errors import BadInput
 from rwkv_core.spec import LanguageModel
-from rwkv_core.text import Codec, read
+from rwkv_core.text import Codec, of_file
 
 Protocol = Literal["v0.4", "v0.3"]  # of lm-eval: how text becomes tokens
 
@@ -52,8 +52,8 @@ class Asker:
         batch_tokens: int = 0,
         label: str = "",
     ) -> Asker:
-        """tokenizer: a tokenizer.json, as it is, or own; batch_tokens: 0 for the device's default."""
-        codec = model.codec if tokenizer == "own" else Codec.of(read(Path(tokenizer)))
+        """tokenizer: a tokenizer.json or World vocabulary, or own; batch_tokens: 0 for the device's default."""
+        codec = model.codec if tokenizer == "own" else of_file(Path(tokenizer))
         limits = LIMITS[device]
         if batch_tokens:
             limits = limits._replace(tokens=batch_tokens)

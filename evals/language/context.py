@@ -36,7 +36,7 @@ def run(
     """Loss given 2, 4, 8, ... tokens of context, as far as the model can represent them.
 
     text: pocket (its long documents), or a folder of text files; of either a part that is never trained on.
-    tokenizer: own, pocket (that world's), or a tokenizer.json.
+    tokenizer: own, pocket (that world's), a tokenizer.json or a World vocabulary.
     tokens: of the longest context.
     documents: how many the losses are measured on.
     batch: documents at once.

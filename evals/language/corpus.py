@@ -28,16 +28,12 @@ Encode = Callable[[list[str]], list[list[int]]]
 
 
 def codec(model: LanguageModel, tokenizer: str) -> tuple[Encode, int]:
-    """Texts -> tokens, by a tokenizer.json or the model's own; and the token that ends a document."""
-    end = int(model.spec.architecture.get("eos_token_id", 0))
-    if tokenizer == "own":
-        model_codec = model.codec.within(model.spec.vocab_size)
-        return lambda texts: [model_codec.encode(text) for text in texts], end
-    file_tokenizer = tokenizers.read(Path(tokenizer))
-    size = file_tokenizer.get_vocab_size()
-    if size > model.spec.vocab_size:
-        raise BadInput(f"{tokenizer}: {size:,} tokens, and {model.spec.name} has {model.spec.vocab_size:,}")
-    return lambda texts: [e.ids for e in file_tokenizer.encode_batch(texts, add_special_tokens=False)], end
+    """Texts -> tokens, by a tokenizer's file or the model's own; and the token that ends a document."""
+    spec = model.spec
+    codec = model.codec if tokenizer == "own" else tokenizers.of_file(Path(tokenizer))
+    if tokenizer != "own" and codec.size > spec.vocab_size:
+        raise BadInput(f"{tokenizer}: {codec.size:,} tokens, and {spec.name} has {spec.vocab_size:,}")
+    return codec.within(spec.vocab_size).encode_all, int(spec.architecture.get("eos_token_id", 0))
 
 
 def files(folder: str) -> list[Path]:

@@ -47,7 +47,7 @@ def run(
 
     text: pocket, or a folder of text files, of which a part is held out.
     schedule: the stages: a name of configs/schedules.yaml.
-    tokenizer: own, pocket (that world's), or a tokenizer.json.
+    tokenizer: own, pocket (that world's), a tokenizer.json or a World vocabulary.
     batch_tokens: of a batch in every stage; at least one window.
     reach: the losses are measured at every length up to it, and the pocket world's documents are so long; 0 for the
         last window.

@@ -61,7 +61,7 @@ def run(
     """Train a model from weights of its seed, and measure its loss on held-out text.
 
     text: pocket, or a folder of text files, of which a part is held out.
-    tokenizer: pocket (that world's), or a tokenizer.json.
+    tokenizer: pocket (that world's), a tokenizer.json or a World vocabulary.
     steps: of training.
     learning_rate: the highest of the schedule; see evals/train/recipe.py.
     final_learning_rate: the last of the schedule.

@@ -38,7 +38,7 @@ def run(
     length: tokens at most, the question and room for the answer included (RULER counts without the first words of the
         answer, which it gives).
     docs: texts.
-    tokenizer: own, pocket (that world's), or a tokenizer.json.
+    tokenizer: own, pocket (that world's), a tokenizer.json or a World vocabulary.
     seed: of the texts.
 
     Returns the accuracy, the floors, the longest prompt in tokens and the bytes of the state or cache after it, and

@@ -45,7 +45,7 @@ def run(
     way: score: the probability of each label's words after the prompt, all wordings together. generate: a text,
         greedily, in which a label is looked for (answers.parse).
     data: a folder with the task's files, pocket (the embedded world's), or hub (or hub:COMMIT).
-    tokenizer: own, pocket (that world's), or a tokenizer.json.
+    tokenizer: own, pocket (that world's), a tokenizer.json or a World vocabulary.
     docs: the first so many items; 0 for all.
     form: plain: the prompt, and "Answer:" after it. chat: as a turn of the chat that the model was tuned to.
 

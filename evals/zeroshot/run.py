@@ -43,7 +43,7 @@ def run(
     protocol: v0.4: lm-eval as it is today. v0.3: as the paper ran it.
     data: a folder with `<task>/<split>.jsonl`, pocket (the embedded world's items), or hub (or hub:COMMIT); a matrix's
         task that the folder or the pocket world lacks comes from the hub.
-    tokenizer: own, pocket (that world's), or a tokenizer.json.
+    tokenizer: own, pocket (that world's), a tokenizer.json or a World vocabulary.
     docs: the first so many items; 0 for all.
     share: compute common contexts once.
     batch_tokens: the most in one batch; 0 for the device's default.

@@ -12,6 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from bench.speed import hflm
 from evals.zeroshot import tasks
 from evals.zeroshot.lm_eval import AskedModel
+from rwkv_core.errors import Unsupported
 from rwkv_core.load import load
 from tests import families
 from tests.evals import world
@@ -62,3 +63,9 @@ def test_single_texts_are_scored_and_gone_on_from_as_by_lm_eval(sides: Sides) ->
     for (value, greedy), (expected, expected_greedy) in zip(scores, expected_scores, strict=True):
         assert value == pytest.approx(expected, abs=BOUND) and greedy == expected_greedy
     assert texts == expected_texts
+
+
+def test_the_world_tokenizer_has_no_peer() -> None:
+    mine = hflm.as_lm(load("pocket-rwkv4"), "cpu", "own")
+    with pytest.raises(Unsupported, match="no World tokenizer"):
+        hflm.peer(mine, None, "rwkv_vocab_v20230424.txt", 1)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from evals.ask.asker import Asker
 from evals.ask.score import Scorer
@@ -79,6 +80,28 @@ def test_a_long_prompt_is_cut_and_sampling_refused() -> None:
         asker.generate([("x", {"max_gen_toks": 60})])
     with pytest.raises(BadInput, match="only greedy"):
         asker.generate([("x", {"do_sample": True, "max_gen_toks": 5})])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "until", "text"),
+    [
+        ([1, 2, 3, 5, 6, 7], ["\n"], "né龙"),
+        ([1, 8], ["\n"], "n龙"),
+        ([4, 2, 3], ["é"], " "),
+        ([1, 2, 3, 0], [], "né"),
+        ([1, 5, 6, 100, 4, 1, 5], [], "n龙 n\ufffd"),
+    ],
+)
+def test_a_character_of_several_tokens(
+    tokens: list[int], until: list[str], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The World tokenizer's tokens may be parts of characters, and have none."""
+    codec = Codec.of_world([b"", b"n", b"\xc3", b"\xa9", b" ", b"\xe9\xbe", b"\x99", b"\n", "龙\n".encode()])
+    asker = Asker(Scorer(model_of("rwkv4"), "cpu", limits=WIDE), codec, "v0.4")
+    script = iter(tokens)
+    monkeypatch.setattr(asker.scorer.model, "logits", lambda _: torch.eye(128)[[next(script)]])
+    assert asker.generate([("n", {"until": until, "max_gen_toks": 7})]) == [text]
+    assert next(script, None) is None
 
 
 class _Instance:
