@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rwkv_core.wkv import matrix_state
 from rwkv_core.wkv.operator import Implementation, Operator
-from rwkv_core.wkv.wkv6 import reference
+from rwkv_core.wkv.wkv6 import c, reference
 
 
 def wkv6(
@@ -56,7 +56,7 @@ def _example(
 WKV6 = Operator(
     "wkv6",
     wkv6,
-    {"reference": Implementation(reference.wkv6)},
+    {"reference": Implementation(reference.wkv6), "c": Implementation(c.wkv6, c.LIBRARY.lacks)},
     _example,
     {"forward": 5, "forward+backward": 9},  # r, w, k, v, y; then r, w, k, v, dy, dr, dw, dk, dv
 )
