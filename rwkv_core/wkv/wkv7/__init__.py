@@ -4,13 +4,15 @@ removes what stands under one key before it writes under another. Its function a
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rwkv_core.wkv import matrix_state
+from rwkv_core.wkv import autograd, matrix_state
 from rwkv_core.wkv.operator import Implementation, Operator
-from rwkv_core.wkv.wkv7 import reference
+from rwkv_core.wkv.wkv7 import c, reference
 
 FASTEST = -0.6065306597  # -e^{-1/2}: the lowest log-decay that RWKV-7 gives, which is FASTEST * sigmoid(..)
 
@@ -63,7 +65,10 @@ def _example(
 WKV7 = Operator(
     "wkv7",
     wkv7,
-    {"reference": Implementation(reference.wkv7)},
+    {
+        "reference": Implementation(reference.wkv7),
+        "c": Implementation(functools.partial(autograd.call, c.forward, c.backward), c.LIBRARY.lacks),
+    },
     _example,
     {"forward": 7, "forward+backward": 13},  # six inputs and y; then six inputs, dy, six gradients
 )

@@ -1,0 +1,545 @@
+/* WKV of RWKV-7 on a CPU, forward and backward.
+ *
+ * A head's state S is [key, value]; vectors are rows; d_t = exp(w_t) stands for the decay of each key:
+ *   u_t = a_t S_{t-1},  S_t = diag(d_t) S_{t-1} + b_t^T u_t + k_t^T v_t,  y_t = r_t S_t.
+ *
+ * Tokens are taken in blocks of up to ROWS. Within a block all is said by the state S before it, so that S goes through
+ * the registers once for several tokens. D(s, t) is the product of d_{s+1} .. d_t, which is never above 1 and never a
+ * quotient, so any decay will do. With the tokens of the block numbered from 0,
+ *   queries  A_t = a_t D(-1, t-1), R_t = r_t D(-1, t);    writes  B_s = D(s, last) b_s, K_s = D(s, last) k_s;
+ *   u_t = A_t S + sum_{s<t} (a_t . D(s, t-1) b_s) u_s + (a_t . D(s, t-1) k_s) v_s,
+ *   y_t = R_t S + sum_{s<=t} (r_t . D(s, t) b_s) u_s + (r_t . D(s, t) k_s) v_s,
+ *   S <- diag(D(-1, last)) S + B^T u + K^T v.
+ * Backward, with G the slope of the state after the block, e = dy and g_t the slope of u_t, the same scalars serve:
+ *   g_s = B_s G + sum_{t>=s} (r_t . D b_s) e_t + sum_{t>s} (a_t . D b_s) g_t,  dv_s likewise with K and k,
+ *   G <- diag(D(-1, last)) G + A^T g + R^T e.
+ * The slopes of vectors along the keys are made of S e_t, S g_t, G u_s, G v_s and of scalars e.u, e.v, g.u, g.v.
+ *
+ * Matrices are [P, P] and vectors [P], where P is the head's size rounded up to whole lanes; beyond it stand zeros.
+ */
+#include "../common.h"
+
+#define ROWS 4                  /* tokens of a block; what is left of a span goes one by one */
+#define SPAN 32                 /* tokens between two stored states, a multiple of ROWS */
+#define BLOCKS (SPAN / ROWS + ROWS - 1) /* of a span, at most */
+#define THREAD_WORK (1 << 20)   /* state elements times tokens: fewer are done sooner than a second thread has started */
+#ifdef __AVX512F__
+#define WIDE 2 /* lanes that a product or an update holds for all vectors of a block: as many as there are registers */
+#else
+#define WIDE 1
+#endif
+
+/* One call: what Python hands over, in this order. Contiguous. */
+typedef struct {
+    int64_t batch, tokens, heads, size, threads;
+    Parallel *parallel;                     /* or NULL */
+    const float *r, *w, *k, *v, *a, *b;     /* [B, T, H, N] */
+    const float *state;                     /* [B, H, N, N]: before the first token; backward: slope of that after the last */
+    const int64_t *lengths;                 /* [B], 0 to T, or NULL */
+    float *carries, *removed;               /* [B, H, ceil(T / SPAN), N, N], the state entering each span; u [B, T, H, N];
+                                             * forward may have NULL */
+    float *y, *end;                         /* forward: [B, T, H, N]; [B, H, N, N], the state after the last token */
+    const float *dy;                        /* backward: [B, T, H, N]; NULL in forward */
+    float *dr, *dw, *dk, *dv, *da, *db;     /* backward: [B, T, H, N] */
+    float *start;                           /* backward: [B, H, N, N], slope of the state before the first token */
+} Call;
+
+/* A block in memory: vectors of P floats, then the scalars. R is the number of its tokens. */
+enum { QUERIES = 0, WRITES = 2 * ROWS, VALUES = 4 * ROWS, DECAYS = 6 * ROWS, DECAY = 7 * ROWS, VECTORS }; /* first of each */
+/* queries: A, R.  writes: B, K.  values: u, v.  decays: d.  decay: D(-1, last). */
+#define SCALARS (2 * ROWS * ROWS)
+#define BLOCK_FLOATS(P) (VECTORS * (P) + SCALARS)
+/* Scalars of a pair of tokens s <= t, one matrix [R, R] for b_s (or u_s) and one for k_s (or v_s): that of r_t (or e_t)
+ * stands at [t, s], that of a_t (or g_t), where s < t, at [s, t]. */
+
+typedef struct {
+    const Call *call;
+    int64_t at, stride, length; /* of the row's first token in [B, T, H, N]; between tokens; tokens that count */
+    float *scratch;
+} Head;
+
+INLINE int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
+INLINE int64_t lanes_from(int64_t i, int64_t size) { return size % LANES && size - i < LANES ? size - i : LANES; }
+INLINE Lane take(const float *from, int64_t count) { return count == LANES ? load(from, LANES) : load(from, count); }
+INLINE void give(float *to, Lane x, int64_t count) { count == LANES ? store(to, x, LANES) : store(to, x, count); }
+
+/* ---- sums over lanes, and transposition ---- */
+
+/* Of two vectors: x's elements where bit `d` of the place is 0 and y's elsewhere, from the places without that bit (low)
+ * or with it (high). */
+#define PICK1(e, d, high) (((e) & (d)) ? LANES + (e) - ((high) ? 0 : (d)) : (e) + ((high) ? (d) : 0))
+#define PICK8(e, d, h) PICK1(e, d, h), PICK1(e + 1, d, h), PICK1(e + 2, d, h), PICK1(e + 3, d, h), \
+    PICK1(e + 4, d, h), PICK1(e + 5, d, h), PICK1(e + 6, d, h), PICK1(e + 7, d, h)
+#if LANES == 16
+#define PICK(x, y, d, h) __builtin_shuffle(x, y, (LaneInt){PICK8(0, d, h), PICK8(8, d, h)})
+#else
+#define PICK(x, y, d, h) __builtin_shuffle(x, y, (LaneInt){PICK8(0, d, h)})
+#endif
+#define STEP(x, d, to_low, to_high) \
+    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) if (!(i & (d))) { \
+        const Lane low = PICK(x[i], x[i + (d)], d, 0), high = PICK(x[i], x[i + (d)], d, 1); \
+        to_low; \
+        to_high; \
+    }
+
+INLINE void transpose(Lane *x) {
+    STEP(x, 1, x[i] = low, x[i + 1] = high)
+    STEP(x, 2, x[i] = low, x[i + 2] = high)
+    STEP(x, 4, x[i] = low, x[i + 4] = high)
+#if LANES == 16
+    STEP(x, 8, x[i] = low, x[i + 8] = high)
+#endif
+}
+
+/* The sum of each of x[0] .. x[LANES - 1], side by side. */
+INLINE Lane sums(Lane *x) {
+    STEP(x, 1, x[i] = low + high, )
+    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i += 4) {
+        x[i] = PICK(x[i], x[i + 2], 2, 0) + PICK(x[i], x[i + 2], 2, 1);
+    }
+    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i += 8) {
+        x[i] = PICK(x[i], x[i + 4], 4, 0) + PICK(x[i], x[i + 4], 4, 1);
+    }
+#if LANES == 16
+    x[0] = PICK(x[0], x[8], 8, 0) + PICK(x[0], x[8], 8, 1);
+#endif
+    return x[0];
+}
+
+/* The scalars of a block's pairs from their sums in lanes. */
+INLINE void pair_sums(Lane (*pairs)[ROWS * ROWS], int R, float *scalars) {
+    for (int i = 0; i < 2; i++)
+        for (int from = 0; from < R * R; from += LANES) {
+            Lane x[LANES] = {{0}};
+            UNROLL for (int j = 0; j < LANES && from + j < R * R; j++) x[j] = pairs[i][from + j];
+            store(scalars + i * R * R + from, sums(x), R * R - from < LANES ? R * R - from : LANES);
+        }
+}
+
+/* ---- the three passes over a matrix ---- */
+
+/* x [n, P] = q [n, P] m, of the `lanes` from column j on. */
+INLINE void product_lanes(float *x, const float *q, const float *m, int n, int lanes, int64_t j, int64_t P) {
+    Lane sum[2 * ROWS][4];
+    UNROLL for (int s = 0; s < n; s++) UNROLL for (int l = 0; l < lanes; l++) sum[s][l] = (Lane){0};
+    for (int64_t i = 0; i < P; i++) {
+        Lane row[4];
+        UNROLL for (int l = 0; l < lanes; l++) row[l] = load(m + i * P + j + l * LANES, LANES);
+        UNROLL for (int s = 0; s < n; s++) UNROLL for (int l = 0; l < lanes; l++) sum[s][l] += q[s * P + i] * row[l];
+    }
+    UNROLL for (int s = 0; s < n; s++) UNROLL for (int l = 0; l < lanes; l++)
+        store(x + s * P + j + l * LANES, sum[s][l], LANES);
+}
+
+INLINE void product(float *x, const float *q, const float *m, int n, int64_t P) {
+    int64_t j = 0;
+    for (; j + WIDE * LANES <= P; j += WIDE * LANES) product_lanes(x, q, m, n, WIDE, j, P);
+    for (; j < P; j += LANES) product_lanes(x, q, m, n, 1, j, P);
+}
+
+/* to [P, P] = decay m + left^T right, of the `lanes` from column j on; left, right [n, P]. decay is of the rows, or of the
+ * columns where `across`. */
+INLINE void update_lanes(float *to, const float *m, const float *decay, int across, const float *left,
+                         const float *right, int n, int lanes, int64_t j, int64_t P) {
+    Lane add[2 * ROWS][4], factor[4];
+    UNROLL for (int l = 0; l < lanes; l++) {
+        UNROLL for (int s = 0; s < n; s++) add[s][l] = load(right + s * P + j + l * LANES, LANES);
+        factor[l] = load(decay + j + l * LANES, LANES);
+    }
+    for (int64_t i = 0; i < P; i++) {
+        Lane row[4];
+        UNROLL for (int l = 0; l < lanes; l++) {
+            row[l] = load(m + i * P + j + l * LANES, LANES);
+            row[l] = across ? row[l] * factor[l] : row[l] * decay[i];
+        }
+        UNROLL for (int s = 0; s < n; s++) UNROLL for (int l = 0; l < lanes; l++) row[l] += left[s * P + i] * add[s][l];
+        UNROLL for (int l = 0; l < lanes; l++) store(to + i * P + j + l * LANES, row[l], LANES);
+    }
+}
+
+INLINE void update(float *to, const float *m, const float *decay, int across, const float *left, const float *right,
+                   int n, int64_t P) {
+    int64_t j = 0;
+    for (; j + WIDE * LANES <= P; j += WIDE * LANES) update_lanes(to, m, decay, across, left, right, n, WIDE, j, P);
+    for (; j < P; j += LANES) update_lanes(to, m, decay, across, left, right, n, 1, j, P);
+}
+
+/* to = m^T; and where `beside` is given, products [P]: the row sums of m * beside^T. */
+INLINE void turn(float *to, const float *m, const float *beside, float *products, int64_t P) {
+    for (int64_t i = 0; i < P; i += LANES) {
+        Lane sum = {0};
+        for (int64_t j = 0; j < P; j += LANES) {
+            Lane x[LANES];
+            _Pragma("GCC unroll 16") for (int e = 0; e < LANES; e++) x[e] = load(m + (i + e) * P + j, LANES);
+            transpose(x);
+            _Pragma("GCC unroll 16") for (int e = 0; e < LANES; e++) {
+                store(to + (j + e) * P + i, x[e], LANES);
+                if (beside) sum += x[e] * load(beside + (j + e) * P + i, LANES);
+            }
+        }
+        if (beside) store(products + i, sum, LANES);
+    }
+}
+
+/* A head's matrix [N, N] from and to [P, P]. */
+static void widen(float *to, const float *from, int64_t size) {
+    const int64_t P = padded(size);
+    memset(to, 0, P * P * sizeof(float));
+    for (int64_t i = 0; i < size; i++) memcpy(to + i * P, from + i * size, size * sizeof(float));
+}
+
+static void narrow(float *to, const float *from, int64_t size) {
+    for (int64_t i = 0; i < size; i++) memcpy(to + i * size, from + i * padded(size), size * sizeof(float));
+}
+
+/* ---- a block ---- */
+
+/* Queries, writes, decays and scalars of the R tokens from `at` on. */
+INLINE void begin(float *block, const Head *h, int64_t at, int R, int64_t size) {
+    const Call *c = h->call;
+    const int64_t P = padded(size);
+    Lane pairs[2][ROWS * ROWS] = {{{0}}};
+    for (int64_t i = 0; i < P; i += LANES) {
+        const int64_t count = lanes_from(i, size);
+        Lane a[ROWS], r[ROWS], d[ROWS], all = (Lane){0} + 1.f;
+        UNROLL for (int t = 0; t < R; t++) {
+            const int64_t x = at + t * h->stride + i;
+            a[t] = take(c->a + x, count);
+            r[t] = take(c->r + x, count);
+            d[t] = exp_decay(take(c->w + x, count));
+            store(block + (QUERIES + t) * P + i, a[t] * all, LANES);
+            all *= d[t];
+            store(block + (QUERIES + R + t) * P + i, r[t] * all, LANES);
+            store(block + (DECAYS + t) * P + i, d[t], LANES);
+            store(block + (VALUES + R + t) * P + i, take(c->v + x, count), LANES);
+        }
+        store(block + DECAY * P + i, all, LANES);
+        UNROLL for (int s = 0; s < R; s++) {
+            Lane b = take(c->b + at + s * h->stride + i, count), k = take(c->k + at + s * h->stride + i, count);
+            UNROLL for (int t = s; t < R; t++) {
+                if (t > s) {
+                    pairs[0][s * R + t] += a[t] * b;
+                    pairs[1][s * R + t] += a[t] * k;
+                    b *= d[t];
+                    k *= d[t];
+                }
+                pairs[0][t * R + s] += r[t] * b;
+                pairs[1][t * R + s] += r[t] * k;
+            }
+            store(block + (WRITES + s) * P + i, b, LANES);
+            store(block + (WRITES + R + s) * P + i, k, LANES);
+        }
+    }
+    pair_sums(pairs, R, block + VECTORS * P);
+}
+
+/* u and y of a block from x [2 R, P], the queries' products with the state. */
+INLINE void finish_values(float *block, const float *x, const Head *h, int64_t at, int R, int64_t size) {
+    const Call *c = h->call;
+    const int64_t P = padded(size);
+    const float *of_b = block + VECTORS * P, *of_k = of_b + R * R;
+    for (int64_t j = 0; j < P; j += LANES) {
+        const int64_t count = lanes_from(j, size);
+        Lane u[ROWS], v[ROWS];
+        UNROLL for (int t = 0; t < R; t++) {
+            Lane y = load(x + (R + t) * P + j, LANES);
+            u[t] = load(x + t * P + j, LANES);
+            v[t] = load(block + (VALUES + R + t) * P + j, LANES);
+            UNROLL for (int s = 0; s < t; s++) u[t] += of_b[s * R + t] * u[s] + of_k[s * R + t] * v[s];
+            UNROLL for (int s = 0; s <= t; s++) y += of_b[t * R + s] * u[s] + of_k[t * R + s] * v[s];
+            store(block + (VALUES + t) * P + j, u[t], LANES);
+            give(c->y + at + t * h->stride + j, y, count);
+            if (c->removed) give(c->removed + at + t * h->stride + j, u[t], count);
+        }
+    }
+}
+
+/* R tokens: y, and the state `after` them from that before; both may be one. x: 2 ROWS vectors of scratch. */
+INLINE void block_forward(const Head *h, float *block, float *x, const float *before, float *after, int64_t at, int R,
+                          int64_t size) {
+    const int64_t P = padded(size);
+    begin(block, h, at, R, size);
+    product(x, block + QUERIES * P, before, 2 * R, P);
+    finish_values(block, x, h, at, R, size);
+    update(after, before, block + DECAY * P, 0, block + WRITES * P, block + VALUES * P, 2 * R, P);
+}
+
+/* The state after a block from that before, both transposed, with the u that forward noted. */
+INLINE void block_again(const Head *h, float *block, const float *before, float *after, int64_t at, int R,
+                        int64_t size) {
+    const int64_t P = padded(size);
+    begin(block, h, at, R, size);
+    for (int t = 0; t < R; t++)
+        for (int64_t j = 0; j < P; j += LANES)
+            store(block + (VALUES + t) * P + j,
+                  take(h->call->removed + at + t * h->stride + j, lanes_from(j, size)), LANES);
+    update(after, before, block + DECAY * P, 1, block + VALUES * P, block + WRITES * P, 2 * R, P);
+}
+
+/* dv of a block, its slopes g, e [2 R, P], and scalars of pairs, from x [2 R, P], the writes' products with G. */
+INLINE void finish_value_slopes(const float *block, const float *x, float *slopes, float *scalars, const Head *h,
+                                int64_t at, int R, int64_t size) {
+    const Call *c = h->call;
+    const int64_t P = padded(size);
+    const float *of_b = block + VECTORS * P, *of_k = of_b + R * R;
+    Lane pairs[2][ROWS * ROWS] = {{{0}}};
+    for (int64_t j = 0; j < P; j += LANES) {
+        const int64_t count = lanes_from(j, size);
+        Lane e[ROWS], g[ROWS];
+        UNROLL for (int s = R - 1; s >= 0; s--) {
+            Lane dv = load(x + (R + s) * P + j, LANES);
+            g[s] = load(x + s * P + j, LANES);
+            e[s] = take(c->dy + at + s * h->stride + j, count);
+            UNROLL for (int t = s; t < R; t++) {
+                g[s] += of_b[t * R + s] * e[t];
+                dv += of_k[t * R + s] * e[t];
+            }
+            UNROLL for (int t = s + 1; t < R; t++) {
+                g[s] += of_b[s * R + t] * g[t];
+                dv += of_k[s * R + t] * g[t];
+            }
+            give(c->dv + at + s * h->stride + j, dv, count);
+            store(slopes + s * P + j, g[s], LANES);
+            store(slopes + (R + s) * P + j, e[s], LANES);
+        }
+        UNROLL for (int s = 0; s < R; s++) {
+            const Lane u = load(block + (VALUES + s) * P + j, LANES), v = load(block + (VALUES + R + s) * P + j, LANES);
+            UNROLL for (int t = s; t < R; t++) {
+                pairs[0][t * R + s] += e[t] * u;
+                pairs[1][t * R + s] += e[t] * v;
+            }
+            UNROLL for (int t = s + 1; t < R; t++) {
+                pairs[0][s * R + t] += g[t] * u;
+                pairs[1][s * R + t] += g[t] * v;
+            }
+        }
+    }
+    pair_sums(pairs, R, scalars);
+}
+
+/* What a block's tokens share in one lane of keys, in finish_key_slopes. */
+typedef struct {
+    Lane a[ROWS], r[ROWS], b[ROWS], k[ROWS], d[ROWS], da[ROWS], dr[ROWS], db[ROWS], dk[ROWS], dw[ROWS];
+} Keys;
+
+/* The slopes through the state before the block and through that after it. of_s [2 R, P]: S g, S e. of_g: G u, G v.
+ * both: the row sums of G * S. */
+INLINE void far_slopes(Keys *z, Lane *of_s, Lane *of_g, Lane both, int R) {
+    Lane first = (Lane){0} + 1.f, last = first, before = {0}, after = {0};
+    UNROLL for (int t = 0; t < R; t++) {
+        z->da[t] = of_s[t] * first;
+        first *= z->d[t];
+        z->dr[t] = of_s[R + t] * first;
+    }
+    UNROLL for (int t = R - 1; t >= 0; t--) {
+        z->db[t] = of_g[t] * last;
+        z->dk[t] = of_g[R + t] * last;
+        last *= z->d[t];
+        after += z->r[t] * z->dr[t];
+        z->dw[t] = first * both + after; /* all that passes token t's decay, and nothing else, so no digits are lost */
+        after += z->a[t] * z->da[t];
+    }
+    UNROLL for (int t = 0; t < R; t++) {
+        z->dw[t] += before;
+        before += z->b[t] * z->db[t] + z->k[t] * z->dk[t];
+    }
+}
+
+/* The slopes from one token of the block to another. of_u, of_v [R, R]: scalars e.u and g.u, e.v and g.v. */
+INLINE void near_slopes(Keys *z, const float *of_u, const float *of_v, int R) {
+    UNROLL for (int s = 0; s < R; s++) {
+        Lane b = z->b[s], k = z->k[s], decay = (Lane){0} + 1.f;
+        UNROLL for (int t = s; t < R; t++) {
+            if (t > s) {
+                const Lane to = b * of_u[s * R + t] + k * of_v[s * R + t], from = decay * z->a[t];
+                z->da[t] += to;
+                z->db[s] += from * of_u[s * R + t];
+                z->dk[s] += from * of_v[s * R + t];
+                UNROLL for (int m = s + 1; m < t; m++) z->dw[m] += z->a[t] * to;
+                b *= z->d[t];
+                k *= z->d[t];
+                decay *= z->d[t];
+            }
+            const Lane to = b * of_u[t * R + s] + k * of_v[t * R + s], from = decay * z->r[t];
+            z->dr[t] += to;
+            z->db[s] += from * of_u[t * R + s];
+            z->dk[s] += from * of_v[t * R + s];
+            UNROLL for (int m = s + 1; m <= t; m++) z->dw[m] += z->r[t] * to;
+        }
+    }
+}
+
+/* dr, dw, dk, da, db of a block. x [4 R + 1, P]: S g, S e, G u, G v and the row sums of G * S. */
+INLINE void finish_key_slopes(const float *block, const float *x, const float *scalars, const Head *h, int64_t at,
+                              int R, int64_t size) {
+    const Call *c = h->call;
+    const int64_t P = padded(size);
+    for (int64_t i = 0; i < P; i += LANES) {
+        const int64_t count = lanes_from(i, size);
+        Keys z;
+        Lane of_s[2 * ROWS], of_g[2 * ROWS];
+        UNROLL for (int t = 0; t < R; t++) {
+            const int64_t from = at + t * h->stride + i;
+            z.a[t] = take(c->a + from, count);
+            z.r[t] = take(c->r + from, count);
+            z.b[t] = take(c->b + from, count);
+            z.k[t] = take(c->k + from, count);
+            z.d[t] = load(block + (DECAYS + t) * P + i, LANES);
+        }
+        UNROLL for (int t = 0; t < 2 * R; t++) {
+            of_s[t] = load(x + t * P + i, LANES);
+            of_g[t] = load(x + (2 * R + t) * P + i, LANES);
+        }
+        far_slopes(&z, of_s, of_g, load(x + 4 * R * P + i, LANES), R);
+        near_slopes(&z, scalars, scalars + R * R, R);
+        UNROLL for (int t = 0; t < R; t++) {
+            const int64_t to = at + t * h->stride + i;
+            give(c->da + to, z.da[t], count);
+            give(c->dr + to, z.dr[t], count);
+            give(c->db + to, z.db[t], count);
+            give(c->dk + to, z.dk[t], count);
+            give(c->dw + to, z.dw[t], count);
+        }
+    }
+}
+
+/* The slopes of a block's R tokens, and G before them from that after. before: the state before the block, transposed.
+ * turned: room for a matrix. x: room for 6 ROWS + 1 vectors and the scalars. */
+INLINE void block_backward(const Head *h, const float *block, const float *before, float *G, float *turned, float *x,
+                           int64_t at, int R, int64_t size) {
+    const int64_t P = padded(size);
+    float *slopes = x + (4 * R + 1) * P, *scalars = slopes + 2 * R * P;
+    product(x, block + WRITES * P, G, 2 * R, P);
+    finish_value_slopes(block, x, slopes, scalars, h, at, R, size);
+    turn(turned, G, before, x + 4 * R * P, P);
+    product(x, slopes, before, 2 * R, P);
+    product(x + 2 * R * P, block + VALUES * P, turned, 2 * R, P);
+    finish_key_slopes(block, x, scalars, h, at, R, size);
+    update(G, G, block + DECAY * P, 0, block + QUERIES * P, slopes, 2 * R, P);
+}
+
+/* ---- a head ---- */
+
+/* Floats that a thread needs beside the tensors. */
+static int64_t scratch_floats(const Call *c) {
+    const int64_t P = padded(c->size);
+    if (!c->dy) return P * P + 2 * ROWS * P + BLOCK_FLOATS(P);
+    return (BLOCKS + 3) * P * P + (6 * ROWS + 1) * P + SCALARS + BLOCKS * BLOCK_FLOATS(P);
+}
+
+INLINE void head_forward(const Head *h, int64_t number, int64_t size) {
+    const Call *c = h->call;
+    const int64_t P = padded(size), square = size * size, spans = (c->tokens + SPAN - 1) / SPAN;
+    float *x = h->scratch + P * P, *block = x + 2 * ROWS * P;
+    float *state = P == size ? c->end + number * square : h->scratch; /* in place where nothing is to be padded */
+    const float *before = c->state + number * square;
+    if (P != size || h->length == 0) {
+        P == size ? memcpy(state, before, square * sizeof(float)) : widen(state, before, size);
+        before = state;
+    }
+    for (int64_t t = 0; t < h->length;) {
+        const int64_t at = h->at + t * h->stride;
+        if (c->carries && t % SPAN == 0) {
+            float *carry = c->carries + (number * spans + t / SPAN) * square;
+            P == size ? memcpy(carry, before, square * sizeof(float)) : narrow(carry, before, size);
+        }
+        if (h->length - t >= ROWS) {
+            block_forward(h, block, x, before, state, at, ROWS, size);
+            t += ROWS;
+        } else {
+            block_forward(h, block, x, before, state, at, 1, size);
+            t += 1;
+        }
+        before = state;
+    }
+    if (P != size) narrow(c->end + number * square, state, size);
+    for (int64_t t = h->length; t < c->tokens; t++) memset(c->y + h->at + t * h->stride, 0, size * sizeof(float));
+}
+
+/* The `rows` tokens of a span that begins at `at`. states: room for BLOCKS + 1 matrices, the first the state entering the
+ * span, transposed. */
+INLINE void span_backward(const Head *h, float *states, float *blocks, float *G, float *turned, float *x, int64_t at,
+                          int64_t rows, int64_t size) {
+    const int64_t P = padded(size), whole = rows / ROWS;
+    int64_t number = whole + rows % ROWS;
+    for (int64_t n = 0; n < number; n++) {
+        float *block = blocks + n * BLOCK_FLOATS(P), *state = states + n * P * P;
+        if (n < whole)
+            block_again(h, block, state, state + P * P, at + n * ROWS * h->stride, ROWS, size);
+        else
+            block_again(h, block, state, state + P * P, at + (n + whole * (ROWS - 1)) * h->stride, 1, size);
+    }
+    while (number-- > 0) {
+        const float *block = blocks + number * BLOCK_FLOATS(P), *state = states + number * P * P;
+        if (number < whole)
+            block_backward(h, block, state, G, turned, x, at + number * ROWS * h->stride, ROWS, size);
+        else
+            block_backward(h, block, state, G, turned, x, at + (number + whole * (ROWS - 1)) * h->stride, 1, size);
+    }
+}
+
+INLINE void head_backward(const Head *h, int64_t number, int64_t size) {
+    const Call *c = h->call;
+    const int64_t P = padded(size), square = size * size, spans = (c->tokens + SPAN - 1) / SPAN;
+    float *G = h->scratch, *turned = G + P * P, *states = turned + P * P, *x = states + (BLOCKS + 1) * P * P;
+    float *blocks = x + (6 * ROWS + 1) * P + SCALARS;
+    widen(G, c->state + number * square, size);
+    for (int64_t span = (h->length + SPAN - 1) / SPAN - 1; span >= 0; span--) {
+        const int64_t t = span * SPAN, rows = h->length - t < SPAN ? h->length - t : SPAN;
+        widen(turned, c->carries + (number * spans + span) * square, size);
+        turn(states, turned, NULL, NULL, P);
+        span_backward(h, states, blocks, G, turned, x, h->at + t * h->stride, rows, size);
+    }
+    narrow(c->start + number * square, G, size);
+    float *slopes[] = {c->dr, c->dw, c->dk, c->dv, c->da, c->db};
+    for (int64_t t = h->length; t < c->tokens; t++)
+        for (int i = 0; i < 6; i++) memset(slopes[i] + h->at + t * h->stride, 0, size * sizeof(float));
+}
+
+/* Sizes of which the compiler makes code of their own. */
+static void head_64(const Head *h, int64_t number) {
+    h->call->dy ? head_backward(h, number, 64) : head_forward(h, number, 64);
+}
+static void head_32(const Head *h, int64_t number) {
+    h->call->dy ? head_backward(h, number, 32) : head_forward(h, number, 32);
+}
+static void head_any(const Head *h, int64_t number) {
+    h->call->dy ? head_backward(h, number, h->call->size) : head_forward(h, number, h->call->size);
+}
+
+/* ---- tasks ---- */
+
+typedef struct {
+    const Call *call;
+    int64_t next, failed;
+} Tasks;
+
+/* One thread: the next head of a row until none is left. */
+static void work(void *shared) {
+    Tasks *tasks = shared;
+    const Call *c = tasks->call;
+    void (*run)(const Head *, int64_t) = c->size == 64 ? head_64 : c->size == 32 ? head_32 : head_any;
+    void *scratch;
+    if (posix_memalign(&scratch, 64, scratch_floats(c) * sizeof(float))) {
+        __atomic_store_n(&tasks->failed, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    for (int64_t n; (n = take_task(&tasks->next)) < c->batch * c->heads;) {
+        const int64_t row = n / c->heads, stride = c->heads * c->size;
+        const int64_t length = c->lengths ? c->lengths[row] : c->tokens;
+        const Head h = {c, row * c->tokens * stride + n % c->heads * c->size, stride, length, scratch};
+        run(&h, n);
+    }
+    free(scratch);
+}
+
+int wkv_span(void) { return SPAN; }
+
+int wkv_run(const Call *c) {
+    const int64_t heads = c->batch * c->heads, most = heads * c->tokens * c->size * c->size / THREAD_WORK;
+    int64_t threads = c->threads < most ? c->threads : most;
+    if (threads > heads) threads = heads;
+    Tasks tasks = {c, 0, 0};
+    in_threads(work, &tasks, threads, c->parallel);
+    return (int)tasks.failed;
+}
