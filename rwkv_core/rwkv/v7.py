@@ -80,7 +80,8 @@ class TimeMix(nn.Module):
         if first is None:
             first = v
         else:
-            v = torch.lerp(v, first, torch.sigmoid(self.v0.view(-1) + x_v @ self.v1 @ self.v2))
+            share = torch.sigmoid(self.v0.view(-1) + x_v @ self.v1 @ self.v2)
+            v = torch.lerp(v, first, share.to(v.dtype))  # under autocast the share is in float32
         decay = self.w0.view(-1) + torch.tanh(self._mixed(x, shifted, self.x_w) @ self.w1) @ self.w2
         w = FASTEST * torch.sigmoid(decay.float())
         rate = torch.sigmoid(self.a0.view(-1) + self._mixed(x, shifted, self.x_a) @ self.a1 @ self.a2)

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib.machinery
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ class Library:
         """Tokens between two states that forward stores for backward."""
         return self._present().wkv_span()
 
-    def run(self, sizes: torch.Size, *tensors: Tensor | None) -> None:
+    def run(self, sizes: Sequence[int], *tensors: Tensor | None) -> None:
         """Call it with `tensors` in the order of its `Call`; None and those left out are NULL.
 
         Raises MemoryError where it finds no memory for its scratch.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rwkv_core.wkv import matrix_state
 from rwkv_core.wkv.operator import Implementation, Operator, fla_lacks, triton_lacks
-from rwkv_core.wkv.wkv6 import chunked, fla, reference
+from rwkv_core.wkv.wkv6 import c, chunked, fla, reference
 
 
 def _triton(*inputs: Any) -> tuple[Tensor, Tensor]:
@@ -67,6 +67,7 @@ WKV6 = Operator(
     {
         "reference": Implementation(reference.wkv6),
         "torch": Implementation(chunked.wkv6),
+        "c": Implementation(c.wkv6, c.LIBRARY.lacks),
         "triton": Implementation(_triton, triton_lacks, half=True, gradients=False),
         "fla": Implementation(fla.wkv6, fla_lacks, half=True, rounding=fla.ROUNDING),
     },

@@ -24,46 +24,57 @@
 
 #define ROWS 8   /* tokens of a block: more would cost scores, fewer would cost passes over the state */
 #define SPAN 32  /* tokens between two stored states, a multiple of ROWS; backward computes again what lies between */
+#ifndef AHEAD
+#define AHEAD ROWS
+#define HINT 2
+#endif
+#ifndef TURN
+#define TURN 64
+#endif
 #define BLOCKS (SPAN / ROWS)
+#define LINE(x, n, t) ((x) + (n) * ROWS + (t) * LANES) /* channels n on of token t; n a multiple of LANES */
 #define PAIRS (ROWS * (ROWS + 1) / 2)
 #define PAIR(t, i) ((t) * ((t) + 1) / 2 + (i)) /* i <= t */
 #define THREAD_ELEMENTS (1 << 17) /* elements of states, once a token: fewer are done sooner than a thread has started */
 #define SLOW -0.25f /* log-decays of a block above it: all - 1 is held, which has more digits than all */
+#define NOINLINE __attribute__((noinline)) /* so that registers hold what the loops in it need */
 #define UNROLL_LANES _Pragma("GCC unroll 16")
 
-/* One call: what Python hands over, in this order. Contiguous but for w. M = ceil(T / SPAN). */
+/* One call: what Python hands over, in this order. Contiguous. M = ceil(T / SPAN). */
 typedef struct {
-    int64_t batch, tokens, heads, size, w_batch, w_token; /* B, T, H, N; floats from one row or token of w to the next, */
-    int64_t threads;                                      /* which are 0 where all have the same decay */
+    int64_t batch, tokens, heads, size, steady; /* B, T, H, N; whether all tokens have the same decay */
+    int64_t threads;
     Parallel *parallel;
-    const float *u, *r, *w, *k, *v; /* [H, N]; [B, T, H, N] each */
+    const float *u, *r, *w, *k, *v; /* [H, N]; [B, T, H, N] each, but a steady w [H, N] */
     const int64_t *lengths;         /* [B], 0 to T, or NULL */
     float *saved;                   /* [B, H, M, N, N]: the state entering each span; forward may have NULL */
     const float *state;             /* forward: [B, H, N, N], at the start; backward: its slope at the end */
     float *y, *end;                 /* forward: [B, T, H, N]; [B, H, N, N] */
     const float *dy;                /* backward: [B, T, H, N]; NULL in forward */
-    float *dr, *dw, *dk, *dv;       /* backward: [B, T, H, N] each */
+    float *dr, *dk, *dv, *dw;       /* backward: [B, T, H, N] each; dw unless steady */
     float *start;                   /* backward: [B, H, N, N], the state's slope at the start */
-    double *du;                     /* backward: [B, H, N] */
+    double *du, *steady_dw;         /* backward: [B, H, N] each */
 } Call;
 
-/* Some tokens of a head: [ROWS][width] each, zeros beyond N and beyond its tokens, of which there are `rows`. What needs
- * no state is computed for all ROWS at once, or for one where there is but one. */
+/* Some tokens of a head. Its lines are [width / LANES][ROWS][LANES], so that the compiler knows the distance from one
+ * token to the next; zeros beyond N and beyond the tokens, of which there are `rows`. What needs no state is computed for
+ * `room` tokens at once: ROWS, or one where there is but one. */
 typedef struct {
     int64_t rows;
     float *r, *k, *v, *e, *decay, *before, *after, *query, *key, *past;
-    float *all, *held, *added; /* [width]: all, and all = held + added, where held is 1 or 0 */
+    float *u, *all, *held, *added; /* [width]: all = held + added, where held is 1 or 0 */
+    float *state;                  /* [width][width]; backward: transposed, S */
     float score[PAIRS + LANES];
 } Block;
 
 /* What a thread works with. */
 typedef struct {
     int64_t size, width;  /* N, and N in whole vectors */
-    float *u, *out;       /* [width]; y, or dv: [ROWS][width] */
+    float *out;           /* lines: y, or dv */
     float *matrix, *room; /* [width][width]: the state or its slope; a copy with whole vectors, or transposed */
-    float *later, *sum;   /* backward: [ROWS][width]; rowsum(G' S): [width] */
-    float *states;        /* backward: [BLOCKS][width][width], transposed: the state entering each block */
-    double *du;
+    float *later, *sum;   /* backward: lines; rowsum(G' S): [width] */
+    float *states;        /* [BLOCKS][width][width]: of several heads; backward: transposed, entering each block */
+    double *du, *dw; /* backward: [width], sums over the tokens of a row */
     Block blocks[BLOCKS];
 } Work;
 
@@ -111,38 +122,47 @@ INLINE Lane sums(Lane *x) {
     return x[0];
 }
 
-/* Rows of `size` floats, `stride` apart, to rows of whole vectors, and back. */
-static void read_rows(const Work *s, float *to, const float *from, int64_t stride, int64_t rows) {
-    const int64_t whole = s->size / LANES * LANES;
-    for (int64_t t = 0; t < rows; t++, to += s->width, from += stride) {
-        for (int64_t n = 0; n < whole; n += LANES) store(to + n, load(from + n, LANES), LANES);
-        if (whole < s->size) store(to + whole, load(from + whole, s->size - whole), LANES);
-    }
+/* Rows of N floats, `stride` apart, to lines, and back. Asks for the rows of the next block, which lie too far away to be
+ * foreseen. */
+static void read_lines(const Work *s, float *to, const float *from, int64_t stride, int64_t rows, int64_t room) {
+    for (int64_t n = 0; n < s->size; n += LANES)
+        for (int64_t t = 0; t < room; t++) {
+            const float *here = from + t * stride + n;
+            if (room > 1) __builtin_prefetch(here + AHEAD * stride, 0, HINT);
+            if (t >= rows)
+                store(LINE(to, n, t), (Lane){0}, LANES);
+            else if (s->size - n >= LANES)
+                store(LINE(to, n, t), load(here, LANES), LANES);
+            else
+                store(LINE(to, n, t), load(here, s->size - n), LANES);
+        }
 }
-
-/* `rows` of `room` rows, the others zero. */
-INLINE void read_lines(const Work *s, float *to, const float *from, int64_t stride, int64_t rows, int64_t room) {
-    read_rows(s, to, from, stride, rows);
-    if (rows < room) memset(to + rows * s->width, 0, 4 * (room - rows) * s->width);
-}
-
-static void write_rows(const Work *s, float *to, const float *from, int64_t stride, int64_t rows) {
-    const int64_t whole = s->size / LANES * LANES;
-    for (int64_t t = 0; t < rows; t++, to += stride, from += s->width) {
-        for (int64_t n = 0; n < whole; n += LANES) store(to + n, load(from + n, LANES), LANES);
-        if (whole < s->size) memcpy(to + whole, from + whole, 4 * (s->size - whole));
-    }
+static void write_lines(const Work *s, float *to, const float *from, int64_t stride, int64_t rows) {
+    for (int64_t n = 0; n < s->size; n += LANES)
+        for (int64_t t = 0; t < rows; t++)
+            if (s->size - n >= LANES)
+                store(to + t * stride + n, load(LINE(from, n, t), LANES), LANES);
+            else
+                store(to + t * stride + n, load(LINE(from, n, t), LANES), s->size - n);
 }
 
 static void clear_rows(const Work *s, float *to, int64_t stride, int64_t rows) {
     for (int64_t t = 0; t < rows; t++) memset(to + t * stride, 0, 4 * s->size);
 }
 
+/* [N][N] of rows so wide. */
+static void copy_matrix(const Work *s, float *to, int64_t to_width, const float *from, int64_t from_width) {
+    if (to_width == from_width)
+        memcpy(to, from, 4 * s->size * to_width);
+    else
+        for (int64_t i = 0; i < s->size; i++) memcpy(to + i * to_width, from + i * from_width, 4 * s->size);
+}
+
 /* `from` [N][N] itself where it has whole vectors, else a copy that has. */
 static const float *whole_matrix(const Work *s, float *copy, const float *from) {
     if (s->width == s->size) return from;
     memset(copy, 0, 4 * s->width * s->width);
-    read_rows(s, copy, from, s->size, s->size);
+    copy_matrix(s, copy, s->width, from, s->size);
     return copy;
 }
 
@@ -158,88 +178,112 @@ static void transpose_matrix(float *to, const float *from, int64_t width) {
 
 /* ---- a block without the state ---- */
 
-/* exp(w) and its products from log-decays in `decay`. */
-INLINE void make_decays(Block *b, int64_t width, int64_t rows) {
-    for (int64_t n = 0; n < width; n += LANES) {
-        Lane product = (Lane){0} + 1.f, w = {0};
-        for (int64_t t = 0; t < rows; t++) {
-            const Lane w_t = load(b->decay + t * width + n, LANES), decay = exp_decay(w_t);
-            w += w_t;
-            store(b->decay + t * width + n, decay, LANES);
-            store(b->before + t * width + n, product, LANES);
+/* `all` in two parts, of which the second has the digits of a slow decay: w is the block's log-decay. */
+INLINE void store_all(Block *b, int64_t n, Lane all, Lane w) {
+    const LaneInt slow = w > SLOW;
+    const float taylor[] = {1.f / 5040, 1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f};
+    Lane less = (Lane){0} + 1.f / 40320; /* all - 1 */
+    UNROLL for (int i = 0; i < 7; i++) less = less * w + taylor[i];
+    less *= w;
+    store(b->all + n, all, LANES);
+    store(b->held + n, (Lane)((LaneInt)((Lane){0} + 1.f) & slow), LANES);
+    store(b->added + n, (Lane)(((LaneInt)less & slow) | ((LaneInt)all & ~slow)), LANES);
+}
+
+/* decay, before, after and all, from log-decays in `decay`. */
+static NOINLINE void make_decays(const Work *s, Block *b, int64_t room) {
+    for (int64_t n = 0; n < s->width; n += LANES) {
+        Lane product = (Lane){0} + 1.f, sum = {0};
+        for (int64_t t = 0; t < room; t++) {
+            const Lane w = load(LINE(b->decay, n, t), LANES), decay = exp_decay(w);
+            sum += w;
+            store(LINE(b->decay, n, t), decay, LANES);
+            store(LINE(b->before, n, t), product, LANES);
             product *= decay;
         }
-        const LaneInt slow = w > SLOW;
-        Lane less = w * (1.f / 40320) + 1.f / 5040; /* all - 1 */
-        const float taylor[] = {1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f};
-        UNROLL for (int i = 0; i < 6; i++) less = less * w + taylor[i];
-        less *= w;
-        store(b->all + n, product, LANES);
-        store(b->held + n, (Lane)((LaneInt)((Lane){0} + 1.f) & slow), LANES);
-        store(b->added + n, (Lane)(((LaneInt)less & slow) | ((LaneInt)product & ~slow)), LANES);
+        store_all(b, n, product, sum);
         product = (Lane){0} + 1.f;
-        for (int64_t t = rows - 1; t >= 0; t--) {
-            store(b->after + t * width + n, product, LANES);
-            product *= load(b->decay + t * width + n, LANES);
+        for (int64_t t = room - 1; t >= 0; t--) {
+            store(LINE(b->after, n, t), product, LANES);
+            product *= load(LINE(b->decay, n, t), LANES);
         }
     }
 }
 
-/* out[PAIR(t, i)] = sum_n z_t x_i d_{i+1} .. d_{t-1} for i < t, and with u for i = t; NULL for ones. */
-INLINE void make_scores(float *out, const float *x, const float *z, const float *decay, const float *u, int64_t width,
-                        int64_t rows) {
-    Lane sum[PAIRS + LANES], part[ROWS];
-    for (int64_t i = PAIR(rows, 0); i < PAIR(rows, 0) + LANES; i++) sum[i] = (Lane){0};
-    UNROLL for (int64_t i = 0; i < rows; i++) {
-        UNROLL for (int64_t t = i; t < rows; t++) part[t] = (Lane){0};
+/* out[PAIR(t, i)] = sum_n z_t x_i d_{i+1} .. d_{t-1} for i < t, sum_n z_t u x_t for i = t; NULL stands for ones. */
+INLINE void make_pairs(float *out, const float *x, const float *z, const float *decay, const float *u, int64_t width,
+                       int64_t room) {
+    Lane sum[PAIRS + LANES];
+    UNROLL for (int64_t i = 0; i < room; i++) {
+        Lane part[ROWS] = {0};
         for (int64_t n = 0; n < width; n += LANES) {
-            Lane product = load(x + i * width + n, LANES), here = load(z + i * width + n, LANES);
-            part[i] += u ? product * here * load(u + n, LANES) : product * here;
-            UNROLL for (int64_t t = i + 1; t < rows; t++) {
-                part[t] += product * load(z + t * width + n, LANES);
-                if (decay) product *= load(decay + t * width + n, LANES);
+            Lane product = load(LINE(x, n, i), LANES);
+            part[i] += load(LINE(z, n, i), LANES) * (u ? product * load(u + n, LANES) : product);
+            UNROLL for (int64_t t = i + 1; t < room; t++) {
+                part[t] += load(LINE(z, n, t), LANES) * product;
+                if (decay) product *= load(LINE(decay, n, t), LANES);
             }
         }
-        UNROLL for (int64_t t = i; t < rows; t++) sum[PAIR(t, i)] = part[t];
+        UNROLL for (int64_t t = i; t < room; t++) sum[PAIR(t, i)] = part[t];
     }
-    for (int64_t i = 0; i < PAIR(rows, 0); i += LANES) store(out + i, sums(sum + i), LANES);
+    UNROLL_LANES for (int i = 0; i < LANES; i++) sum[PAIR(room, 0) + i] = (Lane){0};
+    for (int64_t i = 0; i < PAIR(room, 0); i += LANES) store(out + i, sums(sum + i), LANES);
+}
+static NOINLINE void make_scores(const Work *s, Block *b) {
+    make_pairs(b->score, b->k, b->r, b->decay, b->u, s->width, ROWS);
+}
+
+/* A block of another head, whose state lies at `state`, or in scratch. */
+static void begin_block(const Call *c, Work *s, int64_t i, int64_t head, float *state) {
+    Block *b = s->blocks + i;
+    b->rows = 0;
+    b->state = state ? state : s->states + i * s->width * s->width;
+    memset(b->u, 0, 4 * s->width);
+    memcpy(b->u, c->u + head * s->size, 4 * s->size);
 }
 
 /* Tokens of a head, the first of them t, and what follows from them alone; `room` for 1 or ROWS. */
 INLINE void read_block(const Call *c, const Work *s, Block *b, int64_t row, int64_t head, int64_t t, int64_t rows,
                        int64_t room) {
-    const int64_t N = s->size, stride = c->heads * N, at = (row * c->tokens + t) * stride + head * N;
-    const int same = !c->w_token && b->rows == rows;
+    const int64_t N = s->size, width = s->width, stride = c->heads * N, at = (row * c->tokens + t) * stride + head * N;
+    const int same = c->steady && b->rows == rows;
     b->rows = rows;
     read_lines(s, b->r, c->r + at, stride, rows, room);
     read_lines(s, b->k, c->k + at, stride, rows, room);
     read_lines(s, b->v, c->v + at, stride, rows, room);
     if (c->dy) read_lines(s, b->e, c->dy + at, stride, rows, room);
     if (!same) {
-        read_lines(s, b->decay, c->w + row * c->w_batch + t * c->w_token + head * N, c->w_token, rows, room);
-        make_decays(b, s->width, room);
+        read_lines(s, b->decay, c->steady ? c->w + head * N : c->w + at, c->steady ? 0 : stride, rows, room);
+        make_decays(s, b, room);
     }
-    for (int64_t i = 0; i < room * s->width; i += LANES) {
-        store(b->query + i, load(b->r + i, LANES) * load(b->before + i, LANES), LANES);
-        store(b->key + i, load(b->k + i, LANES) * load(b->after + i, LANES), LANES);
-    }
-    make_scores(b->score, b->k, b->r, b->decay, s->u, s->width, room);
+    for (int64_t n = 0; n < width; n += LANES)
+        UNROLL for (int64_t i = 0; i < room; i++) {
+            store(LINE(b->query, n, i), load(LINE(b->r, n, i), LANES) * load(LINE(b->before, n, i), LANES), LANES);
+            store(LINE(b->key, n, i), load(LINE(b->k, n, i), LANES) * load(LINE(b->after, n, i), LANES), LANES);
+        }
+    if (room == ROWS)
+        make_scores(s, b);
+    else
+        make_pairs(b->score, b->k, b->r, b->decay, b->u, width, 1);
 }
 
 /* ---- a block and a matrix, LANES by LANES elements at once, m[i] being a part of row i ---- */
 
 /* out_t += x_t m: x at the rows of m, out at its columns. */
-INLINE void contract(const Lane *m, float *out, const float *x, int64_t width, int64_t rows) {
-    for (int64_t t = 0; t < rows; t++, x += width, out += width) {
-        Lane sum = load(out, LANES);
-        UNROLL_LANES for (int i = 0; i < LANES; i++) sum += x[i] * m[i];
-        store(out, sum, LANES);
+INLINE void contract(const Lane *m, float *out, const float *x, int64_t rows) {
+    for (int64_t t = 0; t < rows; t++, x += LANES, out += LANES) {
+        Lane even = load(out, LANES), odd = {0}; /* each sum waits for its last term: two wait half as long */
+        UNROLL for (int i = 0; i < LANES; i += 2) {
+            even += x[i] * m[i];
+            odd += x[i + 1] * m[i + 1];
+        }
+        store(out, even + odd, LANES);
     }
 }
 
 /* m += x_t^T z_t for all t. */
-INLINE void extend(Lane *m, const float *x, const float *z, int64_t width, int64_t rows) {
-    for (int64_t t = 0; t < rows; t++, x += width, z += width) {
+INLINE void extend(Lane *m, const float *x, const float *z, int64_t rows) {
+    for (int64_t t = 0; t < rows; t++, x += LANES, z += LANES) {
         const Lane right = load(z, LANES);
         UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] += x[i] * right;
     }
@@ -248,113 +292,145 @@ INLINE void extend(Lane *m, const float *x, const float *z, int64_t width, int64
 INLINE void load_tile(Lane *m, const float *from, int64_t width) {
     UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = load(from + i * width, LANES);
 }
-INLINE void store_tile(float *to, const Lane *m, int64_t width) {
-    UNROLL_LANES for (int i = 0; i < LANES; i++) store(to + i * width, m[i], LANES);
-}
 
 /* ---- forward ---- */
+
+/* Of the state, the part at keys `key` on and values `n` on. */
+static NOINLINE void tile_forward(const Work *s, const Block *b, const float *from, float *to, int64_t key, int64_t n) {
+    const int64_t width = s->width;
+    Lane m[LANES];
+    load_tile(m, from + key * width + n, width);
+    contract(m, LINE(s->out, n, 0), LINE(b->query, key, 0), b->rows);
+    UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] *= b->added[key + i];
+    extend(m, LINE(b->key, key, 0), LINE(b->v, n, 0), b->rows);
+    from += key * width + n;
+    to += key * width + n;
+    UNROLL_LANES for (int i = 0; i < LANES; i++)
+        store(to + i * width, b->held[key + i] * load(from + i * width, LANES) + m[i], LANES);
+}
 
 /* y of the block to `out`; the state `from` -> `to`. */
 INLINE void block_forward(const Work *s, const Block *b, const float *from, float *to, int64_t room) {
     const int64_t width = s->width;
-    for (int64_t n = 0; n < width; n += LANES)
-        UNROLL for (int64_t t = 0; t < room; t++) {
-            Lane y = {0};
-            UNROLL for (int64_t i = 0; i <= t; i++) y += b->score[PAIR(t, i)] * load(b->v + i * width + n, LANES);
-            store(s->out + t * width + n, y, LANES);
+    for (int64_t n = 0; n < width; n += LANES) {
+        Lane y[ROWS] = {0};
+        UNROLL for (int64_t i = 0; i < room; i++) {
+            const Lane v = load(LINE(b->v, n, i), LANES);
+            UNROLL for (int64_t t = i; t < room; t++) y[t] += b->score[PAIR(t, i)] * v;
         }
+        UNROLL for (int64_t t = 0; t < room; t++) store(LINE(s->out, n, t), y[t], LANES);
+    }
     for (int64_t key = 0; key < width; key += LANES)
-        for (int64_t n = 0; n < width; n += LANES) {
-            Lane m[LANES];
-            load_tile(m, from + key * width + n, width);
-            contract(m, s->out + n, b->query + key, width, b->rows);
-            UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = b->held[key + i] * m[i] + b->added[key + i] * m[i];
-            extend(m, b->key + key, b->v + n, width, b->rows);
-            store_tile(to + key * width + n, m, width);
-        }
+        for (int64_t n = 0; n < width; n += LANES) tile_forward(s, b, from, to, key, n);
 }
 
-static void task_forward(const Call *c, Work *s, int64_t row, int64_t head) {
-    const int64_t N = s->size, stride = c->heads * N, spans = (c->tokens + SPAN - 1) / SPAN;
-    const int64_t length = c->lengths ? c->lengths[row] : c->tokens, task = row * c->heads + head;
-    float *y = c->y + row * c->tokens * stride + head * N, *end = c->end + task * N * N;
-    float *matrix = s->width == N ? end : s->matrix;
-    const float *state = whole_matrix(s, matrix, c->state + task * N * N);
-    Block *b = s->blocks;
-    for (int64_t t = 0; t < length; t += ROWS, state = matrix) {
-        const int64_t rows = length - t < ROWS ? length - t : ROWS;
-        if (c->saved && t % SPAN == 0) write_rows(s, c->saved + (task * spans + t / SPAN) * N * N, state, N, N);
-        if (rows == 1) {
-            read_block(c, s, b, row, head, t, rows, 1);
-            block_forward(s, b, state, matrix, 1);
+/* Tokens t .. t + rows of a head. */
+static void forward_rows(const Call *c, const Work *s, Block *b, int64_t row, int64_t head, int64_t t, int64_t rows) {
+    const int64_t N = s->size, stride = c->heads * N, spans = (c->tokens + SPAN - 1) / SPAN, matrix = row * c->heads + head;
+    float *y = c->y + (row * c->tokens + t) * stride + head * N;
+    const float *state = t ? b->state : whole_matrix(s, b->state, c->state + matrix * N * N);
+    for (int64_t i = 0; i < rows; i += ROWS, state = b->state) {
+        const int64_t left = rows - i < ROWS ? rows - i : ROWS;
+        if (c->saved && (t + i) % SPAN == 0)
+            copy_matrix(s, c->saved + (matrix * spans + (t + i) / SPAN) * N * N, N, state, s->width);
+        if (left == 1) {
+            read_block(c, s, b, row, head, t + i, left, 1);
+            block_forward(s, b, state, b->state, 1);
         } else {
-            read_block(c, s, b, row, head, t, rows, ROWS);
-            block_forward(s, b, state, matrix, ROWS);
+            read_block(c, s, b, row, head, t + i, left, ROWS);
+            block_forward(s, b, state, b->state, ROWS);
         }
-        write_rows(s, y + t * stride, s->out, stride, rows);
+        write_lines(s, y + i * stride, s->out, stride, left);
     }
-    if (state != end) write_rows(s, end, state, N, N);
-    clear_rows(s, y + length * stride, stride, c->tokens - length);
+}
+
+/* Some heads in turn: what they read and write lies side by side. */
+static void task_forward(const Call *c, Work *s, int64_t row, int64_t head, int64_t heads) {
+    const int64_t N = s->size, stride = c->heads * N, length = c->lengths ? c->lengths[row] : c->tokens;
+    float *end = c->end + (row * c->heads + head) * N * N, *y = c->y + row * c->tokens * stride + head * N;
+    for (int64_t i = 0; i < heads; i++) begin_block(c, s, i, head + i, s->width == N ? end + i * N * N : NULL);
+    for (int64_t t = 0; t < length; t += TURN)
+        for (int64_t i = 0; i < heads; i++)
+            forward_rows(c, s, s->blocks + i, row, head + i, t, length - t < TURN ? length - t : TURN);
+    for (int64_t i = 0; i < heads; i++) {
+        const int64_t matrix = (row * c->heads + head + i) * N * N;
+        if (length == 0)
+            memcpy(c->end + matrix, c->state + matrix, 4 * N * N);
+        else if (s->width != N)
+            copy_matrix(s, c->end + matrix, N, s->blocks[i].state, s->width);
+        clear_rows(s, y + length * stride + i * N, stride, c->tokens - length);
+    }
 }
 
 /* ---- backward ---- */
 
-/* past of the block, and the transposed state `from` -> `to`, which may be NULL. */
-static void block_again(const Work *s, const Block *b, const float *from, float *to) {
+/* `to` = all `from` + x^T z in a tile whose columns are the keys n on. */
+INLINE void advance(float *to, const float *from, const Block *b, const float *x, int64_t n, const float *z,
+                    int64_t width) {
+    const Lane held = load(b->held + n, LANES), added = load(b->added + n, LANES);
+    Lane m[LANES];
+    UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = added * load(from + i * width, LANES);
+    extend(m, x, LINE(z, n, 0), b->rows);
+    UNROLL_LANES for (int i = 0; i < LANES; i++) store(to + i * width, held * load(from + i * width, LANES) + m[i], LANES);
+}
+
+static NOINLINE void tile_again(const Work *s, const Block *b, float *to, int64_t value, int64_t n) {
+    const int64_t width = s->width;
+    Lane m[LANES];
+    const float *from = b->state + value * width + n;
+    load_tile(m, from, width);
+    contract(m, LINE(b->past, n, 0), LINE(b->e, value, 0), b->rows);
+    if (!to) return;
+    advance(to + value * width + n, from, b, LINE(b->v, value, 0), n, b->key, width);
+}
+
+/* past of the block, and the state after it, transposed, to `to`, which may be NULL. */
+static void block_again(const Work *s, const Block *b, float *to) {
     const int64_t width = s->width;
     memset(b->past, 0, 4 * ROWS * width);
     for (int64_t value = 0; value < width; value += LANES)
-        for (int64_t n = 0; n < width; n += LANES) {
-            Lane m[LANES];
-            load_tile(m, from + value * width + n, width);
-            contract(m, b->past + n, b->e + value, width, b->rows);
-            if (!to) continue;
-            const Lane held = load(b->held + n, LANES), added = load(b->added + n, LANES);
-            UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = held * m[i] + added * m[i];
-            extend(m, b->v + value, b->key + n, width, b->rows);
-            store_tile(to + value * width + n, m, width);
-        }
+        for (int64_t n = 0; n < width; n += LANES) tile_again(s, b, to, value, n);
 }
 
-/* later, sum and dv of the block, and its transposed slope G' -> G in `matrix`. `state` is S, transposed. */
-static void block_slopes(const Work *s, const Block *b, const float *state) {
-    const int64_t width = s->width, rows = b->rows;
+static NOINLINE void tile_slopes(const Work *s, const Block *b, int64_t value, int64_t n) {
+    const int64_t width = s->width;
+    float *slope = s->matrix + value * width + n;
+    Lane m[LANES], sum = load(s->sum + n, LANES);
+    load_tile(m, slope, width);
+    contract(m, LINE(s->later, n, 0), LINE(b->v, value, 0), b->rows);
+    UNROLL_LANES for (int i = 0; i < LANES; i++) sum += m[i] * load(b->state + (value + i) * width + n, LANES);
+    store(s->sum + n, sum, LANES);
+    transpose(m);
+    contract(m, LINE(s->out, value, 0), LINE(b->key, n, 0), b->rows);
+    advance(slope, slope, b, LINE(b->e, value, 0), n, b->query, width);
+}
+
+/* later, sum and dv of the block, and its transposed slope G' -> G in `matrix`. */
+static void block_slopes(const Work *s, const Block *b) {
+    const int64_t width = s->width;
     memset(s->later, 0, 4 * ROWS * width);
     memset(s->sum, 0, 4 * width);
     for (int64_t value = 0; value < width; value += LANES)
-        for (int64_t n = 0; n < width; n += LANES) {
-            float *slope = s->matrix + value * width + n;
-            Lane m[LANES], sum = load(s->sum + n, LANES);
-            load_tile(m, slope, width);
-            contract(m, s->later + n, b->v + value, width, rows);
-            UNROLL_LANES for (int i = 0; i < LANES; i++) sum += m[i] * load(state + (value + i) * width + n, LANES);
-            store(s->sum + n, sum, LANES);
-            transpose(m);
-            contract(m, s->out + value, b->key + n, width, rows);
-            load_tile(m, slope, width);
-            const Lane held = load(b->held + n, LANES), added = load(b->added + n, LANES);
-            UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = held * m[i] + added * m[i];
-            extend(m, b->e + value, b->query + n, width, rows);
-            store_tile(slope, m, width);
-        }
+        for (int64_t n = 0; n < width; n += LANES) tile_slopes(s, b, value, n);
 }
 
 /* What later tokens of the block add to dv of each, in place of what `out` held. */
-INLINE void inner_dv(const Work *s, const Block *b) {
-    for (int64_t n = 0; n < s->width; n += LANES)
+static NOINLINE void inner_dv(const Work *s, const Block *b) {
+    for (int64_t n = 0; n < s->width; n += LANES) {
+        Lane dv[ROWS] = {0};
         UNROLL for (int64_t t = 0; t < ROWS; t++) {
-            Lane dv = {0};
-            UNROLL for (int64_t i = t; i < ROWS; i++) dv += b->score[PAIR(i, t)] * load(b->e + i * s->width + n, LANES);
-            store(s->out + t * s->width + n, dv, LANES);
+            const Lane e = load(LINE(b->e, n, t), LANES);
+            UNROLL for (int64_t i = 0; i <= t; i++) dv[i] += b->score[PAIR(t, i)] * e;
         }
+        UNROLL for (int64_t t = 0; t < ROWS; t++) store(LINE(s->out, n, t), dv[t], LANES);
+    }
 }
 
-/* dr, dk, dw of channels n on, and what they add to du. */
+/* dr, dk, dw of channels n on, and what they add to du and, summed over tokens, to dw. */
 INLINE void channel_slopes(Work *s, const Block *b, const float *slope, int64_t n, Lane *dr, Lane *dk, Lane *dw) {
-    const int64_t width = s->width;
-    const Lane u = load(s->u + n, LANES);
+    const Lane u = load(b->u + n, LANES);
     Lane du = {0}, through = load(b->all + n, LANES) * load(s->sum + n, LANES);
-#define AT(x, t) load((x) + (t) * width + n, LANES)
+#define AT(x, t) load(LINE(x, n, t), LANES)
     UNROLL for (int64_t t = 0; t < ROWS; t++) { /* through the state at the block's start, and at its end */
         const Lane own = slope[PAIR(t, t)] * u, later = AT(s->later, t);
         dr[t] = AT(b->before, t) * AT(b->past, t) + own * AT(b->k, t);
@@ -385,33 +461,37 @@ INLINE void channel_slopes(Work *s, const Block *b, const float *slope, int64_t 
         dk[i] += through;
     }
 #undef AT
-    for (int i = 0; i < LANES; i++) s->du[n + i] += du[i];
+    through = (Lane){0};
+    UNROLL for (int64_t t = 0; t < ROWS; t++)
+        if (t < b->rows) through += dw[t];
+    for (int i = 0; i < LANES; i++) {
+        s->du[n + i] += du[i];
+        s->dw[n + i] += through[i];
+    }
+}
+
+INLINE void store_slopes(const Work *s, float *to, const Lane *slope, int64_t n, int64_t stride, int64_t rows) {
+    for (int64_t t = 0; t < rows; t++)
+        if (s->size - n >= LANES)
+            store(to + t * stride + n, slope[t], LANES);
+        else
+            store(to + t * stride + n, slope[t], s->size - n);
 }
 
 /* Gradients of the block's tokens, which begin at `at`; the slope in `matrix` goes from its end to its start. */
-static void block_backward(const Call *c, Work *s, const Block *b, const float *state, int64_t at) {
+static void block_backward(const Call *c, Work *s, const Block *b, int64_t at) {
     const int64_t N = s->size, stride = c->heads * N;
     float slope[PAIRS + LANES];
-    make_scores(slope, b->v, b->e, NULL, NULL, s->width, ROWS);
+    make_pairs(slope, b->v, b->e, NULL, NULL, s->width, ROWS);
     inner_dv(s, b);
-    block_slopes(s, b, state);
-    write_rows(s, c->dv + at, s->out, stride, b->rows);
+    block_slopes(s, b);
+    write_lines(s, c->dv + at, s->out, stride, b->rows);
     for (int64_t n = 0; n < N; n += LANES) {
         Lane dr[ROWS], dk[ROWS], dw[ROWS];
         channel_slopes(s, b, slope, n, dr, dk, dw);
-        const int64_t count = N - n < LANES ? N - n : LANES;
-        for (int64_t t = 0; t < b->rows; t++) {
-            const int64_t to = at + t * stride + n;
-            if (count == LANES) {
-                store(c->dr + to, dr[t], LANES);
-                store(c->dk + to, dk[t], LANES);
-                store(c->dw + to, dw[t], LANES);
-            } else {
-                store(c->dr + to, dr[t], count);
-                store(c->dk + to, dk[t], count);
-                store(c->dw + to, dw[t], count);
-            }
-        }
+        store_slopes(s, c->dr + at, dr, n, stride, b->rows);
+        store_slopes(s, c->dk + at, dk, n, stride, b->rows);
+        if (!c->steady) store_slopes(s, c->dw + at, dw, n, stride, b->rows);
     }
 }
 
@@ -421,33 +501,36 @@ static void task_backward(const Call *c, Work *s, int64_t row, int64_t head) {
     const int64_t first = row * c->tokens * stride + head * N;
     transpose_matrix(s->matrix, whole_matrix(s, s->room, c->state + task * N * N), width);
     memset(s->du, 0, width * sizeof *s->du);
+    memset(s->dw, 0, width * sizeof *s->dw);
+    for (int64_t i = 0; i < BLOCKS; i++) begin_block(c, s, i, head, NULL);
     for (int64_t t = (length - 1) / SPAN * SPAN; t >= 0 && length > 0; t -= SPAN) {
         const int64_t tokens = length - t < SPAN ? length - t : SPAN, blocks = (tokens + ROWS - 1) / ROWS;
         const float *saved = whole_matrix(s, s->room, c->saved + (task * spans + t / SPAN) * N * N);
         transpose_matrix(s->states, saved, width);
         for (int64_t i = 0; i < blocks; i++) {
             const int64_t rows = tokens - i * ROWS < ROWS ? tokens - i * ROWS : ROWS;
-            float *state = s->states + i * width * width;
-            read_block(c, s, s->blocks + i, row, head, t + i * ROWS, rows, ROWS);
-            block_again(s, s->blocks + i, state, i + 1 < blocks ? state + width * width : NULL);
+            Block *b = s->blocks + i;
+            read_block(c, s, b, row, head, t + i * ROWS, rows, ROWS);
+            block_again(s, b, i + 1 < blocks ? b[1].state : NULL);
         }
         for (int64_t i = blocks - 1; i >= 0; i--) {
             const int64_t at = first + (t + i * ROWS) * stride;
-            block_backward(c, s, s->blocks + i, s->states + i * width * width, at);
+            block_backward(c, s, s->blocks + i, at);
         }
     }
-    float *const outputs[] = {c->dr, c->dw, c->dk, c->dv};
-    for (int i = 0; i < 4; i++) clear_rows(s, outputs[i] + first + length * stride, stride, c->tokens - length);
+    float *const outputs[] = {c->dr, c->dk, c->dv, c->dw};
+    for (int i = 0; i < 4 - c->steady; i++) clear_rows(s, outputs[i] + first + length * stride, stride, c->tokens - length);
     transpose_matrix(s->room, s->matrix, width);
-    write_rows(s, c->start + task * N * N, s->room, N, N);
+    copy_matrix(s, c->start + task * N * N, N, s->room, width);
     memcpy(c->du + task * N, s->du, N * sizeof *s->du);
+    memcpy(c->steady_dw + task * N, s->dw, N * sizeof *s->dw);
 }
 
 /* ---- tasks: a head of a row each ---- */
 
 typedef struct {
     const Call *call;
-    int64_t next;
+    int64_t heads, next; /* of one task */
     int failed;
 } Tasks;
 
@@ -459,30 +542,29 @@ static float *take(float **memory, int64_t count) {
 }
 
 /* Scratch of `s` for one thread: returns what is to be freed, or NULL where memory ran out. */
-static float *prepare(const Call *c, Work *s) {
-    const int64_t N = c->size, width = (N + LANES - 1) / LANES * LANES, blocks = c->dy ? BLOCKS : 1, line = ROWS * width;
-    const int64_t matrices = c->dy ? 2 + BLOCKS : width != N, vectors = 4 + 2 * ROWS + blocks * (3 + 10 * ROWS);
+static float *prepare(const Call *c, Work *s, int64_t blocks) {
+    const int64_t N = c->size, width = (N + LANES - 1) / LANES * LANES, line = ROWS * width;
+    const int64_t matrices = c->dy ? 2 + blocks : width != N ? blocks : 0;
+    const int64_t vectors = 5 + 2 * ROWS + blocks * (4 + 10 * ROWS);
     const int64_t bytes = 4 * (vectors * width + matrices * width * width);
     float *const memory = aligned_alloc(64, (bytes + 63) / 64 * 64), *rest = memory;
     if (!memory) return NULL;
     s->size = N;
     s->width = width;
     s->du = (double *)take(&rest, 2 * width);
-    s->u = take(&rest, width);
+    s->dw = (double *)take(&rest, 2 * width);
     s->sum = take(&rest, width);
     s->out = take(&rest, line);
     s->later = take(&rest, line);
     for (Block *b = s->blocks; b < s->blocks + blocks; b++) {
-        float **const lines[] = {&b->r,      &b->k,     &b->v,     &b->e,   &b->decay,
-                                 &b->before, &b->after, &b->query, &b->key, &b->past};
+        float **const lines[] = {&b->query, &b->key, &b->v, &b->decay, &b->before, &b->after, &b->r, &b->k, &b->e, &b->past};
+        float **const singles[] = {&b->u, &b->all, &b->held, &b->added};
         for (int i = 0; i < 10; i++) *lines[i] = take(&rest, line);
-        b->all = take(&rest, width);
-        b->held = take(&rest, width);
-        b->added = take(&rest, width);
+        for (int i = 0; i < 4; i++) *singles[i] = take(&rest, width);
     }
-    s->matrix = rest;
-    s->room = rest + width * width;
-    s->states = s->room + width * width;
+    s->states = rest;
+    s->matrix = s->states + blocks * width * width;
+    s->room = s->matrix + width * width;
     return memory;
 }
 
@@ -491,20 +573,19 @@ static void work(void *shared) {
     Tasks *tasks = shared;
     const Call *c = tasks->call;
     Work s;
-    float *memory = prepare(c, &s);
+    float *memory = prepare(c, &s, c->dy ? BLOCKS : tasks->heads);
     if (!memory) {
         __atomic_store_n(&tasks->failed, 1, __ATOMIC_RELAXED);
         return;
     }
     for (;;) {
-        const int64_t task = take_task(&tasks->next), row = task / c->heads, head = task % c->heads;
+        const int64_t task = take_task(&tasks->next), groups = (c->heads + tasks->heads - 1) / tasks->heads;
+        const int64_t row = task / groups, head = task % groups * tasks->heads, left = c->heads - head;
         if (row >= c->batch) break;
-        for (int i = 0; i < BLOCKS; i++) s.blocks[i].rows = 0; /* their decays were another head's */
-        read_rows(&s, s.u, c->u + head * s.size, 0, 1);
         if (c->dy)
             task_backward(c, &s, row, head);
         else
-            task_forward(c, &s, row, head);
+            task_forward(c, &s, row, head, left < tasks->heads ? left : tasks->heads);
     }
     free(memory);
 }
@@ -512,9 +593,12 @@ static void work(void *shared) {
 int wkv_span(void) { return SPAN; }
 
 int wkv_run(const Call *c) {
-    const int64_t tasks = c->batch * c->heads, most = tasks * c->tokens * c->size * c->size / THREAD_ELEMENTS;
-    int64_t threads = c->threads < most ? c->threads : most;
-    Tasks shared = {c, 0, 0};
-    in_threads(work, &shared, threads < tasks ? threads : tasks, c->parallel);
-    return shared.failed;
+    const int64_t all = c->batch * c->heads, most = all * c->tokens * c->size * c->size / THREAD_ELEMENTS;
+    int64_t threads = c->threads < most ? c->threads : most, heads = BLOCKS;
+    if (threads < 1) threads = 1;
+    if (threads > all) threads = all;
+    while (heads > 1 && (c->dy || all / heads < 2 * threads || c->heads % heads)) heads--;
+    Tasks tasks = {c, heads, 0, 0};
+    in_threads(work, &tasks, threads, c->parallel);
+    return tasks.failed;
 }

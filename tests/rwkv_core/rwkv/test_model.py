@@ -192,3 +192,20 @@ def test_it_learns(version: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize("version", parity.SHAPES)
+def test_a_step_under_autocast_is_the_step(version: str) -> None:
+    model = parity.make("tiny", version=version)
+    tokens = torch.randint(model.spec.vocab_size, (2, 20), generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for half in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = torch.nn.functional.cross_entropy(
+                model(tokens[:, :-1]).float().flatten(0, 1), tokens[:, 1:].flatten()
+            )
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert len(gradients[0]) == sum(p.numel() for p in model.parameters())
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.995
