@@ -17,7 +17,12 @@ from tests.checks.wkv_suite import Case
 from tests.rwkv_core.wkv.test_operators import device_of, here
 
 NAMES = ("wkv6", "wkv7")
-EVERY = [pytest.param(name, impl, marks=here(name, impl)) for name in NAMES for impl in OPERATORS[name].implementations]
+ON_A_GPU = ("triton", "fla")
+EVERY = [
+    pytest.param(name, impl, marks=[here(name, impl), *[pytest.mark.gpu] * (impl in ON_A_GPU)])
+    for name in NAMES
+    for impl in OPERATORS[name].implementations
+]
 
 
 def close(result: Tensor, exact: Tensor, impl: str) -> None:

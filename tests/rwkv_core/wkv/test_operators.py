@@ -19,6 +19,7 @@ STEPS = 50
 
 
 def device_of(impl: str) -> str:
+    """Where it is tried."""
     return DEVICE if impl in ("triton", "fla") else "cpu"
 
 
