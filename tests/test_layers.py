@@ -109,6 +109,7 @@ def test_every_operator_has_an_oracle_cases_and_a_model() -> None:
         inputs, dy = operator.example((2, 3, 4), "cpu", torch.float32, seed=1)
         y, _ = operator.call(*inputs, impl=ORACLE)
         assert y.shape == dy.shape == inputs[-1].shape and y.flatten(2).shape == (2, 3, 4)
+        assert set(operator.multiply_adds) == (set(operator.moved) if y.ndim == 4 else set())
 
 
 def test_every_version_of_rwkv_has_its_arithmetic_and_its_family() -> None:

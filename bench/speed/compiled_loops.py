@@ -1,8 +1,8 @@
-"""RWKV-4's recurrence as one first writes it, compiled by what a user of Python has: numba and torch.compile.
+"""Recurrences as one first writes them, compiled by what a user of Python has: RWKV-4's by numba, all by torch.compile.
 
-What else was tried on a CPU and is no contender: torch.jit.script takes two thirds of the plain loop's time, with
-gradients more than all of it; torch.compile of a single token takes more, of torch's associative scan more than of
-blocks, and of torch's scan it fails.
+What else was tried of RWKV-4's on a CPU and is no contender: torch.jit.script takes two thirds of the plain loop's
+time, with gradients more than all of it; torch.compile of a single token takes more, of torch's associative scan more
+than of blocks, and of torch's scan it fails.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-from rwkv_core.wkv.wkv4 import initial_state, reference
 
 BLOCK = 16  # tokens in one compiled function: 17 s, with gradients a minute; 32 take four times that and gain little
 
@@ -64,18 +62,22 @@ def _scan(w: Any, u: Any, k: Any, v: Any, y: Any) -> None:
                 a[c], b[c], p[c] = past * a[c] + now * value, past * b[c] + now, q
 
 
-def torch_compile() -> Function | None:
-    """The loop of torch in blocks of tokens, each one compiled function; None where nothing can be compiled."""
+def torch_compile(loop: Callable[..., Any], empty: Callable[[Tensor], Any], sequences: int) -> Function | None:
+    """A loop of torch in blocks of tokens, each one compiled function; None where nothing can be compiled.
+
+    loop: an operator's inputs, of which the last `sequences` are [B, T, ..], a state and None -> y and the next state.
+    empty: a sequence in float32 -> the state before it.
+    """
     if not _compiles():
         return None
     torch.compiler.reset()  # functions of earlier cells count towards the most that torch compiles of one
-    block = torch.compile(reference.loop, fullgraph=True, dynamic=False)
+    block = torch.compile(loop, fullgraph=True, dynamic=False)
 
-    def run(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        state = initial_state(len(k), k.shape[2], k.device, torch.float32)
-        parts = []
-        for k_block, v_block in zip(k.float().split(BLOCK, 1), v.float().split(BLOCK, 1), strict=True):
-            y, state = block(w, u, k_block, v_block, state, None)
+    def run(*inputs: Tensor) -> Tensor:
+        blocks = [x.float().split(BLOCK, 1) for x in inputs[-sequences:]]
+        state, parts = empty(blocks[-1][0]), []
+        for tokens in zip(*blocks, strict=True):
+            y, state = block(*inputs[:-sequences], *tokens, state, None)
             parts.append(y)
         return torch.cat(parts, 1)
 

@@ -1,4 +1,5 @@
-"""An operator alone: each implementation beside loops, plain and compiled, transformers' and fla's, and memory's floor.
+"""An operator alone: each implementation beside loops, plain and compiled, transformers' and fla's, and the floors of
+memory and arithmetic.
 
 The model gives the operator and the number of channels, and nothing else. Before anything is timed, every contender's
 results are compared with the oracle's in float64.
@@ -25,6 +26,8 @@ from rwkv_core.wkv.operator import ORACLE, Operator
 VERSION = 3  # of 3 on: nobody finds memory that another has freed
 
 COPY_BYTES = 1 << 30  # what the floor of a GPU is measured with: beyond every cache
+PRODUCT = "matrix product"  # what a device's arithmetic is measured with
+PRODUCT_SIZE = {"cpu": 1024, "cuda": 4096}  # of its two factors
 AGREEMENT = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}  # ours, of the largest entry
 PEER_AGREEMENT = 5e-2  # a peer that is further off computes something else, and is not timed
 SMALLEST = 1e-2  # errors of results smaller than this are of this: a true gradient may be 0
@@ -45,16 +48,17 @@ def run(
     rounds: Annotated[int, AtLeast(3)] = 25,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Time WKV's y, or y and the gradients of w, u, k and v, by each implementation in turn, at the model's width.
+    """Time WKV's y, or y and the gradient of every input, by each implementation in turn, at the model's width.
 
     direction: forward alone, or forward and backward.
-    batch: sequences, B of k and v [B, T, C].
+    batch: sequences, B of k and v [B, T, C], or [B, T, H, N] where a state is a matrix a head.
     tokens: of each, T.
     rounds: turns that each contender gets.
     seed: of the random inputs and of the order of turns.
 
-    Returns metrics (`errors` of the largest entry, `bytes` that must move, `floor_bytes` that the floor moved) and the
-    samples of a race. Raises RuntimeError where one of our own implementations is wrong.
+    Returns metrics (`errors` of the largest entry, `bytes` that must move, `floor_bytes` that the floor moved; where a
+    state is a matrix, `multiply_adds` that the recurrence takes, `product_multiply_adds` that the matrix product took)
+    and the samples of a race. Raises RuntimeError where one of our own implementations is wrong.
     """
     operators = {version.MODEL_TYPE: version.OPERATOR for version in VERSIONS}
     operator = operators.get(spec.architecture["model_type"])
@@ -66,14 +70,16 @@ def run(
         calls["c, one thread"] = functools.partial(_on_one_thread, calls["c"])
     errors = _errors(operator, calls, direction, inputs, dy)
     refused = {
-        name: errors.pop(name)
-        for name in calls
-        if _implementation(name) not in operator.implementations and not errors[name] <= PEER_AGREEMENT
+        name: errors.pop(name) for name in calls if not _is_ours(operator, name) and not errors[name] <= PEER_AGREEMENT
     }
     calls = {name: call for name, call in calls.items() if name not in refused}
     moving, floor_bytes = floor(device, inputs)
+    floors, arithmetic = {"floor": moving}, {}
+    if operator.multiply_adds:
+        floors[PRODUCT], product = matrix_product(device)
+        arithmetic = {"multiply_adds": multiply_adds(operator, direction, dy), "product_multiply_adds": product}
     graphs = [name for name in calls if _implementation(name) in GRAPHS]
-    samples, graphed = race({"floor": moving, **calls}, device, rounds, graphs, seed, fresh=True)
+    samples, graphed = race({**floors, **calls}, device, rounds, graphs, seed, fresh=True)
     metrics = {
         "errors": errors,
         "refused": {name: repr(error) for name, error in refused.items()},
@@ -82,6 +88,7 @@ def run(
         "floor_bytes": floor_bytes,
         "graphed": graphed,
         "threads": torch.get_num_threads(),
+        **arithmetic,
     }
     return metrics, samples
 
@@ -89,6 +96,12 @@ def run(
 def _implementation(contender: str) -> str:
     """Of "c, one thread", c."""
     return contender.partition(",")[0]
+
+
+def _is_ours(operator: Operator, contender: str) -> bool:
+    """Whether it must be right for anything to be timed: what computes in full float32 and was written here."""
+    implementation = operator.implementations.get(_implementation(contender))
+    return implementation is not None and not implementation.rounding
 
 
 def _on_one_thread(call: Callable[[], Any]) -> Any:
@@ -112,6 +125,7 @@ def contenders(
     ours = []
     for name, implementation in operator.implementations.items():
         served = not implementation.lacks(dy.device, torch.float32)
+        served &= implementation.gradients or direction == "forward"
         if served and name != ORACLE and (name != "triton" or device == "cuda"):  # no race for its interpreter
             ours.append(name)
             functions[name] = functools.partial(_ours, operator, impl=name)
@@ -146,6 +160,18 @@ def floor(device: str, inputs: Inputs) -> tuple[Callable[[], Any], int]:
     return functools.partial(torch.add, k, v, out=torch.empty_like(k)), 3 * k.nbytes
 
 
+def matrix_product(device: str) -> tuple[Callable[[], Any], int]:
+    """A large product in float32, as near to a device's arithmetic as its library comes, and its multiply-adds."""
+    size = PRODUCT_SIZE[device]
+    a, b, c = torch.ones(3, size, size, device=device)
+    return functools.partial(torch.mm, a, b, out=c), size**3
+
+
+def multiply_adds(operator: Operator, direction: str, y: Tensor) -> int:
+    """Of the whole recurrence in that direction, y [B, T, H, N]."""
+    return operator.multiply_adds[direction] * y.numel() * y.shape[-1]
+
+
 def _errors(
     operator: Operator, calls: dict[str, Callable[[], Any]], direction: str, inputs: Inputs, dy: Tensor
 ) -> dict[str, float]:
@@ -160,7 +186,7 @@ def _errors(
         largest = [(f.double() - e).abs().max() / e.abs().max().clamp(min=SMALLEST) for f, e in pairs]
         errors[name] = float(torch.stack(largest).max())  # NaN where one of them is
         bound = AGREEMENT[dy.dtype]
-        if _implementation(name) in operator.implementations and not errors[name] <= bound:
+        if _is_ours(operator, name) and not errors[name] <= bound:
             raise RuntimeError(f"{name} is off by {errors[name]:.1e} of the largest entry, more than {bound:.0e}")
     return errors
 

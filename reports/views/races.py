@@ -24,6 +24,7 @@ WHERE = ["machine", "device", "dtype"]
 SHAPE = ["what", "batch", "tokens", "channels", "threads"]
 NAMES = {
     "floor": "memory floor",
+    "matrix product": "arithmetic floor",
     "loop": "plain loop in torch",
     "numba": "loops in numba, one thread",
     "torch.compile": "loop under torch.compile",
@@ -50,8 +51,9 @@ COLOURS = {
     "fla": "opt",
 }
 OURS = ("triton", "c", "ours", "torch")
-PRODUCTS = ("gemv", "gemm", "gemm, three times")
-NOT_COMPARED = (*OURS, "floor", *PRODUCTS)
+PRODUCT = "matrix product"  # its samples are of a product, its rows of the recurrence's multiply-adds at that speed
+PRODUCTS = ("gemv", "gemm", "gemm, three times")  # of a whole model's matrices
+NOT_COMPARED = (*OURS, "floor", PRODUCT, *PRODUCTS)
 EAGER = " eager"  # behind the names of those that ran as a CUDA graph too, and here without it
 KERNEL_TEXT = (
     "The WKV operator alone. Every contender's result, gradients included, was compared with the paper's recurrence "
@@ -65,6 +67,11 @@ KERNEL_TEXT = (
     "that must move and does nothing else: on a CPU the time of torch.add(k, v, out=y), y preallocated, scaled to the "
     "tensors of the pass (three forward, eight forward and backward), on a GPU those bytes at the bandwidth of a copy "
     "of 1 GiB (what fits in a GPU's cache can be faster)."
+)
+PRODUCT_TEXT = (
+    "Of RWKV-5 and 6 five tensors must move forward, nine forward and backward; of RWKV-7 seven and thirteen. The "
+    "arithmetic floor takes a recurrence's multiply-adds, token by token, at the speed of a large matrix product in "
+    "float32 on the same threads; share of peak is its part of a contender's time."
 )
 WHOLE_TEXT = (
     "{families} as a whole in three implementations with the same random weights, inputs, type and threads, in turn in "
@@ -85,9 +92,10 @@ def rows(record: Record) -> Iterator[Row]:
         "channels": metrics.get("channels"),
         "threads": metrics["threads"],
     }
+    # a floor moves its own bytes, or does its own multiply-adds: its time is scaled to those that must be
+    scales = {"floor": ("bytes", "floor_bytes"), PRODUCT: ("multiply_adds", "product_multiply_adds")}
     for name, seconds in record.samples["seconds"].items():
-        # a floor moves its own number of bytes: its time is scaled to those that must move
-        scale = metrics["bytes"] / metrics["floor_bytes"] if name == "floor" else 1.0
+        scale = metrics[scales[name][0]] / metrics[scales[name][1]] if name in scales else 1.0
         error = metrics["errors"].get(name.removesuffix(EAGER))
         graphed = name in metrics["graphed"]
         times = spread("race_s", [scale * s for s in seconds], contender=name, error=error, graphed=graphed)
@@ -124,7 +132,8 @@ def views(results: Results) -> Iterator[View]:
                 pictures.append(_picture(chosen, name, f"{machine} · {device} · {dtype} · median of the rounds"))
             heading = f"{title.format(families=families)}, {machine}, {device} {dtype}"
             beside = list(_comparisons(chosen))
-            yield View(name, heading, [text.format(families=families)], tables, pictures, printed, beside)
+            texts = [text.format(families=families)] + [PRODUCT_TEXT] * bool((chosen.contender == PRODUCT).any())
+            yield View(name, heading, texts, tables, pictures, printed, beside)
             printed = None
 
 
@@ -159,7 +168,7 @@ def goals(results: Results) -> Table | None:
     lines = []
     for machine, part in frame.groupby("machine", sort=False):
         for goal in bounds.to_dict("records"):
-            keys = [key for key in ("experiment", "device", "dtype", *SHAPE) if goal[key] != "-"]
+            keys = [key for key in ("experiment", "family", "device", "dtype", *SHAPE) if goal[key] != "-"]
             at = part[(part[keys].astype(str) == [goal[key] for key in keys]).all(axis=1)]
             for _, cell in at.groupby("cell", sort=False):  # what took turns
                 slow, fast = (cell[cell.contender == goal[side]] for side in ("slower", "faster"))
@@ -227,10 +236,12 @@ def _shape(row: pd.Series) -> str:
 
 def _times(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
-    several = _several(chosen)
+    several, arithmetics = _several(chosen), bool((chosen.contender == PRODUCT).any())
     for _, part in chosen.groupby([*SHAPE, "cell"], sort=False, dropna=False):
         base = part[part.contender.isin(["floor", *PRODUCTS])].value
+        arithmetic = part[part.contender == PRODUCT].value
         for _, row in part.iterrows():
+            share = numbers.percent(arithmetic.iloc[0] / row.value) if len(arithmetic) and not row.disturbed else "-"
             over_floor = numbers.ratio(row.value / base.iloc[0]) if len(base) and not row.disturbed else "-"
             lines.append(
                 {
@@ -241,6 +252,7 @@ def _times(chosen: pd.DataFrame, name: str) -> Table:
                     "ms": timed(row),
                     "rounds": row.repeats,
                     "times the floor": over_floor,
+                    **({"share of peak": share} if arithmetics else {}),
                     "error": numbers.magnitude(row.error),
                 }
             )
@@ -260,18 +272,20 @@ def _picture(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
     """Time of every contender against the size of k, one panel a direction."""
     fewest = chosen[chosen.threads == chosen.threads.min()].assign(size=lambda f: f.batch * f.tokens * f.channels)
     panels = []
-    for what, part in fewest.groupby("what", sort=False):
+    families = fewest.family.nunique() > 1
+    for (family, what), part in fewest.groupby(["family" if families else "experiment", "what"], sort=False):
         series = []
         for (contender, variant), line in part.groupby(["contender", "variant"], sort=False):
             line = line.sort_values(["size", "batch"]).drop_duplicates("size")
             low, high = (list(line[edge] * 1e3) for edge in ("band_low", "band_high"))
             drawn_as = _base(str(contender))
-            family, label = COLOURS.get(drawn_as, drawn_as), f"{_named(str(contender))}{variant}"
+            colour, label = COLOURS.get(drawn_as, drawn_as), f"{_named(str(contender))}{variant}"
             size, value = list(line["size"]), list(line.value * 1e3)
             apart = [(x, 1e3 * y) for x, values in zip(size, line.apart, strict=True) for y in values]
-            crossed, dashed = list(line.disturbed), contender == "floor"
-            series.append(Series(label, family, size, value, low, high, dashed=dashed, apart=apart, crossed=crossed))
-        panels.append(Panel(str(what), "elements of k (B x T x C)", "milliseconds", series, log_x=10, log_y=10))
+            crossed, dashed = list(line.disturbed), contender in ("floor", PRODUCT)
+            series.append(Series(label, colour, size, value, low, high, dashed=dashed, apart=apart, crossed=crossed))
+        heading = f"{looks.label(family)}, {what}" if families else str(what)
+        panels.append(Panel(heading, "elements of k (B x T x C)", "milliseconds", series, log_x=10, log_y=10))
     threads = fewest.threads.iloc[0]
     title = "WKV: time of each implementation" + (f", {threads} thread" if threads else "")
     return Picture(name, title, panels, footer)

@@ -33,21 +33,24 @@ def by_pieces(
     written: names of the sequences without which a token leaves the state as it is; a log-decay is one of them.
     """
     batch, tokens, heads, size = next(iter(sequences.values())).shape
+
+    def before_the_end(piece: tuple[Tensor, ...], start: int) -> tuple[Tensor, ...]:
+        if lengths is None:
+            return piece
+        named = zip(sequences, piece, strict=True)
+        return tuple(zero_beyond(lengths - start, x) if name in written else x for name, x in named)
+
+    if tokens == 1:
+        y, state = step(*(x[:, 0] for x in before_the_end(tuple(sequences.values()), 0)), state)
+        y = y[:, None]
+        return (y if out is None else out.copy_(y)), state
     length = max(CHUNK, PIECES.get(state.device.type, PIECE) // (batch * heads * size) // CHUNK * CHUNK)
     parts = []
     # whose gradients cost less than those of x[:, start:end]
     pieces = zip(*(x.split(length, 1) for x in sequences.values()), strict=True)
     for start, piece in zip(range(0, tokens, length), pieces, strict=True):
-        if lengths is not None:
-            named = zip(sequences, piece, strict=True)
-            piece = tuple(zero_beyond(lengths - start, x) if name in written else x for name, x in named)
-        count = piece[0].shape[1]
-        if count == 1:
-            y, state = step(*(x[:, 0] for x in piece), state)
-            parts.append(y[:, None])
-        else:
-            y, state = scan(*map(_cut, piece), state)
-            parts.append(y.flatten(2, 3).transpose(1, 2)[:, :count])
+        y, state = scan(*map(_cut, before_the_end(piece, start)), state)
+        parts.append(y.flatten(2, 3).transpose(1, 2)[:, : piece[0].shape[1]])
     return torch.cat(parts, 1, out=out), state
 
 

@@ -42,7 +42,7 @@ def _scan(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, stat
     tokens, size = v.shape[-2:]
     passed = w.cumsum(-2)  # of the chunk's log-decays, the token's among them
     decay, growth = torch.exp(passed), torch.exp(-passed)
-    a, r = a * torch.exp(F.pad(passed[..., :-1, :], (0, 0, 1, 0))), r * decay
+    a, r = a * F.pad(decay[..., :-1, :], (0, 0, 1, 0), value=1.0), r * decay
     b, k = b * growth, k * growth
     products = torch.cat([a, r], -2) @ torch.cat([b, k], -2).mT
     products = products.unflatten(-2, (2, tokens)).unflatten(-1, (2, tokens))

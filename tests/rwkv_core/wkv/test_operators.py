@@ -19,6 +19,7 @@ STEPS = 50
 
 
 def device_of(impl: str) -> str:
+    """Where it is tried."""
     return DEVICE if impl in ("triton", "fla") else "cpu"
 
 
@@ -32,7 +33,8 @@ def every_case() -> Iterator[Any]:
     for name, suite in CASES.items():
         for impl in OPERATORS[name].implementations:
             for case in suite.cases(impl == "triton" and DEVICE == "cpu"):
-                if impl != ORACLE or case.tokens < 1000:
+                # the oracle is beside itself, and slow; fla's kernels are made for heads of whole tiles
+                if (impl != ORACLE or case.tokens < 1000) and (impl != "fla" or case.channels % 16 == 0):
                     yield pytest.param(name, impl, case, marks=here(name, impl), id=f"{name}-{impl}-{case}")
 
 
