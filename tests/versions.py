@@ -70,10 +70,7 @@ def _name(path: Path) -> str:
 
 @functools.cache  # by text: tests look at several trees, of which one file or none differs
 def _hash(suffix: str, text: str) -> str:
-    if suffix == ".py":
-        said = json.dumps(_plain(ast.parse(text)))
-    else:
-        said = " ".join(filter(None, C_TOKENS.findall(text)))
+    said = json.dumps(_plain(ast.parse(text))) if suffix == ".py" else " ".join(filter(None, C_TOKENS.findall(text)))
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 

@@ -42,15 +42,14 @@ def given(tmp_path: Path) -> dict[str, str]:
 def command(
     file: Path, given: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[], tuple[int, str, str]]:
-    """Runs the matrix as the command line does, in this process, which has imported lm-eval: exit code, stdout, stderr."""
+    """Runs the matrix as the command line does, but here, where lm-eval is imported once: exit code, stdout, stderr."""
     files = ["--data-dir", given["data"], "--tokenizer", given["tokenizer"]]
     monkeypatch.setattr(sys, "argv", ["rwkv-bench", "run", str(file), "--store", str(file.parent / "store"), *files])
 
     def run() -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        assert isinstance(code := ended.value.code or 0, int)
-        return code, *capsys.readouterr()
+        return int(ended.value.code or 0), *capsys.readouterr()
 
     return run
 
