@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -46,13 +47,31 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def command(project: Path, *arguments: str) -> str:
+COMMANDS = """
+import contextlib, io, json, sys
+from bench import cli
+said = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["rwkv-bench", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            cli.main()
+        except SystemExit as ended:
+            if ended.code:
+                raise
+    said.append(out.getvalue())
+print(json.dumps(said))
+"""
+
+
+def commands(project: Path, *lines: str) -> list[str]:
+    """What each command line of the copy prints; one process for all of them, since each start imports torch."""
+    call = [sys.executable, "-c", COMMANDS, json.dumps([line.split() for line in lines])]
     environment = {**os.environ, "PYTHONPATH": str(project)}
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.cli", *arguments], cwd=project, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(call, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    said: list[str] = json.loads(done.stdout)
+    return said
 
 
 def test_the_page_names_two_new_files_and_two_tables() -> None:
@@ -67,12 +86,12 @@ def test_the_page_names_two_new_files_and_two_tables() -> None:
 def test_the_experiment_of_the_page_is_explained_planned_run_and_shown(project: Path) -> None:
     (matrix,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), re.S)
     (project / "m.yaml").write_text(matrix, encoding="utf-8")
-    explained = command(project, "explain", "repetition")
+    run = "run m.yaml --store store"
+    explained, planned, first, second, _ = commands(
+        project, "explain repetition", "plan m.yaml --store store", run, run, "report store --out page"
+    )
     assert "tokens: int of at least 1; default 64" in explained and "of the random text." in explained
-    assert "4 cells, 4 to measure" in command(project, "plan", "m.yaml", "--store", "store")
-    assert "4 ok" in command(project, "run", "m.yaml", "--store", "store")
-    assert "nothing to measure" in command(project, "run", "m.yaml", "--store", "store")
-    command(project, "report", "store", "--out", "page")
+    assert "4 cells, 4 to measure" in planned and "4 ok" in first and "nothing to measure" in second
     page = (project / "page" / "report.md").read_text(encoding="utf-8")
     assert "## Repetition" in page and page.count("| pocket RWKV-4 |") == 2 and page.count("| pocket Pythia |") == 2
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import hashlib
 import json
 import re
@@ -37,7 +38,7 @@ class Sources:
             path for pattern in PATTERNS for path in root.glob(pattern) if path.suffix in (".py", ".c", ".h")
         )
         self.paths = {_name(path.relative_to(root)): path for path in files}
-        self.hashes = {name: hashlib.sha256(_said(path).encode()).hexdigest()[:16] for name, path in self.paths.items()}
+        self.hashes = {name: _hash(path.suffix, path.read_text(encoding="utf-8")) for name, path in self.paths.items()}
         self._next = {name: self._runs(name) for name in self.paths}
 
     def reached(self, begin: str, without: str = "") -> set[str]:
@@ -70,11 +71,10 @@ def _name(path: Path) -> str:
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__") if path.suffix == ".py" else str(path)
 
 
-def _said(path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        return json.dumps(_plain(ast.parse(text)))
-    return " ".join(filter(None, C_TOKENS.findall(text)))
+@functools.cache  # by text: tests look at several trees, of which one file or none differs
+def _hash(suffix: str, text: str) -> str:
+    said = json.dumps(_plain(ast.parse(text))) if suffix == ".py" else " ".join(filter(None, C_TOKENS.findall(text)))
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _plain(node: Any) -> Any:

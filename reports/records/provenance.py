@@ -103,6 +103,7 @@ def gpus() -> list[dict[str, Any]]:
     return devices
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """The libraries that a number depends on, those that are installed."""
     installed = {}

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from rwkv_core import machine, text
 from rwkv_core.errors import Unsupported
@@ -33,6 +32,8 @@ def converted(model: RWKV, device: str = "", dtype: torch.dtype | None = None) -
     """transformers' RwkvForCausalLM with copies of the weights of `model`, on its device and in its type unless others
     are given.
     """
+    from transformers import AutoConfig, AutoModelForCausalLM  # here, because transformers takes seconds to import
+
     dtype = dtype or model.emb.weight.dtype
     rescale = v4.RESCALE_EVERY if dtype == torch.float16 else 0
     facts = {"context_length": model.spec.context_length, "rescale_every": rescale}

@@ -41,8 +41,10 @@ def by_comparison(cell: Cell, records: list[Record]) -> Record | None:
 
 def test_a_cell_is_refused_exactly_where_it_is_larger_than_one_of_them(tmp_path: Path) -> None:
     cells = planned(tmp_path)
-    for pair in itertools.permutations(cells[::3], 2):
-        records = [without(pair[0], "failed"), without(pair[1])]
+    few = cells[::3]
+    failed, oom = {cell: without(cell, "failed") for cell in few}, {cell: without(cell) for cell in few}
+    for pair in itertools.permutations(few, 2):
+        records = [failed[pair[0]], oom[pair[1]]]
         unfit = Unfit(records)
         for cell in cells:
             refusal, expected = unfit.refusal(cell), by_comparison(cell, records)

@@ -1,13 +1,13 @@
 """The matrix of tasks through the command line: data of this machine, faults beside whole cells, resume."""
 
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench import matrix
+from bench import cli, matrix
 from bench.cells import arguments
 from reports.records.store import Store
 from rwkv_core.errors import BadInput
@@ -38,10 +38,20 @@ def given(tmp_path: Path) -> dict[str, str]:
     return {"data": str(tmp_path / "data"), "tokenizer": str(world.tokenizer(tmp_path / "tokenizer.json"))}
 
 
-def command(file: Path, given: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def command(
+    file: Path, given: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], tuple[int, str, str]]:
+    """Runs the matrix as the command line does, but here, where lm-eval is imported once: exit code, stdout, stderr."""
     files = ["--data-dir", given["data"], "--tokenizer", given["tokenizer"]]
-    call = [sys.executable, "-m", "bench.cli", "run", str(file), "--store", str(file.parent / "store"), *files]
-    return subprocess.run([*call, *more], cwd=ROOT, capture_output=True, text=True)
+    monkeypatch.setattr(sys, "argv", ["rwkv-bench", "run", str(file), "--store", str(file.parent / "store"), *files])
+
+    def run() -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 def test_a_cell_is_its_content_and_not_where_it_lies(file: Path, given: dict[str, str], tmp_path: Path) -> None:
@@ -60,21 +70,21 @@ def test_a_cell_is_its_content_and_not_where_it_lies(file: Path, given: dict[str
 
 
 def test_a_broken_task_leaves_the_others_and_a_second_run_mends_it(
-    file: Path, given: dict[str, str], tmp_path: Path
+    command: Callable[[], tuple[int, str, str]], tmp_path: Path
 ) -> None:
     path = tmp_path / "data" / "copa" / "validation.jsonl"
     whole = path.read_text()
     path.write_text("\n".join([whole.splitlines()[0], whole.splitlines()[1][:20]]) + "\n")
-    done = command(file, given)
-    assert done.returncode == 1, done.stderr
-    assert "copa/validation.jsonl, line 2: broken JSON" in done.stdout and "Traceback" not in done.stderr
+    code, out, err = command()
+    assert code == 1, err
+    assert "copa/validation.jsonl, line 2: broken JSON" in out and "Traceback" not in err
     records, _ = Store(tmp_path / "store").read()
     assert sorted(r.status for r in records) == ["failed"] * 2 + ["ok"] * 4
     path.write_text(whole)
-    again = command(file, given)
-    assert again.returncode == 0 and "2 ok" in again.stdout
-    third = command(file, given)
-    assert "nothing to measure: all 6 cells" in third.stdout
+    code, out, _ = command()
+    assert code == 0 and "2 ok" in out
+    _, out, _ = command()
+    assert "nothing to measure: all 6 cells" in out
     records, _ = Store(tmp_path / "store").read(items=True)
     for record in records:
         if record.status == "ok":

@@ -17,7 +17,7 @@ from rwkv_core.models import ROOT
 
 MATRIX = """
 runs:
-  - {experiment: kernels, model: rwkv4-169m, weights: random:0, tokens: [2, 3], rounds: 3}
+  - {experiment: inference, model: recall-rwkv4, weights: random:0, prompt_tokens: 4, new_tokens: [4, 5]}
   - {experiment: kernels, model: pythia-14m, weights: random:0, tokens: 2, rounds: 3}
 """
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RECORDS = "reports/gallery/some/records"
 MATRIX = """
 runs:
-  - {experiment: kernels, model: rwkv4-169m, weights: "random:0", batch: 2, tokens: [3, 4], rounds: 3}
+  - {experiment: inference, model: recall-rwkv4, weights: "random:0", prompt_tokens: 4, new_tokens: [4, 5]}
 """
 
 
