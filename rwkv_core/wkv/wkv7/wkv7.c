@@ -108,14 +108,13 @@ INLINE Lane sums(Lane *x) {
     return x[0];
 }
 
-/* The scalars of a block's pairs from their sums in lanes. */
-INLINE void pair_sums(Lane (*pairs)[ROWS * ROWS], int R, float *scalars) {
-    for (int i = 0; i < 2; i++)
-        for (int from = 0; from < R * R; from += LANES) {
-            Lane x[LANES] = {{0}};
-            UNROLL for (int j = 0; j < LANES && from + j < R * R; j++) x[j] = pairs[i][from + j];
-            store(scalars + i * R * R + from, sums(x), R * R - from < LANES ? R * R - from : LANES);
-        }
+/* The scalars [R, R] from their parts in lanes. */
+INLINE void pair_sums(const Lane *pairs, int R, float *scalars) {
+    _Pragma("GCC unroll 2") for (int from = 0; from < R * R; from += LANES) {
+        Lane x[LANES] = {{0}};
+        _Pragma("GCC unroll 16") for (int j = 0; j < (R * R < LANES ? R * R : LANES); j++) x[j] = pairs[from + j];
+        store(scalars + from, sums(x), R * R < LANES ? R * R : LANES);
+    }
 }
 
 /* ---- the three passes over a matrix ---- */
@@ -199,45 +198,64 @@ static void narrow(float *to, const float *from, int64_t size) {
 /* Asks for what lies at the same place of the next head, or of the next span. */
 INLINE void ahead(const float *x, const Head *h) { __builtin_prefetch(x + h->next, 0, 2); }
 
-/* Queries, writes, decays and scalars of the R tokens from `at` on. */
-INLINE void begin(float *block, const Head *h, int64_t at, int R, int64_t size) {
+/* Queries, values v and decays of the R tokens from `at` on. */
+INLINE void begin_queries(float *block, const Head *h, int64_t at, int R, int64_t size) {
     const Call *c = h->call;
     const int64_t P = padded(size);
-    Lane pairs[2][ROWS * ROWS] = {{{0}}};
     for (int64_t i = 0; i < P; i += LANES) {
         const int64_t count = lanes_from(i, size);
-        Lane a[ROWS], r[ROWS], d[ROWS], all = (Lane){0} + 1.f;
+        Lane all = (Lane){0} + 1.f;
         UNROLL for (int t = 0; t < R; t++) {
             const int64_t x = at + t * h->stride + i;
-            a[t] = take(c->a + x, count);
-            r[t] = take(c->r + x, count);
             ahead(c->a + x, h), ahead(c->r + x, h), ahead(c->w + x, h);
             ahead(c->v + x, h), ahead(c->b + x, h), ahead(c->k + x, h);
-            d[t] = exp_decay(take(c->w + x, count));
-            store(block + (QUERIES + t) * P + i, a[t] * all, LANES);
-            all *= d[t];
-            store(block + (QUERIES + R + t) * P + i, r[t] * all, LANES);
-            store(block + (DECAYS + t) * P + i, d[t], LANES);
+            const Lane d = exp_decay(take(c->w + x, count));
+            store(block + (QUERIES + t) * P + i, take(c->a + x, count) * all, LANES);
+            all *= d;
+            store(block + (QUERIES + R + t) * P + i, take(c->r + x, count) * all, LANES);
+            store(block + (DECAYS + t) * P + i, d, LANES);
             store(block + (VALUES + R + t) * P + i, take(c->v + x, count), LANES);
         }
         store(block + DECAY * P + i, all, LANES);
+    }
+}
+
+/* Writes [R, P] and scalars [R, R] of x, b or k, [B, T, H, N]. */
+INLINE void begin_writes(float *writes, float *scalars, const float *decays, const float *x, const Head *h, int64_t at,
+                         int R, int64_t size) {
+    const Call *c = h->call;
+    const int64_t P = padded(size);
+    Lane pairs[ROWS * ROWS] = {{0}};
+    for (int64_t i = 0; i < P; i += LANES) {
+        const int64_t count = lanes_from(i, size);
+        Lane a[ROWS], r[ROWS], d[ROWS];
+        UNROLL for (int t = 0; t < R; t++) {
+            a[t] = take(c->a + at + t * h->stride + i, count);
+            r[t] = take(c->r + at + t * h->stride + i, count);
+            d[t] = load(decays + t * P + i, LANES);
+        }
         UNROLL for (int s = 0; s < R; s++) {
-            Lane b = take(c->b + at + s * h->stride + i, count), k = take(c->k + at + s * h->stride + i, count);
+            Lane write = take(x + at + s * h->stride + i, count);
             UNROLL for (int t = s; t < R; t++) {
                 if (t > s) {
-                    pairs[0][s * R + t] += a[t] * b;
-                    pairs[1][s * R + t] += a[t] * k;
-                    b *= d[t];
-                    k *= d[t];
+                    pairs[s * R + t] += a[t] * write;
+                    write *= d[t];
                 }
-                pairs[0][t * R + s] += r[t] * b;
-                pairs[1][t * R + s] += r[t] * k;
+                pairs[t * R + s] += r[t] * write;
             }
-            store(block + (WRITES + s) * P + i, b, LANES);
-            store(block + (WRITES + R + s) * P + i, k, LANES);
+            store(writes + s * P + i, write, LANES);
         }
     }
-    pair_sums(pairs, R, block + VECTORS * P);
+    pair_sums(pairs, R, scalars);
+}
+
+/* All of a block but its values u. */
+INLINE void begin(float *block, const Head *h, int64_t at, int R, int64_t size) {
+    const int64_t P = padded(size);
+    float *writes = block + WRITES * P, *scalars = block + VECTORS * P, *decays = block + DECAYS * P;
+    begin_queries(block, h, at, R, size);
+    begin_writes(writes, scalars, decays, h->call->b, h, at, R, size);
+    begin_writes(writes + R * P, scalars + R * R, decays, h->call->k, h, at, R, size);
 }
 
 /* u and y of a block from x [2 R, P], the queries' products with the state. */
@@ -284,13 +302,12 @@ INLINE void block_again(const Head *h, float *block, const float *before, float 
     update(after, before, block + DECAY * P, 1, block + VALUES * P, block + WRITES * P, 2 * R, P);
 }
 
-/* dv of a block, its slopes g, e [2 R, P], and scalars of pairs, from x [2 R, P], the writes' products with G. */
-INLINE void finish_value_slopes(const float *block, const float *x, float *slopes, float *scalars, const Head *h,
-                                int64_t at, int R, int64_t size) {
+/* dv of a block and its slopes g, e [2 R, P] from x [2 R, P], the writes' products with G. */
+INLINE void finish_value_slopes(const float *block, const float *x, float *slopes, const Head *h, int64_t at, int R,
+                                int64_t size) {
     const Call *c = h->call;
     const int64_t P = padded(size);
     const float *of_b = block + VECTORS * P, *of_k = of_b + R * R;
-    Lane pairs[2][ROWS * ROWS] = {{{0}}};
     for (int64_t j = 0; j < P; j += LANES) {
         const int64_t count = lanes_from(j, size);
         Lane e[ROWS], g[ROWS];
@@ -310,16 +327,19 @@ INLINE void finish_value_slopes(const float *block, const float *x, float *slope
             store(slopes + s * P + j, g[s], LANES);
             store(slopes + (R + s) * P + j, e[s], LANES);
         }
-        UNROLL for (int s = 0; s < R; s++) {
-            const Lane u = load(block + (VALUES + s) * P + j, LANES), v = load(block + (VALUES + R + s) * P + j, LANES);
-            UNROLL for (int t = s; t < R; t++) {
-                pairs[0][t * R + s] += e[t] * u;
-                pairs[1][t * R + s] += e[t] * v;
-            }
-            UNROLL for (int t = s + 1; t < R; t++) {
-                pairs[0][s * R + t] += g[t] * u;
-                pairs[1][s * R + t] += g[t] * v;
-            }
+    }
+}
+
+/* Scalars [R, R] of slopes g, e [2 R, P] with x [R, P], u or v. */
+INLINE void slope_scalars(float *scalars, const float *slopes, const float *x, int R, int64_t P) {
+    Lane pairs[ROWS * ROWS] = {{0}};
+    for (int64_t j = 0; j < P; j += LANES) {
+        Lane value[ROWS];
+        UNROLL for (int s = 0; s < R; s++) value[s] = load(x + s * P + j, LANES);
+        UNROLL for (int t = 0; t < R; t++) {
+            const Lane g = load(slopes + t * P + j, LANES), e = load(slopes + (R + t) * P + j, LANES);
+            UNROLL for (int s = 0; s < t; s++) pairs[s * R + t] += g * value[s];
+            UNROLL for (int s = 0; s <= t; s++) pairs[t * R + s] += e * value[s];
         }
     }
     pair_sums(pairs, R, scalars);
@@ -418,7 +438,9 @@ INLINE void block_backward(const Head *h, const float *block, const float *befor
     const int64_t P = padded(size);
     float *slopes = x + (4 * R + 1) * P, *scalars = slopes + 2 * R * P;
     product(x, block + WRITES * P, G, 2 * R, P);
-    finish_value_slopes(block, x, slopes, scalars, h, at, R, size);
+    finish_value_slopes(block, x, slopes, h, at, R, size);
+    slope_scalars(scalars, slopes, block + VALUES * P, R, P);
+    slope_scalars(scalars + R * R, slopes, block + (VALUES + R) * P, R, P);
     turn(turned, G, before, x + 4 * R * P, P);
     product(x, slopes, before, 2 * R, P);
     product(x + 2 * R * P, block + VALUES * P, turned, 2 * R, P);
