@@ -60,8 +60,8 @@ typedef struct {
  * token to the next; zeros beyond N and beyond the tokens, of which there are `rows`. What needs no state is computed for
  * `room` tokens at once: ROWS, or one where there is but one. */
 typedef struct {
-    int64_t rows;
-    float *r, *k, *v, *e, *decay, *before, *after, *query, *key, *past;
+    int64_t rows, stride, next;
+    float *r, *k, *v, *e, *decay, *query, *key, *past; /* forward: query takes the place of r, key that of k */
     float *u, *all, *held, *added; /* [width]: all = held + added, where held is 1 or 0 */
     float *state;                  /* [width][width]; backward: transposed, S */
     float score[PAIRS + LANES];
@@ -128,7 +128,6 @@ static void read_lines(const Work *s, float *to, const float *from, int64_t stri
     for (int64_t n = 0; n < s->size; n += LANES)
         for (int64_t t = 0; t < room; t++) {
             const float *here = from + t * stride + n;
-            if (room > 1) __builtin_prefetch(here + AHEAD * stride, 0, HINT);
             if (t >= rows)
                 store(LINE(to, n, t), (Lane){0}, LANES);
             else if (s->size - n >= LANES)
@@ -190,22 +189,30 @@ INLINE void store_all(Block *b, int64_t n, Lane all, Lane w) {
     store(b->added + n, (Lane)(((LaneInt)less & slow) | ((LaneInt)all & ~slow)), LANES);
 }
 
-/* decay, before, after and all, from log-decays in `decay`. */
+/* decay and all, from log-decays in `decay`. */
 static NOINLINE void make_decays(const Work *s, Block *b, int64_t room) {
     for (int64_t n = 0; n < s->width; n += LANES) {
-        Lane product = (Lane){0} + 1.f, sum = {0};
+        Lane all = (Lane){0} + 1.f, sum = {0};
         for (int64_t t = 0; t < room; t++) {
             const Lane w = load(LINE(b->decay, n, t), LANES), decay = exp_decay(w);
-            sum += w;
             store(LINE(b->decay, n, t), decay, LANES);
-            store(LINE(b->before, n, t), product, LANES);
-            product *= decay;
+            sum += w;
+            all *= decay;
         }
-        store_all(b, n, product, sum);
-        product = (Lane){0} + 1.f;
+        store_all(b, n, all, sum);
+    }
+}
+
+static NOINLINE void make_queries(const Work *s, Block *b, int64_t room) {
+    for (int64_t n = 0; n < s->width; n += LANES) {
+        Lane before = (Lane){0} + 1.f, after = before;
+        for (int64_t t = 0; t < room; t++) {
+            store(LINE(b->query, n, t), load(LINE(b->r, n, t), LANES) * before, LANES);
+            before *= load(LINE(b->decay, n, t), LANES);
+        }
         for (int64_t t = room - 1; t >= 0; t--) {
-            store(LINE(b->after, n, t), product, LANES);
-            product *= load(LINE(b->decay, n, t), LANES);
+            store(LINE(b->key, n, t), load(LINE(b->k, n, t), LANES) * after, LANES);
+            after *= load(LINE(b->decay, n, t), LANES);
         }
     }
 }
@@ -245,9 +252,11 @@ static void begin_block(const Call *c, Work *s, int64_t i, int64_t head, float *
 /* Tokens of a head, the first of them t, and what follows from them alone; `room` for 1 or ROWS. */
 INLINE void read_block(const Call *c, const Work *s, Block *b, int64_t row, int64_t head, int64_t t, int64_t rows,
                        int64_t room) {
-    const int64_t N = s->size, width = s->width, stride = c->heads * N, at = (row * c->tokens + t) * stride + head * N;
+    const int64_t N = s->size, stride = c->heads * N, at = (row * c->tokens + t) * stride + head * N;
     const int same = c->steady && b->rows == rows;
     b->rows = rows;
+    b->stride = stride;
+    b->next = at + AHEAD * stride;
     read_lines(s, b->r, c->r + at, stride, rows, room);
     read_lines(s, b->k, c->k + at, stride, rows, room);
     read_lines(s, b->v, c->v + at, stride, rows, room);
@@ -256,15 +265,11 @@ INLINE void read_block(const Call *c, const Work *s, Block *b, int64_t row, int6
         read_lines(s, b->decay, c->steady ? c->w + head * N : c->w + at, c->steady ? 0 : stride, rows, room);
         make_decays(s, b, room);
     }
-    for (int64_t n = 0; n < width; n += LANES)
-        UNROLL for (int64_t i = 0; i < room; i++) {
-            store(LINE(b->query, n, i), load(LINE(b->r, n, i), LANES) * load(LINE(b->before, n, i), LANES), LANES);
-            store(LINE(b->key, n, i), load(LINE(b->k, n, i), LANES) * load(LINE(b->after, n, i), LANES), LANES);
-        }
     if (room == ROWS)
         make_scores(s, b);
     else
-        make_pairs(b->score, b->k, b->r, b->decay, b->u, width, 1);
+        make_pairs(b->score, b->k, b->r, b->decay, b->u, s->width, 1);
+    make_queries(s, b, room);
 }
 
 /* ---- a block and a matrix, LANES by LANES elements at once, m[i] being a part of row i ---- */
@@ -295,22 +300,33 @@ INLINE void load_tile(Lane *m, const float *from, int64_t width) {
 
 /* ---- forward ---- */
 
+/* Asks for channels n on of some tokens of the next block, which lie too far away to be foreseen: so many that all tiles
+ * together ask for all. At once they would hold up what is read now. */
+INLINE void ask(const Call *c, const Block *b, int64_t width, int64_t row, int64_t n) {
+    for (int64_t t = row * ROWS / width; t < (row + LANES) * ROWS / width; t++) {
+        const int64_t at = b->next + t * b->stride + n;
+        __builtin_prefetch(c->r + at, 0, HINT);
+        __builtin_prefetch(c->k + at, 0, HINT);
+        __builtin_prefetch(c->v + at, 0, HINT);
+        if (!c->steady) __builtin_prefetch(c->w + at, 0, HINT);
+        if (c->dy) __builtin_prefetch(c->dy + at, 0, HINT);
+    }
+}
+
 /* Of the state, the part at keys `key` on and values `n` on. */
 static NOINLINE void tile_forward(const Work *s, const Block *b, const float *from, float *to, int64_t key, int64_t n) {
     const int64_t width = s->width;
-    Lane m[LANES];
+    Lane m[LANES], added[LANES]; /* what is added is summed first: the state is rounded but once */
     load_tile(m, from + key * width + n, width);
     contract(m, LINE(s->out, n, 0), LINE(b->query, key, 0), b->rows);
-    UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] *= b->added[key + i];
-    extend(m, LINE(b->key, key, 0), LINE(b->v, n, 0), b->rows);
-    from += key * width + n;
+    UNROLL_LANES for (int i = 0; i < LANES; i++) added[i] = b->added[key + i] * m[i];
+    extend(added, LINE(b->key, key, 0), LINE(b->v, n, 0), b->rows);
     to += key * width + n;
-    UNROLL_LANES for (int i = 0; i < LANES; i++)
-        store(to + i * width, b->held[key + i] * load(from + i * width, LANES) + m[i], LANES);
+    UNROLL_LANES for (int i = 0; i < LANES; i++) store(to + i * width, b->held[key + i] * m[i] + added[i], LANES);
 }
 
 /* y of the block to `out`; the state `from` -> `to`. */
-INLINE void block_forward(const Work *s, const Block *b, const float *from, float *to, int64_t room) {
+INLINE void block_forward(const Call *c, const Work *s, const Block *b, const float *from, float *to, int64_t room) {
     const int64_t width = s->width;
     for (int64_t n = 0; n < width; n += LANES) {
         Lane y[ROWS] = {0};
@@ -321,7 +337,10 @@ INLINE void block_forward(const Work *s, const Block *b, const float *from, floa
         UNROLL for (int64_t t = 0; t < room; t++) store(LINE(s->out, n, t), y[t], LANES);
     }
     for (int64_t key = 0; key < width; key += LANES)
-        for (int64_t n = 0; n < width; n += LANES) tile_forward(s, b, from, to, key, n);
+        for (int64_t n = 0; n < width; n += LANES) {
+            if (room > 1) ask(c, b, width, key, n);
+            tile_forward(s, b, from, to, key, n);
+        }
 }
 
 /* Tokens t .. t + rows of a head. */
@@ -335,10 +354,10 @@ static void forward_rows(const Call *c, const Work *s, Block *b, int64_t row, in
             copy_matrix(s, c->saved + (matrix * spans + (t + i) / SPAN) * N * N, N, state, s->width);
         if (left == 1) {
             read_block(c, s, b, row, head, t + i, left, 1);
-            block_forward(s, b, state, b->state, 1);
+            block_forward(c, s, b, state, b->state, 1);
         } else {
             read_block(c, s, b, row, head, t + i, left, ROWS);
-            block_forward(s, b, state, b->state, ROWS);
+            block_forward(c, s, b, state, b->state, ROWS);
         }
         write_lines(s, y + i * stride, s->out, stride, left);
     }
@@ -364,32 +383,33 @@ static void task_forward(const Call *c, Work *s, int64_t row, int64_t head, int6
 
 /* ---- backward ---- */
 
-/* `to` = all `from` + x^T z in a tile whose columns are the keys n on. */
-INLINE void advance(float *to, const float *from, const Block *b, const float *x, int64_t n, const float *z,
-                    int64_t width) {
-    const Lane held = load(b->held + n, LANES), added = load(b->added + n, LANES);
-    Lane m[LANES];
-    UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = added * load(from + i * width, LANES);
-    extend(m, x, LINE(z, n, 0), b->rows);
-    UNROLL_LANES for (int i = 0; i < LANES; i++) store(to + i * width, held * load(from + i * width, LANES) + m[i], LANES);
+/* `to` = all m + x^T z in a tile whose columns are the keys n on. */
+INLINE void advance(const Lane *m, float *to, const Block *b, const float *x, int64_t n, const float *z, int64_t width) {
+    const Lane held = load(b->held + n, LANES), part = load(b->added + n, LANES);
+    Lane added[LANES];
+    UNROLL_LANES for (int i = 0; i < LANES; i++) added[i] = part * m[i];
+    extend(added, x, LINE(z, n, 0), b->rows);
+    UNROLL_LANES for (int i = 0; i < LANES; i++) store(to + i * width, held * m[i] + added[i], LANES);
 }
 
 static NOINLINE void tile_again(const Work *s, const Block *b, float *to, int64_t value, int64_t n) {
     const int64_t width = s->width;
     Lane m[LANES];
-    const float *from = b->state + value * width + n;
-    load_tile(m, from, width);
+    load_tile(m, b->state + value * width + n, width);
     contract(m, LINE(b->past, n, 0), LINE(b->e, value, 0), b->rows);
     if (!to) return;
-    advance(to + value * width + n, from, b, LINE(b->v, value, 0), n, b->key, width);
+    advance(m, to + value * width + n, b, LINE(b->v, value, 0), n, b->key, width);
 }
 
 /* past of the block, and the state after it, transposed, to `to`, which may be NULL. */
-static void block_again(const Work *s, const Block *b, float *to) {
+static void block_again(const Call *c, const Work *s, const Block *b, float *to) {
     const int64_t width = s->width;
     memset(b->past, 0, 4 * ROWS * width);
     for (int64_t value = 0; value < width; value += LANES)
-        for (int64_t n = 0; n < width; n += LANES) tile_again(s, b, to, value, n);
+        for (int64_t n = 0; n < width; n += LANES) {
+            ask(c, b, width, value, n);
+            tile_again(s, b, to, value, n);
+        }
 }
 
 static NOINLINE void tile_slopes(const Work *s, const Block *b, int64_t value, int64_t n) {
@@ -402,7 +422,8 @@ static NOINLINE void tile_slopes(const Work *s, const Block *b, int64_t value, i
     store(s->sum + n, sum, LANES);
     transpose(m);
     contract(m, LINE(s->out, value, 0), LINE(b->key, n, 0), b->rows);
-    advance(slope, slope, b, LINE(b->e, value, 0), n, b->query, width);
+    load_tile(m, slope, width);
+    advance(m, slope, b, LINE(b->e, value, 0), n, b->query, width);
 }
 
 /* later, sum and dv of the block, and its transposed slope G' -> G in `matrix`. */
@@ -429,20 +450,28 @@ static NOINLINE void inner_dv(const Work *s, const Block *b) {
 /* dr, dk, dw of channels n on, and what they add to du and, summed over tokens, to dw. */
 INLINE void channel_slopes(Work *s, const Block *b, const float *slope, int64_t n, Lane *dr, Lane *dk, Lane *dw) {
     const Lane u = load(b->u + n, LANES);
-    Lane du = {0}, through = load(b->all + n, LANES) * load(s->sum + n, LANES);
+    Lane du = {0}, through = load(b->all + n, LANES) * load(s->sum + n, LANES), product = (Lane){0} + 1.f;
 #define AT(x, t) load(LINE(x, n, t), LANES)
     UNROLL for (int64_t t = 0; t < ROWS; t++) { /* through the state at the block's start, and at its end */
-        const Lane own = slope[PAIR(t, t)] * u, later = AT(s->later, t);
-        dr[t] = AT(b->before, t) * AT(b->past, t) + own * AT(b->k, t);
-        dk[t] = AT(b->after, t) * later + own * AT(b->r, t);
-        du += slope[PAIR(t, t)] * AT(b->r, t) * AT(b->k, t);
+        dr[t] = product * AT(b->past, t);
+        product *= AT(b->decay, t);
+        dk[t] = AT(s->later, t);
         dw[t] = through;
-        through += AT(b->key, t) * later;
+        through += AT(b->key, t) * dk[t];
     }
     through = (Lane){0};
+    product = (Lane){0} + 1.f;
     UNROLL for (int64_t t = ROWS - 1; t >= 0; t--) {
+        dk[t] *= product;
+        product *= AT(b->decay, t);
         dw[t] += through;
-        through += AT(b->query, t) * AT(b->past, t);
+        through += AT(b->r, t) * dr[t];
+    }
+    UNROLL for (int64_t t = 0; t < ROWS; t++) {
+        const Lane own = slope[PAIR(t, t)] * u;
+        du += slope[PAIR(t, t)] * AT(b->r, t) * AT(b->k, t);
+        dr[t] += own * AT(b->k, t);
+        dk[t] += own * AT(b->r, t);
     }
     UNROLL for (int64_t i = 0; i < ROWS; i++) { /* between two tokens of the block */
         Lane product = (Lane){0} + 1.f, pair[ROWS]; /* without k_i */
@@ -511,7 +540,7 @@ static void task_backward(const Call *c, Work *s, int64_t row, int64_t head) {
             const int64_t rows = tokens - i * ROWS < ROWS ? tokens - i * ROWS : ROWS;
             Block *b = s->blocks + i;
             read_block(c, s, b, row, head, t + i * ROWS, rows, ROWS);
-            block_again(s, b, i + 1 < blocks ? b[1].state : NULL);
+            block_again(c, s, b, i + 1 < blocks ? b[1].state : NULL);
         }
         for (int64_t i = blocks - 1; i >= 0; i--) {
             const int64_t at = first + (t + i * ROWS) * stride;
@@ -545,7 +574,7 @@ static float *take(float **memory, int64_t count) {
 static float *prepare(const Call *c, Work *s, int64_t blocks) {
     const int64_t N = c->size, width = (N + LANES - 1) / LANES * LANES, line = ROWS * width;
     const int64_t matrices = c->dy ? 2 + blocks : width != N ? blocks : 0;
-    const int64_t vectors = 5 + 2 * ROWS + blocks * (4 + 10 * ROWS);
+    const int64_t lines = c->dy ? 8 : 4, vectors = 5 + 2 * ROWS + blocks * (4 + lines * ROWS);
     const int64_t bytes = 4 * (vectors * width + matrices * width * width);
     float *const memory = aligned_alloc(64, (bytes + 63) / 64 * 64), *rest = memory;
     if (!memory) return NULL;
@@ -557,9 +586,13 @@ static float *prepare(const Call *c, Work *s, int64_t blocks) {
     s->out = take(&rest, line);
     s->later = take(&rest, line);
     for (Block *b = s->blocks; b < s->blocks + blocks; b++) {
-        float **const lines[] = {&b->query, &b->key, &b->v, &b->decay, &b->before, &b->after, &b->r, &b->k, &b->e, &b->past};
+        float **const line_of[] = {&b->r, &b->k, &b->v, &b->decay, &b->e, &b->past, &b->query, &b->key};
         float **const singles[] = {&b->u, &b->all, &b->held, &b->added};
-        for (int i = 0; i < 10; i++) *lines[i] = take(&rest, line);
+        for (int i = 0; i < lines; i++) *line_of[i] = take(&rest, line);
+        if (!c->dy) {
+            b->query = b->r;
+            b->key = b->k;
+        }
         for (int i = 0; i < 4; i++) *singles[i] = take(&rest, width);
     }
     s->states = rest;
