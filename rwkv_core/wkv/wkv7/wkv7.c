@@ -23,6 +23,7 @@
 #define SPAN 32                 /* tokens between two stored states, a multiple of ROWS */
 #define BLOCKS (SPAN / ROWS + ROWS - 1) /* of a span, at most */
 #define THREAD_WORK (1 << 20)   /* state elements times tokens: fewer are done sooner than a second thread has started */
+#define STATES (1 << 16)        /* floats of the states that a thread goes to and fro between: half of a second cache */
 #ifdef __AVX512F__
 #define WIDE 2 /* lanes that a product or an update holds for all vectors of a block: as many as there are registers */
 #else
@@ -54,8 +55,9 @@ enum { QUERIES = 0, WRITES = 2 * ROWS, VALUES = 4 * ROWS, DECAYS = 6 * ROWS, DEC
 
 typedef struct {
     const Call *call;
-    int64_t at, stride, length; /* of the row's first token in [B, T, H, N]; between tokens; tokens that count */
-    float *scratch;
+    int64_t number, at, stride, length; /* of B H; of its first token in [B, T, H, N]; between tokens; tokens that count */
+    int64_t next;                       /* from an element to the same one of the head or span that comes next */
+    float *state;                       /* [P, P]: S in forward, G in backward */
 } Head;
 
 INLINE int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
@@ -106,14 +108,13 @@ INLINE Lane sums(Lane *x) {
     return x[0];
 }
 
-/* The scalars of a block's pairs from their sums in lanes. */
-INLINE void pair_sums(Lane (*pairs)[ROWS * ROWS], int R, float *scalars) {
-    for (int i = 0; i < 2; i++)
-        for (int from = 0; from < R * R; from += LANES) {
-            Lane x[LANES] = {{0}};
-            UNROLL for (int j = 0; j < LANES && from + j < R * R; j++) x[j] = pairs[i][from + j];
-            store(scalars + i * R * R + from, sums(x), R * R - from < LANES ? R * R - from : LANES);
-        }
+/* The scalars [R, R] from their parts in lanes. */
+INLINE void pair_sums(const Lane *pairs, int R, float *scalars) {
+    _Pragma("GCC unroll 2") for (int from = 0; from < R * R; from += LANES) {
+        Lane x[LANES] = {{0}};
+        _Pragma("GCC unroll 16") for (int j = 0; j < (R * R < LANES ? R * R : LANES); j++) x[j] = pairs[from + j];
+        store(scalars + from, sums(x), R * R < LANES ? R * R : LANES);
+    }
 }
 
 /* ---- the three passes over a matrix ---- */
@@ -184,7 +185,7 @@ INLINE void turn(float *to, const float *m, const float *beside, float *products
 /* A head's matrix [N, N] from and to [P, P]. */
 static void widen(float *to, const float *from, int64_t size) {
     const int64_t P = padded(size);
-    memset(to, 0, P * P * sizeof(float));
+    if (P != size) memset(to, 0, P * P * sizeof(float));
     for (int64_t i = 0; i < size; i++) memcpy(to + i * P, from + i * size, size * sizeof(float));
 }
 
@@ -194,43 +195,67 @@ static void narrow(float *to, const float *from, int64_t size) {
 
 /* ---- a block ---- */
 
-/* Queries, writes, decays and scalars of the R tokens from `at` on. */
-INLINE void begin(float *block, const Head *h, int64_t at, int R, int64_t size) {
+/* Asks for what lies at the same place of the next head, or of the next span. */
+INLINE void ahead(const float *x, const Head *h) { __builtin_prefetch(x + h->next, 0, 2); }
+
+/* Queries, values v and decays of the R tokens from `at` on. */
+INLINE void begin_queries(float *block, const Head *h, int64_t at, int R, int64_t size) {
     const Call *c = h->call;
     const int64_t P = padded(size);
-    Lane pairs[2][ROWS * ROWS] = {{{0}}};
     for (int64_t i = 0; i < P; i += LANES) {
         const int64_t count = lanes_from(i, size);
-        Lane a[ROWS], r[ROWS], d[ROWS], all = (Lane){0} + 1.f;
+        Lane all = (Lane){0} + 1.f;
         UNROLL for (int t = 0; t < R; t++) {
             const int64_t x = at + t * h->stride + i;
-            a[t] = take(c->a + x, count);
-            r[t] = take(c->r + x, count);
-            d[t] = exp_decay(take(c->w + x, count));
-            store(block + (QUERIES + t) * P + i, a[t] * all, LANES);
-            all *= d[t];
-            store(block + (QUERIES + R + t) * P + i, r[t] * all, LANES);
-            store(block + (DECAYS + t) * P + i, d[t], LANES);
+            ahead(c->a + x, h), ahead(c->r + x, h), ahead(c->w + x, h);
+            ahead(c->v + x, h), ahead(c->b + x, h), ahead(c->k + x, h);
+            const Lane d = exp_decay(take(c->w + x, count));
+            store(block + (QUERIES + t) * P + i, take(c->a + x, count) * all, LANES);
+            all *= d;
+            store(block + (QUERIES + R + t) * P + i, take(c->r + x, count) * all, LANES);
+            store(block + (DECAYS + t) * P + i, d, LANES);
             store(block + (VALUES + R + t) * P + i, take(c->v + x, count), LANES);
         }
         store(block + DECAY * P + i, all, LANES);
+    }
+}
+
+/* Writes [R, P] and scalars [R, R] of x, b or k, [B, T, H, N]. */
+INLINE void begin_writes(float *writes, float *scalars, const float *decays, const float *x, const Head *h, int64_t at,
+                         int R, int64_t size) {
+    const Call *c = h->call;
+    const int64_t P = padded(size);
+    Lane pairs[ROWS * ROWS] = {{0}};
+    for (int64_t i = 0; i < P; i += LANES) {
+        const int64_t count = lanes_from(i, size);
+        Lane a[ROWS], r[ROWS], d[ROWS];
+        UNROLL for (int t = 0; t < R; t++) {
+            a[t] = take(c->a + at + t * h->stride + i, count);
+            r[t] = take(c->r + at + t * h->stride + i, count);
+            d[t] = load(decays + t * P + i, LANES);
+        }
         UNROLL for (int s = 0; s < R; s++) {
-            Lane b = take(c->b + at + s * h->stride + i, count), k = take(c->k + at + s * h->stride + i, count);
+            Lane write = take(x + at + s * h->stride + i, count);
             UNROLL for (int t = s; t < R; t++) {
                 if (t > s) {
-                    pairs[0][s * R + t] += a[t] * b;
-                    pairs[1][s * R + t] += a[t] * k;
-                    b *= d[t];
-                    k *= d[t];
+                    pairs[s * R + t] += a[t] * write;
+                    write *= d[t];
                 }
-                pairs[0][t * R + s] += r[t] * b;
-                pairs[1][t * R + s] += r[t] * k;
+                pairs[t * R + s] += r[t] * write;
             }
-            store(block + (WRITES + s) * P + i, b, LANES);
-            store(block + (WRITES + R + s) * P + i, k, LANES);
+            store(writes + s * P + i, write, LANES);
         }
     }
-    pair_sums(pairs, R, block + VECTORS * P);
+    pair_sums(pairs, R, scalars);
+}
+
+/* All of a block but its values u. */
+INLINE void begin(float *block, const Head *h, int64_t at, int R, int64_t size) {
+    const int64_t P = padded(size);
+    float *writes = block + WRITES * P, *scalars = block + VECTORS * P, *decays = block + DECAYS * P;
+    begin_queries(block, h, at, R, size);
+    begin_writes(writes, scalars, decays, h->call->b, h, at, R, size);
+    begin_writes(writes + R * P, scalars + R * R, decays, h->call->k, h, at, R, size);
 }
 
 /* u and y of a block from x [2 R, P], the queries' products with the state. */
@@ -248,6 +273,7 @@ INLINE void finish_values(float *block, const float *x, const Head *h, int64_t a
             UNROLL for (int s = 0; s < t; s++) u[t] += of_b[s * R + t] * u[s] + of_k[s * R + t] * v[s];
             UNROLL for (int s = 0; s <= t; s++) y += of_b[t * R + s] * u[s] + of_k[t * R + s] * v[s];
             store(block + (VALUES + t) * P + j, u[t], LANES);
+            __builtin_prefetch(c->y + at + t * h->stride + j + h->next, 1, 2);
             give(c->y + at + t * h->stride + j, y, count);
             if (c->removed) give(c->removed + at + t * h->stride + j, u[t], count);
         }
@@ -276,13 +302,12 @@ INLINE void block_again(const Head *h, float *block, const float *before, float 
     update(after, before, block + DECAY * P, 1, block + VALUES * P, block + WRITES * P, 2 * R, P);
 }
 
-/* dv of a block, its slopes g, e [2 R, P], and scalars of pairs, from x [2 R, P], the writes' products with G. */
-INLINE void finish_value_slopes(const float *block, const float *x, float *slopes, float *scalars, const Head *h,
-                                int64_t at, int R, int64_t size) {
+/* dv of a block and its slopes g, e [2 R, P] from x [2 R, P], the writes' products with G. */
+INLINE void finish_value_slopes(const float *block, const float *x, float *slopes, const Head *h, int64_t at, int R,
+                                int64_t size) {
     const Call *c = h->call;
     const int64_t P = padded(size);
     const float *of_b = block + VECTORS * P, *of_k = of_b + R * R;
-    Lane pairs[2][ROWS * ROWS] = {{{0}}};
     for (int64_t j = 0; j < P; j += LANES) {
         const int64_t count = lanes_from(j, size);
         Lane e[ROWS], g[ROWS];
@@ -302,16 +327,19 @@ INLINE void finish_value_slopes(const float *block, const float *x, float *slope
             store(slopes + s * P + j, g[s], LANES);
             store(slopes + (R + s) * P + j, e[s], LANES);
         }
-        UNROLL for (int s = 0; s < R; s++) {
-            const Lane u = load(block + (VALUES + s) * P + j, LANES), v = load(block + (VALUES + R + s) * P + j, LANES);
-            UNROLL for (int t = s; t < R; t++) {
-                pairs[0][t * R + s] += e[t] * u;
-                pairs[1][t * R + s] += e[t] * v;
-            }
-            UNROLL for (int t = s + 1; t < R; t++) {
-                pairs[0][s * R + t] += g[t] * u;
-                pairs[1][s * R + t] += g[t] * v;
-            }
+    }
+}
+
+/* Scalars [R, R] of slopes g, e [2 R, P] with x [R, P], u or v. */
+INLINE void slope_scalars(float *scalars, const float *slopes, const float *x, int R, int64_t P) {
+    Lane pairs[ROWS * ROWS] = {{0}};
+    for (int64_t j = 0; j < P; j += LANES) {
+        Lane value[ROWS];
+        UNROLL for (int s = 0; s < R; s++) value[s] = load(x + s * P + j, LANES);
+        UNROLL for (int t = 0; t < R; t++) {
+            const Lane g = load(slopes + t * P + j, LANES), e = load(slopes + (R + t) * P + j, LANES);
+            UNROLL for (int s = 0; s < t; s++) pairs[s * R + t] += g * value[s];
+            UNROLL for (int s = 0; s <= t; s++) pairs[t * R + s] += e * value[s];
         }
     }
     pair_sums(pairs, R, scalars);
@@ -410,7 +438,9 @@ INLINE void block_backward(const Head *h, const float *block, const float *befor
     const int64_t P = padded(size);
     float *slopes = x + (4 * R + 1) * P, *scalars = slopes + 2 * R * P;
     product(x, block + WRITES * P, G, 2 * R, P);
-    finish_value_slopes(block, x, slopes, scalars, h, at, R, size);
+    finish_value_slopes(block, x, slopes, h, at, R, size);
+    slope_scalars(scalars, slopes, block + VALUES * P, R, P);
+    slope_scalars(scalars + R * R, slopes, block + (VALUES + R) * P, R, P);
     turn(turned, G, before, x + 4 * R * P, P);
     product(x, slopes, before, 2 * R, P);
     product(x + 2 * R * P, block + VALUES * P, turned, 2 * R, P);
@@ -418,50 +448,37 @@ INLINE void block_backward(const Head *h, const float *block, const float *befor
     update(G, G, block + DECAY * P, 0, block + QUERIES * P, slopes, 2 * R, P);
 }
 
-/* ---- a head ---- */
+/* ---- a span ---- */
 
-/* Floats that a thread needs beside the tensors. */
-static int64_t scratch_floats(const Call *c) {
-    const int64_t P = padded(c->size);
-    if (!c->dy) return P * P + 2 * ROWS * P + BLOCK_FLOATS(P);
-    return (BLOCKS + 3) * P * P + (6 * ROWS + 1) * P + SCALARS + BLOCKS * BLOCK_FLOATS(P);
-}
-
-INLINE void head_forward(const Head *h, int64_t number, int64_t size) {
+/* The `rows` tokens from `t` on. scratch: 2 ROWS vectors and a block. */
+INLINE void span_forward(const Head *h, float *scratch, int64_t t, int64_t rows, int64_t size) {
     const Call *c = h->call;
     const int64_t P = padded(size), square = size * size, spans = (c->tokens + SPAN - 1) / SPAN;
-    float *x = h->scratch + P * P, *block = x + 2 * ROWS * P;
-    float *state = P == size ? c->end + number * square : h->scratch; /* in place where nothing is to be padded */
-    const float *before = c->state + number * square;
-    if (P != size || h->length == 0) {
-        P == size ? memcpy(state, before, square * sizeof(float)) : widen(state, before, size);
-        before = state;
-    }
-    for (int64_t t = 0; t < h->length;) {
+    const float *before = t == 0 && P == size ? c->state + h->number * square : h->state;
+    float *block = scratch + 2 * ROWS * P;
+    if (c->carries) narrow(c->carries + (h->number * spans + t / SPAN) * square, before, size);
+    for (const int64_t end = t + rows; t < end; before = h->state) {
         const int64_t at = h->at + t * h->stride;
-        if (c->carries && t % SPAN == 0) {
-            float *carry = c->carries + (number * spans + t / SPAN) * square;
-            P == size ? memcpy(carry, before, square * sizeof(float)) : narrow(carry, before, size);
-        }
-        if (h->length - t >= ROWS) {
-            block_forward(h, block, x, before, state, at, ROWS, size);
+        if (end - t >= ROWS) {
+            block_forward(h, block, scratch, before, h->state, at, ROWS, size);
             t += ROWS;
         } else {
-            block_forward(h, block, x, before, state, at, 1, size);
+            block_forward(h, block, scratch, before, h->state, at, 1, size);
             t += 1;
         }
-        before = state;
     }
-    if (P != size) narrow(c->end + number * square, state, size);
-    for (int64_t t = h->length; t < c->tokens; t++) memset(c->y + h->at + t * h->stride, 0, size * sizeof(float));
 }
 
-/* The `rows` tokens of a span that begins at `at`. states: room for BLOCKS + 1 matrices, the first the state entering the
- * span, transposed. */
-INLINE void span_backward(const Head *h, float *states, float *blocks, float *G, float *turned, float *x, int64_t at,
-                          int64_t rows, int64_t size) {
-    const int64_t P = padded(size), whole = rows / ROWS;
+/* The slopes of `rows` tokens from `t` on. scratch: BLOCKS + 2 matrices, BLOCKS blocks, 6 ROWS + 1 vectors, scalars. */
+INLINE void span_backward(const Head *h, float *scratch, int64_t t, int64_t rows, int64_t size) {
+    const Call *c = h->call;
+    const int64_t P = padded(size), spans = (c->tokens + SPAN - 1) / SPAN, at = h->at + t * h->stride;
+    const int64_t whole = rows / ROWS;
+    float *turned = scratch, *states = turned + P * P, *blocks = states + (BLOCKS + 1) * P * P;
+    float *x = blocks + BLOCKS * BLOCK_FLOATS(P);
     int64_t number = whole + rows % ROWS;
+    widen(turned, c->carries + (h->number * spans + t / SPAN) * size * size, size);
+    turn(states, turned, NULL, NULL, P);
     for (int64_t n = 0; n < number; n++) {
         float *block = blocks + n * BLOCK_FLOATS(P), *state = states + n * P * P;
         if (n < whole)
@@ -472,63 +489,90 @@ INLINE void span_backward(const Head *h, float *states, float *blocks, float *G,
     while (number-- > 0) {
         const float *block = blocks + number * BLOCK_FLOATS(P), *state = states + number * P * P;
         if (number < whole)
-            block_backward(h, block, state, G, turned, x, at + number * ROWS * h->stride, ROWS, size);
+            block_backward(h, block, state, h->state, turned, x, at + number * ROWS * h->stride, ROWS, size);
         else
-            block_backward(h, block, state, G, turned, x, at + (number + whole * (ROWS - 1)) * h->stride, 1, size);
+            block_backward(h, block, state, h->state, turned, x, at + (number + whole * (ROWS - 1)) * h->stride, 1, size);
     }
 }
 
-INLINE void head_backward(const Head *h, int64_t number, int64_t size) {
-    const Call *c = h->call;
-    const int64_t P = padded(size), square = size * size, spans = (c->tokens + SPAN - 1) / SPAN;
-    float *G = h->scratch, *turned = G + P * P, *states = turned + P * P, *x = states + (BLOCKS + 1) * P * P;
-    float *blocks = x + (6 * ROWS + 1) * P + SCALARS;
-    widen(G, c->state + number * square, size);
-    for (int64_t span = (h->length + SPAN - 1) / SPAN - 1; span >= 0; span--) {
-        const int64_t t = span * SPAN, rows = h->length - t < SPAN ? h->length - t : SPAN;
-        widen(turned, c->carries + (number * spans + span) * square, size);
-        turn(states, turned, NULL, NULL, P);
-        span_backward(h, states, blocks, G, turned, x, h->at + t * h->stride, rows, size);
-    }
-    narrow(c->start + number * square, G, size);
-    float *slopes[] = {c->dr, c->dw, c->dk, c->dv, c->da, c->db};
-    for (int64_t t = h->length; t < c->tokens; t++)
-        for (int i = 0; i < 6; i++) memset(slopes[i] + h->at + t * h->stride, 0, size * sizeof(float));
+INLINE void span(const Head *h, float *scratch, int64_t t, int64_t rows, int64_t size) {
+    h->call->dy ? span_backward(h, scratch, t, rows, size) : span_forward(h, scratch, t, rows, size);
 }
 
 /* Sizes of which the compiler makes code of their own. */
-static void head_64(const Head *h, int64_t number) {
-    h->call->dy ? head_backward(h, number, 64) : head_forward(h, number, 64);
-}
-static void head_32(const Head *h, int64_t number) {
-    h->call->dy ? head_backward(h, number, 32) : head_forward(h, number, 32);
-}
-static void head_any(const Head *h, int64_t number) {
-    h->call->dy ? head_backward(h, number, h->call->size) : head_forward(h, number, h->call->size);
-}
+static void span_64(const Head *h, float *x, int64_t t, int64_t rows) { span(h, x, t, rows, 64); }
+static void span_32(const Head *h, float *x, int64_t t, int64_t rows) { span(h, x, t, rows, 32); }
+static void span_any(const Head *h, float *x, int64_t t, int64_t rows) { span(h, x, t, rows, h->call->size); }
 
-/* ---- tasks ---- */
+/* ---- tasks: some heads of a row ---- */
 
 typedef struct {
     const Call *call;
-    int64_t next, failed;
+    int64_t group, groups, next, failed; /* heads of a task; tasks of a row */
 } Tasks;
 
-/* One thread: the next head of a row until none is left. */
+/* Floats that a thread needs for the states of a group, and beside them for a span. */
+static int64_t scratch_floats(const Call *c, int64_t group) {
+    const int64_t P = padded(c->size), states = P == c->size ? 0 : group * P * P;
+    if (!c->dy) return states + 2 * ROWS * P + BLOCK_FLOATS(P);
+    return states + (BLOCKS + 2) * P * P + BLOCKS * BLOCK_FLOATS(P) + (6 * ROWS + 1) * P + SCALARS;
+}
+
+/* The head of that number; its state is worked on where it will be wanted, unless it has to be padded. */
+static Head head_of(const Call *c, int64_t number, float *scratch) {
+    const int64_t row = number / c->heads, head = number % c->heads, stride = c->heads * c->size;
+    const int64_t length = c->lengths ? c->lengths[row] : c->tokens;
+    float *end = (c->dy ? c->start : c->end) + number * c->size * c->size;
+    return (Head){c, number, row * c->tokens * stride + head * c->size, stride, length, c->size,
+                  padded(c->size) == c->size ? end : scratch};
+}
+
+/* What stands behind the last token that counts: zeros. */
+static void clear_rest(const Head *h) {
+    const Call *c = h->call;
+    float *forward[] = {c->y}, *backward[] = {c->dr, c->dw, c->dk, c->dv, c->da, c->db};
+    for (int i = 0; i < (c->dy ? 6 : 1); i++)
+        for (int64_t t = h->length; t < c->tokens; t++)
+            memset((c->dy ? backward : forward)[i] + h->at + t * h->stride, 0, c->size * sizeof(float));
+}
+
+/* Heads `first` to `last`: span by span, all of them, since a token's heads lie side by side in memory. */
+static void run_heads(const Call *c, int64_t first, int64_t last, float *scratch) {
+    void (*one)(const Head *, float *, int64_t, int64_t) = c->size == 64 ? span_64 : c->size == 32 ? span_32 : span_any;
+    const int64_t P = padded(c->size), length = head_of(c, first, NULL).length, spans = (length + SPAN - 1) / SPAN;
+    float *rest = scratch + (P == c->size ? 0 : (last - first) * P * P);
+    for (int64_t n = first; n < last; n++) {
+        const Head h = head_of(c, n, scratch + (n - first) * P * P);
+        if (c->dy || P != c->size || length == 0) widen(h.state, c->state + n * c->size * c->size, c->size);
+    }
+    for (int64_t i = 0; i < spans; i++) {
+        const int64_t t = (c->dy ? spans - 1 - i : i) * SPAN, rows = length - t < SPAN ? length - t : SPAN;
+        for (int64_t n = first; n < last; n++) {
+            Head h = head_of(c, n, scratch + (n - first) * P * P);
+            if (n + 1 == last) h.next = (c->dy ? -SPAN : SPAN) * h.stride - (last - 1 - first) * c->size;
+            one(&h, rest, t, rows);
+        }
+    }
+    for (int64_t n = first; n < last; n++) {
+        const Head h = head_of(c, n, scratch + (n - first) * P * P);
+        if (P != c->size) narrow((c->dy ? c->start : c->end) + n * c->size * c->size, h.state, c->size);
+        clear_rest(&h);
+    }
+}
+
+/* One thread: the next task until none is left. */
 static void work(void *shared) {
     Tasks *tasks = shared;
     const Call *c = tasks->call;
-    void (*run)(const Head *, int64_t) = c->size == 64 ? head_64 : c->size == 32 ? head_32 : head_any;
     void *scratch;
-    if (posix_memalign(&scratch, 64, scratch_floats(c) * sizeof(float))) {
+    if (posix_memalign(&scratch, 64, scratch_floats(c, tasks->group) * sizeof(float))) {
         __atomic_store_n(&tasks->failed, 1, __ATOMIC_RELAXED);
         return;
     }
-    for (int64_t n; (n = take_task(&tasks->next)) < c->batch * c->heads;) {
-        const int64_t row = n / c->heads, stride = c->heads * c->size;
-        const int64_t length = c->lengths ? c->lengths[row] : c->tokens;
-        const Head h = {c, row * c->tokens * stride + n % c->heads * c->size, stride, length, scratch};
-        run(&h, n);
+    for (int64_t n; (n = take_task(&tasks->next)) < c->batch * tasks->groups;) {
+        const int64_t row = n / tasks->groups * c->heads, first = n % tasks->groups * tasks->group;
+        const int64_t last = first + tasks->group < c->heads ? first + tasks->group : c->heads;
+        run_heads(c, row + first, row + last, scratch);
     }
     free(scratch);
 }
@@ -536,10 +580,13 @@ static void work(void *shared) {
 int wkv_span(void) { return SPAN; }
 
 int wkv_run(const Call *c) {
-    const int64_t heads = c->batch * c->heads, most = heads * c->tokens * c->size * c->size / THREAD_WORK;
+    const int64_t P = padded(c->size), most = c->batch * c->heads * c->tokens * c->size * c->size / THREAD_WORK;
     int64_t threads = c->threads < most ? c->threads : most;
-    if (threads > heads) threads = heads;
-    Tasks tasks = {c, 0, 0};
+    if (threads < 1) threads = 1;
+    int64_t groups = (c->heads * P * P + STATES - 1) / STATES, wanted = (threads + c->batch - 1) / c->batch;
+    if (groups < wanted) groups = wanted;
+    const int64_t group = (c->heads + groups - 1) / groups;
+    Tasks tasks = {c, group, (c->heads + group - 1) / group, 0, 0};
     in_threads(work, &tasks, threads, c->parallel);
     return (int)tasks.failed;
 }
