@@ -197,6 +197,7 @@ static void narrow(float *to, const float *from, int64_t size) {
 
 /* Asks for what lies at the same place of the next head, or of the next span. */
 INLINE void ahead(const float *x, const Head *h) { __builtin_prefetch(x + h->next, 0, 2); }
+INLINE void ahead_to_write(float *x, const Head *h) { __builtin_prefetch(x + h->next, 1, 2); }
 
 /* Queries, values v and decays of the R tokens from `at` on. */
 INLINE void begin_queries(float *block, const Head *h, int64_t at, int R, int64_t size) {
@@ -267,15 +268,19 @@ INLINE void finish_values(float *block, const float *x, const Head *h, int64_t a
         const int64_t count = lanes_from(j, size);
         Lane u[ROWS], v[ROWS];
         UNROLL for (int t = 0; t < R; t++) {
+            const int64_t to = at + t * h->stride + j;
             Lane y = load(x + (R + t) * P + j, LANES);
             u[t] = load(x + t * P + j, LANES);
             v[t] = load(block + (VALUES + R + t) * P + j, LANES);
             UNROLL for (int s = 0; s < t; s++) u[t] += of_b[s * R + t] * u[s] + of_k[s * R + t] * v[s];
             UNROLL for (int s = 0; s <= t; s++) y += of_b[t * R + s] * u[s] + of_k[t * R + s] * v[s];
             store(block + (VALUES + t) * P + j, u[t], LANES);
-            __builtin_prefetch(c->y + at + t * h->stride + j + h->next, 1, 2);
-            give(c->y + at + t * h->stride + j, y, count);
-            if (c->removed) give(c->removed + at + t * h->stride + j, u[t], count);
+            give(c->y + to, y, count);
+            ahead_to_write(c->y + to, h);
+            if (c->removed) {
+                give(c->removed + to, u[t], count);
+                ahead_to_write(c->removed + to, h);
+            }
         }
     }
 }
