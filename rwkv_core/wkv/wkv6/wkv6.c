@@ -31,7 +31,6 @@
 #define THREAD_ELEMENTS (1 << 17) /* elements of states, once a token: fewer are done sooner than a thread has started */
 #define SLOW -0.25f /* log-decays of a block above it: all - 1 is held, which has more digits than all */
 #define NOINLINE __attribute__((noinline)) /* so that registers hold what the loops in it need */
-#define UNROLL_LANES _Pragma("GCC unroll 16")
 
 /* One call: what Python hands over, in this order. Contiguous. M = ceil(T / SPAN). */
 typedef struct {
@@ -71,49 +70,11 @@ typedef struct {
     Block blocks[BLOCKS];
 } Work;
 
-/* ---- vectors ---- */
+/* ---- rows and lines ---- */
 
-#if LANES == 16
-static const LaneInt lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-#else
-static const LaneInt lane = {0, 1, 2, 3, 4, 5, 6, 7};
-#endif
-
-/* Exchanges the blocks of n by n beside the diagonal, in each 2n by 2n. */
-INLINE void exchange(Lane *x, int n) {
-    const LaneInt high = (lane & n) != 0;
-    UNROLL_LANES for (int i = 0; i < LANES; i++) {
-        if (i & n) continue;
-        const Lane a = x[i], b = x[i + n];
-        x[i] = __builtin_shuffle(a, b, lane + (high & (LANES - n)));
-        x[i + n] = __builtin_shuffle(a, b, lane + (high & LANES) + (~high & n));
-    }
-}
-
-INLINE void transpose(Lane *x) {
-    if (LANES == 16) exchange(x, 8);
-    exchange(x, 4);
-    exchange(x, 2);
-    exchange(x, 1);
-}
-
-/* In lane i of x[0], the sum over x[i]. */
-INLINE void fold(Lane *x, int n) {
-    const LaneInt high = (lane & n) != 0;
-    UNROLL for (int i = 0; i < n; i++) {
-        const Lane a = x[i], b = x[i + n];
-        x[i] = __builtin_shuffle(a, b, lane + (high & LANES)) +
-               __builtin_shuffle(a, b, (lane ^ n) + (high & LANES));
-    }
-}
-
-INLINE Lane sums(Lane *x) {
-    if (LANES == 16) fold(x, 8);
-    fold(x, 4);
-    fold(x, 2);
-    fold(x, 1);
-    return x[0];
-}
+/* A vector, or the `left` floats that are there. */
+INLINE Lane load_most(const float *from, int64_t left) { return left < LANES ? load(from, left) : load(from, LANES); }
+INLINE void store_most(float *to, Lane x, int64_t left) { left < LANES ? store(to, x, left) : store(to, x, LANES); }
 
 /* Rows of N floats, `stride` apart, to lines, and back. */
 static void read_lines(const Work *s, float *to, const float *from, int64_t stride, int64_t rows, int64_t room) {
@@ -122,19 +83,13 @@ static void read_lines(const Work *s, float *to, const float *from, int64_t stri
             const float *here = from + t * stride + n;
             if (t >= rows)
                 store(LINE(to, n, t), (Lane){0}, LANES);
-            else if (s->size - n >= LANES)
-                store(LINE(to, n, t), load(here, LANES), LANES);
             else
-                store(LINE(to, n, t), load(here, s->size - n), LANES);
+                store(LINE(to, n, t), load_most(here, s->size - n), LANES);
         }
 }
 static void write_lines(const Work *s, float *to, const float *from, int64_t stride, int64_t rows) {
     for (int64_t n = 0; n < s->size; n += LANES)
-        for (int64_t t = 0; t < rows; t++)
-            if (s->size - n >= LANES)
-                store(to + t * stride + n, load(LINE(from, n, t), LANES), LANES);
-            else
-                store(to + t * stride + n, load(LINE(from, n, t), LANES), s->size - n);
+        for (int64_t t = 0; t < rows; t++) store_most(to + t * stride + n, load(LINE(from, n, t), LANES), s->size - n);
 }
 
 /* [N][N] of rows so wide. */
@@ -476,11 +431,7 @@ INLINE void channel_slopes(Work *s, const Block *b, const float *slope, int64_t 
 }
 
 INLINE void store_slopes(const Work *s, float *to, const Lane *slope, int64_t n, int64_t stride, int64_t rows) {
-    for (int64_t t = 0; t < rows; t++)
-        if (s->size - n >= LANES)
-            store(to + t * stride + n, slope[t], LANES);
-        else
-            store(to + t * stride + n, slope[t], s->size - n);
+    for (int64_t t = 0; t < rows; t++) store_most(to + t * stride + n, slope[t], s->size - n);
 }
 
 /* Gradients of the block's tokens, which begin at `at`; the slope in `matrix` goes from its end to its start. */
@@ -518,10 +469,7 @@ static void task_backward(const Call *c, Work *s, int64_t row, int64_t head) {
             read_block(c, s, b, row, head, t + i * ROWS, rows, ROWS);
             block_again(c, s, b, i + 1 < blocks ? b[1].state : NULL);
         }
-        for (int64_t i = blocks - 1; i >= 0; i--) {
-            const int64_t at = first + (t + i * ROWS) * stride;
-            block_backward(c, s, s->blocks + i, at);
-        }
+        for (int64_t i = blocks - 1; i >= 0; i--) block_backward(c, s, s->blocks + i, first + (t + i * ROWS) * stride);
     }
     float *const outputs[] = {c->dr, c->dk, c->dv, c->dw};
     for (int i = 0; i < 4 - c->steady; i++)
