@@ -1,4 +1,5 @@
-/* What the kernels in C share: vectors, the exponential of a log-decay, threads. No headers but the C library's.
+/* What the kernels in C share: vectors, the exponential of a log-decay, sums across lanes, threads. No headers but the C
+ * library's.
  *
  * Each kernel is a library of its own, called through ctypes (compiled.py), and exports three functions:
  *   int wkv_run(const Call *)   forward, or backward where `dy` is given; 0, or 1 where memory ran out;
@@ -21,6 +22,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL_LANES _Pragma("GCC unroll 16")
 
 typedef float Lane __attribute__((vector_size(4 * LANES)));
 typedef int32_t LaneInt __attribute__((vector_size(4 * LANES)));
@@ -49,6 +51,51 @@ INLINE Lane exp_decay(Lane x) {
     e = e * r + 1.f;
     e = e * r + 1.f;
     return (Lane)(((LaneInt)e + ((LaneInt)n << 23)) & normal);
+}
+
+/* ---- across lanes ---- */
+
+#if LANES == 16
+#define NUMBERS ((LaneInt){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}) /* of the lanes */
+#else
+#define NUMBERS ((LaneInt){0, 1, 2, 3, 4, 5, 6, 7})
+#endif
+
+/* Exchanges the blocks of n by n beside the diagonal, in each 2n by 2n. */
+INLINE void exchange(Lane *x, int n) {
+    const LaneInt high = (NUMBERS & n) != 0;
+    UNROLL_LANES for (int i = 0; i < LANES; i++) {
+        if (i & n) continue;
+        const Lane a = x[i], b = x[i + n];
+        x[i] = __builtin_shuffle(a, b, NUMBERS + (high & (LANES - n)));
+        x[i + n] = __builtin_shuffle(a, b, NUMBERS + (high & LANES) + (~high & n));
+    }
+}
+
+INLINE void transpose(Lane *x) {
+    if (LANES == 16) exchange(x, 8);
+    exchange(x, 4);
+    exchange(x, 2);
+    exchange(x, 1);
+}
+
+/* Half as many vectors, in which every lane holds twice as much: from x[i] where its bit n is 0, else from x[i + n]. */
+INLINE void fold(Lane *x, int n) {
+    const LaneInt high = (NUMBERS & n) != 0;
+    UNROLL for (int i = 0; i < n; i++) {
+        const Lane a = x[i], b = x[i + n];
+        x[i] = __builtin_shuffle(a, b, NUMBERS + (high & LANES)) +
+               __builtin_shuffle(a, b, (NUMBERS ^ n) + (high & LANES));
+    }
+}
+
+/* The sum of each of x[0] .. x[LANES - 1], side by side. */
+INLINE Lane sums(Lane *x) {
+    if (LANES == 16) fold(x, 8);
+    fold(x, 4);
+    fold(x, 2);
+    fold(x, 1);
+    return x[0];
 }
 
 /* ---- threads ---- */

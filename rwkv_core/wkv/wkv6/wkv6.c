@@ -22,15 +22,8 @@
  */
 #include "../common.h"
 
-#define ROWS 8   /* tokens of a block: more would cost scores, fewer would cost passes over the state */
-#define SPAN 32  /* tokens between two stored states, a multiple of ROWS; backward computes again what lies between */
-#ifndef AHEAD
-#define AHEAD ROWS
-#define HINT 2
-#endif
-#ifndef TURN
-#define TURN 64
-#endif
+#define ROWS 8  /* tokens of a block: more would cost scores, fewer would cost passes over the state */
+#define SPAN 64 /* tokens between two stored states, a multiple of ROWS; backward computes again what lies between */
 #define BLOCKS (SPAN / ROWS)
 #define LINE(x, n, t) ((x) + (n) * ROWS + (t) * LANES) /* channels n on of token t; n a multiple of LANES */
 #define PAIRS (ROWS * (ROWS + 1) / 2)
@@ -38,7 +31,6 @@
 #define THREAD_ELEMENTS (1 << 17) /* elements of states, once a token: fewer are done sooner than a thread has started */
 #define SLOW -0.25f /* log-decays of a block above it: all - 1 is held, which has more digits than all */
 #define NOINLINE __attribute__((noinline)) /* so that registers hold what the loops in it need */
-#define UNROLL_LANES _Pragma("GCC unroll 16")
 
 /* One call: what Python hands over, in this order. Contiguous. M = ceil(T / SPAN). */
 typedef struct {
@@ -60,10 +52,10 @@ typedef struct {
  * token to the next; zeros beyond N and beyond the tokens, of which there are `rows`. What needs no state is computed for
  * `room` tokens at once: ROWS, or one where there is but one. */
 typedef struct {
-    int64_t rows;
-    float *r, *k, *v, *e, *decay, *before, *after, *query, *key, *past;
+    int64_t rows, stride, next; /* floats from token to token, and where the next block begins */
+    float *r, *k, *v, *e, *decay, *query, *key, *past; /* forward: query takes the place of r, key that of k */
     float *u, *all, *held, *added; /* [width]: all = held + added, where held is 1 or 0 */
-    float *state;                  /* [width][width]; backward: transposed, S */
+    float *state;                  /* [width][width]: S; backward: transposed */
     float score[PAIRS + LANES];
 } Block;
 
@@ -71,83 +63,33 @@ typedef struct {
 typedef struct {
     int64_t size, width;  /* N, and N in whole vectors */
     float *out;           /* lines: y, or dv */
-    float *matrix, *room; /* [width][width]: the state or its slope; a copy with whole vectors, or transposed */
+    float *states;        /* [BLOCKS][width][width]: the state entering each block, transposed; forward: one, or none */
+    float *matrix, *copy; /* backward: [width][width]: G, transposed; what was read, or is to be written */
     float *later, *sum;   /* backward: lines; rowsum(G' S): [width] */
-    float *states;        /* [BLOCKS][width][width]: of several heads; backward: transposed, entering each block */
-    double *du, *dw; /* backward: [width], sums over the tokens of a row */
+    double *du, *dw;      /* backward: [width], sums over the tokens of a row */
     Block blocks[BLOCKS];
 } Work;
 
-/* ---- vectors ---- */
+/* ---- rows and lines ---- */
 
-#if LANES == 16
-static const LaneInt lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-#else
-static const LaneInt lane = {0, 1, 2, 3, 4, 5, 6, 7};
-#endif
+/* A vector, or the `left` floats that are there. */
+INLINE Lane load_most(const float *from, int64_t left) { return left < LANES ? load(from, left) : load(from, LANES); }
+INLINE void store_most(float *to, Lane x, int64_t left) { left < LANES ? store(to, x, left) : store(to, x, LANES); }
 
-/* Exchanges the blocks of n by n beside the diagonal, in each 2n by 2n. */
-INLINE void exchange(Lane *x, int n) {
-    const LaneInt high = (lane & n) != 0;
-    UNROLL_LANES for (int i = 0; i < LANES; i++) {
-        if (i & n) continue;
-        const Lane a = x[i], b = x[i + n];
-        x[i] = __builtin_shuffle(a, b, lane + (high & (LANES - n)));
-        x[i + n] = __builtin_shuffle(a, b, lane + (high & LANES) + (~high & n));
-    }
-}
-
-INLINE void transpose(Lane *x) {
-    if (LANES == 16) exchange(x, 8);
-    exchange(x, 4);
-    exchange(x, 2);
-    exchange(x, 1);
-}
-
-/* In lane i of x[0], the sum over x[i]. */
-INLINE void fold(Lane *x, int n) {
-    const LaneInt high = (lane & n) != 0;
-    UNROLL for (int i = 0; i < n; i++) {
-        const Lane a = x[i], b = x[i + n];
-        x[i] = __builtin_shuffle(a, b, lane + (high & LANES)) +
-               __builtin_shuffle(a, b, (lane ^ n) + (high & LANES));
-    }
-}
-
-INLINE Lane sums(Lane *x) {
-    if (LANES == 16) fold(x, 8);
-    fold(x, 4);
-    fold(x, 2);
-    fold(x, 1);
-    return x[0];
-}
-
-/* Rows of N floats, `stride` apart, to lines, and back. Asks for the rows of the next block, which lie too far away to be
- * foreseen. */
+/* Rows of N floats, `stride` apart, to lines, and back. */
 static void read_lines(const Work *s, float *to, const float *from, int64_t stride, int64_t rows, int64_t room) {
     for (int64_t n = 0; n < s->size; n += LANES)
         for (int64_t t = 0; t < room; t++) {
             const float *here = from + t * stride + n;
-            if (room > 1) __builtin_prefetch(here + AHEAD * stride, 0, HINT);
             if (t >= rows)
                 store(LINE(to, n, t), (Lane){0}, LANES);
-            else if (s->size - n >= LANES)
-                store(LINE(to, n, t), load(here, LANES), LANES);
             else
-                store(LINE(to, n, t), load(here, s->size - n), LANES);
+                store(LINE(to, n, t), load_most(here, s->size - n), LANES);
         }
 }
 static void write_lines(const Work *s, float *to, const float *from, int64_t stride, int64_t rows) {
     for (int64_t n = 0; n < s->size; n += LANES)
-        for (int64_t t = 0; t < rows; t++)
-            if (s->size - n >= LANES)
-                store(to + t * stride + n, load(LINE(from, n, t), LANES), LANES);
-            else
-                store(to + t * stride + n, load(LINE(from, n, t), LANES), s->size - n);
-}
-
-static void clear_rows(const Work *s, float *to, int64_t stride, int64_t rows) {
-    for (int64_t t = 0; t < rows; t++) memset(to + t * stride, 0, 4 * s->size);
+        for (int64_t t = 0; t < rows; t++) store_most(to + t * stride + n, load(LINE(from, n, t), LANES), s->size - n);
 }
 
 /* [N][N] of rows so wide. */
@@ -190,22 +132,31 @@ INLINE void store_all(Block *b, int64_t n, Lane all, Lane w) {
     store(b->added + n, (Lane)(((LaneInt)less & slow) | ((LaneInt)all & ~slow)), LANES);
 }
 
-/* decay, before, after and all, from log-decays in `decay`. */
+/* decay and all, from log-decays in `decay`. */
 static NOINLINE void make_decays(const Work *s, Block *b, int64_t room) {
     for (int64_t n = 0; n < s->width; n += LANES) {
-        Lane product = (Lane){0} + 1.f, sum = {0};
+        Lane all = (Lane){0} + 1.f, sum = {0};
         for (int64_t t = 0; t < room; t++) {
             const Lane w = load(LINE(b->decay, n, t), LANES), decay = exp_decay(w);
-            sum += w;
             store(LINE(b->decay, n, t), decay, LANES);
-            store(LINE(b->before, n, t), product, LANES);
-            product *= decay;
+            sum += w;
+            all *= decay;
         }
-        store_all(b, n, product, sum);
-        product = (Lane){0} + 1.f;
+        store_all(b, n, all, sum);
+    }
+}
+
+/* query and key. */
+static NOINLINE void make_queries(const Work *s, Block *b, int64_t room) {
+    for (int64_t n = 0; n < s->width; n += LANES) {
+        Lane before = (Lane){0} + 1.f, after = before;
+        for (int64_t t = 0; t < room; t++) {
+            store(LINE(b->query, n, t), load(LINE(b->r, n, t), LANES) * before, LANES);
+            before *= load(LINE(b->decay, n, t), LANES);
+        }
         for (int64_t t = room - 1; t >= 0; t--) {
-            store(LINE(b->after, n, t), product, LANES);
-            product *= load(LINE(b->decay, n, t), LANES);
+            store(LINE(b->key, n, t), load(LINE(b->k, n, t), LANES) * after, LANES);
+            after *= load(LINE(b->decay, n, t), LANES);
         }
     }
 }
@@ -245,9 +196,11 @@ static void begin_block(const Call *c, Work *s, int64_t i, int64_t head, float *
 /* Tokens of a head, the first of them t, and what follows from them alone; `room` for 1 or ROWS. */
 INLINE void read_block(const Call *c, const Work *s, Block *b, int64_t row, int64_t head, int64_t t, int64_t rows,
                        int64_t room) {
-    const int64_t N = s->size, width = s->width, stride = c->heads * N, at = (row * c->tokens + t) * stride + head * N;
+    const int64_t N = s->size, stride = c->heads * N, at = (row * c->tokens + t) * stride + head * N;
     const int same = c->steady && b->rows == rows;
     b->rows = rows;
+    b->stride = stride;
+    b->next = at + ROWS * stride;
     read_lines(s, b->r, c->r + at, stride, rows, room);
     read_lines(s, b->k, c->k + at, stride, rows, room);
     read_lines(s, b->v, c->v + at, stride, rows, room);
@@ -256,15 +209,11 @@ INLINE void read_block(const Call *c, const Work *s, Block *b, int64_t row, int6
         read_lines(s, b->decay, c->steady ? c->w + head * N : c->w + at, c->steady ? 0 : stride, rows, room);
         make_decays(s, b, room);
     }
-    for (int64_t n = 0; n < width; n += LANES)
-        UNROLL for (int64_t i = 0; i < room; i++) {
-            store(LINE(b->query, n, i), load(LINE(b->r, n, i), LANES) * load(LINE(b->before, n, i), LANES), LANES);
-            store(LINE(b->key, n, i), load(LINE(b->k, n, i), LANES) * load(LINE(b->after, n, i), LANES), LANES);
-        }
     if (room == ROWS)
         make_scores(s, b);
     else
-        make_pairs(b->score, b->k, b->r, b->decay, b->u, width, 1);
+        make_pairs(b->score, b->k, b->r, b->decay, b->u, s->width, 1);
+    make_queries(s, b, room);
 }
 
 /* ---- a block and a matrix, LANES by LANES elements at once, m[i] being a part of row i ---- */
@@ -293,24 +242,35 @@ INLINE void load_tile(Lane *m, const float *from, int64_t width) {
     UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = load(from + i * width, LANES);
 }
 
+/* Asks for channels n on of some tokens of the next block, which lie too far away for the processor to foresee. Each tile,
+ * from row `row` on, asks for a few, and all together for all: at once they would hold up what is read now. */
+INLINE void prefetch_next(const Call *c, const Block *b, int64_t width, int64_t row, int64_t n) {
+    for (int64_t t = row * ROWS / width; t < (row + LANES) * ROWS / width; t++) {
+        const int64_t at = b->next + t * b->stride + n;
+        __builtin_prefetch(c->r + at);
+        __builtin_prefetch(c->k + at);
+        __builtin_prefetch(c->v + at);
+        if (!c->steady) __builtin_prefetch(c->w + at);
+        if (c->dy) __builtin_prefetch(c->dy + at);
+    }
+}
+
 /* ---- forward ---- */
 
 /* Of the state, the part at keys `key` on and values `n` on. */
-static NOINLINE void tile_forward(const Work *s, const Block *b, const float *from, float *to, int64_t key, int64_t n) {
+static NOINLINE void tile_forward(const Work *s, const Block *b, const float *state, int64_t key, int64_t n) {
     const int64_t width = s->width;
-    Lane m[LANES];
-    load_tile(m, from + key * width + n, width);
+    Lane m[LANES], added[LANES]; /* what is added is summed first: the state is rounded but once */
+    load_tile(m, state + key * width + n, width);
     contract(m, LINE(s->out, n, 0), LINE(b->query, key, 0), b->rows);
-    UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] *= b->added[key + i];
-    extend(m, LINE(b->key, key, 0), LINE(b->v, n, 0), b->rows);
-    from += key * width + n;
-    to += key * width + n;
-    UNROLL_LANES for (int i = 0; i < LANES; i++)
-        store(to + i * width, b->held[key + i] * load(from + i * width, LANES) + m[i], LANES);
+    UNROLL_LANES for (int i = 0; i < LANES; i++) added[i] = b->added[key + i] * m[i];
+    extend(added, LINE(b->key, key, 0), LINE(b->v, n, 0), b->rows);
+    float *to = b->state + key * width + n;
+    UNROLL_LANES for (int i = 0; i < LANES; i++) store(to + i * width, b->held[key + i] * m[i] + added[i], LANES);
 }
 
-/* y of the block to `out`; the state `from` -> `to`. */
-INLINE void block_forward(const Work *s, const Block *b, const float *from, float *to, int64_t room) {
+/* y of the block to `out`; the state before it, `state`, becomes that after it in b->state. */
+INLINE void block_forward(const Call *c, const Work *s, const Block *b, const float *state, int64_t room) {
     const int64_t width = s->width;
     for (int64_t n = 0; n < width; n += LANES) {
         Lane y[ROWS] = {0};
@@ -321,75 +281,65 @@ INLINE void block_forward(const Work *s, const Block *b, const float *from, floa
         UNROLL for (int64_t t = 0; t < room; t++) store(LINE(s->out, n, t), y[t], LANES);
     }
     for (int64_t key = 0; key < width; key += LANES)
-        for (int64_t n = 0; n < width; n += LANES) tile_forward(s, b, from, to, key, n);
-}
-
-/* Tokens t .. t + rows of a head. */
-static void forward_rows(const Call *c, const Work *s, Block *b, int64_t row, int64_t head, int64_t t, int64_t rows) {
-    const int64_t N = s->size, stride = c->heads * N, spans = (c->tokens + SPAN - 1) / SPAN, matrix = row * c->heads + head;
-    float *y = c->y + (row * c->tokens + t) * stride + head * N;
-    const float *state = t ? b->state : whole_matrix(s, b->state, c->state + matrix * N * N);
-    for (int64_t i = 0; i < rows; i += ROWS, state = b->state) {
-        const int64_t left = rows - i < ROWS ? rows - i : ROWS;
-        if (c->saved && (t + i) % SPAN == 0)
-            copy_matrix(s, c->saved + (matrix * spans + (t + i) / SPAN) * N * N, N, state, s->width);
-        if (left == 1) {
-            read_block(c, s, b, row, head, t + i, left, 1);
-            block_forward(s, b, state, b->state, 1);
-        } else {
-            read_block(c, s, b, row, head, t + i, left, ROWS);
-            block_forward(s, b, state, b->state, ROWS);
+        for (int64_t n = 0; n < width; n += LANES) {
+            if (room > 1) prefetch_next(c, b, width, key, n);
+            tile_forward(s, b, state, key, n);
         }
-        write_lines(s, y + i * stride, s->out, stride, left);
-    }
 }
 
-/* Some heads in turn: what they read and write lies side by side. */
-static void task_forward(const Call *c, Work *s, int64_t row, int64_t head, int64_t heads) {
-    const int64_t N = s->size, stride = c->heads * N, length = c->lengths ? c->lengths[row] : c->tokens;
-    float *end = c->end + (row * c->heads + head) * N * N, *y = c->y + row * c->tokens * stride + head * N;
-    for (int64_t i = 0; i < heads; i++) begin_block(c, s, i, head + i, s->width == N ? end + i * N * N : NULL);
-    for (int64_t t = 0; t < length; t += TURN)
-        for (int64_t i = 0; i < heads; i++)
-            forward_rows(c, s, s->blocks + i, row, head + i, t, length - t < TURN ? length - t : TURN);
-    for (int64_t i = 0; i < heads; i++) {
-        const int64_t matrix = (row * c->heads + head + i) * N * N;
-        if (length == 0)
-            memcpy(c->end + matrix, c->state + matrix, 4 * N * N);
-        else if (s->width != N)
-            copy_matrix(s, c->end + matrix, N, s->blocks[i].state, s->width);
-        clear_rows(s, y + length * stride + i * N, stride, c->tokens - length);
+static void task_forward(const Call *c, Work *s, int64_t row, int64_t head) {
+    const int64_t N = s->size, stride = c->heads * N, spans = (c->tokens + SPAN - 1) / SPAN, task = row * c->heads + head;
+    const int64_t length = c->lengths ? c->lengths[row] : c->tokens;
+    float *y = c->y + row * c->tokens * stride + head * N, *end = c->end + task * N * N;
+    Block *b = s->blocks;
+    begin_block(c, s, 0, head, s->width == N ? end : NULL);
+    const float *state = whole_matrix(s, b->state, c->state + task * N * N);
+    for (int64_t t = 0; t < length; t += ROWS, state = b->state) {
+        const int64_t rows = length - t < ROWS ? length - t : ROWS;
+        if (c->saved && t % SPAN == 0)
+            copy_matrix(s, c->saved + (task * spans + t / SPAN) * N * N, N, state, s->width);
+        if (rows == 1) {
+            read_block(c, s, b, row, head, t, rows, 1);
+            block_forward(c, s, b, state, 1);
+        } else {
+            read_block(c, s, b, row, head, t, rows, ROWS);
+            block_forward(c, s, b, state, ROWS);
+        }
+        write_lines(s, y + t * stride, s->out, stride, rows);
     }
+    if (state != end) copy_matrix(s, end, N, state, s->width);
+    for (int64_t t = length; t < c->tokens; t++) memset(y + t * stride, 0, 4 * N);
 }
 
 /* ---- backward ---- */
 
-/* `to` = all `from` + x^T z in a tile whose columns are the keys n on. */
-INLINE void advance(float *to, const float *from, const Block *b, const float *x, int64_t n, const float *z,
-                    int64_t width) {
-    const Lane held = load(b->held + n, LANES), added = load(b->added + n, LANES);
-    Lane m[LANES];
-    UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = added * load(from + i * width, LANES);
-    extend(m, x, LINE(z, n, 0), b->rows);
-    UNROLL_LANES for (int i = 0; i < LANES; i++) store(to + i * width, held * load(from + i * width, LANES) + m[i], LANES);
+/* `to` = all m + x^T z in a tile whose columns are the keys n on. */
+INLINE void advance(const Lane *m, float *to, const Block *b, const float *x, int64_t n, const float *z, int64_t width) {
+    const Lane held = load(b->held + n, LANES), part = load(b->added + n, LANES);
+    Lane added[LANES];
+    UNROLL_LANES for (int i = 0; i < LANES; i++) added[i] = part * m[i];
+    extend(added, x, LINE(z, n, 0), b->rows);
+    UNROLL_LANES for (int i = 0; i < LANES; i++) store(to + i * width, held * m[i] + added[i], LANES);
 }
 
 static NOINLINE void tile_again(const Work *s, const Block *b, float *to, int64_t value, int64_t n) {
     const int64_t width = s->width;
     Lane m[LANES];
-    const float *from = b->state + value * width + n;
-    load_tile(m, from, width);
+    load_tile(m, b->state + value * width + n, width);
     contract(m, LINE(b->past, n, 0), LINE(b->e, value, 0), b->rows);
     if (!to) return;
-    advance(to + value * width + n, from, b, LINE(b->v, value, 0), n, b->key, width);
+    advance(m, to + value * width + n, b, LINE(b->v, value, 0), n, b->key, width);
 }
 
 /* past of the block, and the state after it, transposed, to `to`, which may be NULL. */
-static void block_again(const Work *s, const Block *b, float *to) {
+static void block_again(const Call *c, const Work *s, const Block *b, float *to) {
     const int64_t width = s->width;
     memset(b->past, 0, 4 * ROWS * width);
     for (int64_t value = 0; value < width; value += LANES)
-        for (int64_t n = 0; n < width; n += LANES) tile_again(s, b, to, value, n);
+        for (int64_t n = 0; n < width; n += LANES) {
+            prefetch_next(c, b, width, value, n);
+            tile_again(s, b, to, value, n);
+        }
 }
 
 static NOINLINE void tile_slopes(const Work *s, const Block *b, int64_t value, int64_t n) {
@@ -402,7 +352,8 @@ static NOINLINE void tile_slopes(const Work *s, const Block *b, int64_t value, i
     store(s->sum + n, sum, LANES);
     transpose(m);
     contract(m, LINE(s->out, value, 0), LINE(b->key, n, 0), b->rows);
-    advance(slope, slope, b, LINE(b->e, value, 0), n, b->query, width);
+    load_tile(m, slope, width);
+    advance(m, slope, b, LINE(b->e, value, 0), n, b->query, width);
 }
 
 /* later, sum and dv of the block, and its transposed slope G' -> G in `matrix`. */
@@ -429,24 +380,33 @@ static NOINLINE void inner_dv(const Work *s, const Block *b) {
 /* dr, dk, dw of channels n on, and what they add to du and, summed over tokens, to dw. */
 INLINE void channel_slopes(Work *s, const Block *b, const float *slope, int64_t n, Lane *dr, Lane *dk, Lane *dw) {
     const Lane u = load(b->u + n, LANES);
-    Lane du = {0}, through = load(b->all + n, LANES) * load(s->sum + n, LANES);
+    Lane du = {0}, through = load(b->all + n, LANES) * load(s->sum + n, LANES), product = (Lane){0} + 1.f;
 #define AT(x, t) load(LINE(x, n, t), LANES)
     UNROLL for (int64_t t = 0; t < ROWS; t++) { /* through the state at the block's start, and at its end */
-        const Lane own = slope[PAIR(t, t)] * u, later = AT(s->later, t);
-        dr[t] = AT(b->before, t) * AT(b->past, t) + own * AT(b->k, t);
-        dk[t] = AT(b->after, t) * later + own * AT(b->r, t);
-        du += slope[PAIR(t, t)] * AT(b->r, t) * AT(b->k, t);
+        dr[t] = product * AT(b->past, t);
+        product *= AT(b->decay, t);
+        dk[t] = AT(s->later, t);
         dw[t] = through;
-        through += AT(b->key, t) * later;
+        through += AT(b->key, t) * dk[t];
     }
     through = (Lane){0};
+    product = (Lane){0} + 1.f;
     UNROLL for (int64_t t = ROWS - 1; t >= 0; t--) {
+        dk[t] *= product;
+        product *= AT(b->decay, t);
         dw[t] += through;
-        through += AT(b->query, t) * AT(b->past, t);
+        through += AT(b->r, t) * dr[t];
+    }
+    UNROLL for (int64_t t = 0; t < ROWS; t++) {
+        const Lane own = slope[PAIR(t, t)] * u;
+        du += slope[PAIR(t, t)] * AT(b->r, t) * AT(b->k, t);
+        dr[t] += own * AT(b->k, t);
+        dk[t] += own * AT(b->r, t);
     }
     UNROLL for (int64_t i = 0; i < ROWS; i++) { /* between two tokens of the block */
-        Lane product = (Lane){0} + 1.f, pair[ROWS]; /* without k_i */
+        Lane pair[ROWS]; /* without k_i */
         const Lane k = AT(b->k, i);
+        product = (Lane){0} + 1.f;
         UNROLL for (int64_t t = i + 1; t < ROWS; t++) {
             const Lane weight = product * slope[PAIR(t, i)];
             dr[t] += weight * k;
@@ -471,11 +431,7 @@ INLINE void channel_slopes(Work *s, const Block *b, const float *slope, int64_t 
 }
 
 INLINE void store_slopes(const Work *s, float *to, const Lane *slope, int64_t n, int64_t stride, int64_t rows) {
-    for (int64_t t = 0; t < rows; t++)
-        if (s->size - n >= LANES)
-            store(to + t * stride + n, slope[t], LANES);
-        else
-            store(to + t * stride + n, slope[t], s->size - n);
+    for (int64_t t = 0; t < rows; t++) store_most(to + t * stride + n, slope[t], s->size - n);
 }
 
 /* Gradients of the block's tokens, which begin at `at`; the slope in `matrix` goes from its end to its start. */
@@ -499,29 +455,27 @@ static void task_backward(const Call *c, Work *s, int64_t row, int64_t head) {
     const int64_t N = s->size, width = s->width, stride = c->heads * N, spans = (c->tokens + SPAN - 1) / SPAN;
     const int64_t length = c->lengths ? c->lengths[row] : c->tokens, task = row * c->heads + head;
     const int64_t first = row * c->tokens * stride + head * N;
-    transpose_matrix(s->matrix, whole_matrix(s, s->room, c->state + task * N * N), width);
+    transpose_matrix(s->matrix, whole_matrix(s, s->copy, c->state + task * N * N), width);
     memset(s->du, 0, width * sizeof *s->du);
     memset(s->dw, 0, width * sizeof *s->dw);
     for (int64_t i = 0; i < BLOCKS; i++) begin_block(c, s, i, head, NULL);
     for (int64_t t = (length - 1) / SPAN * SPAN; t >= 0 && length > 0; t -= SPAN) {
         const int64_t tokens = length - t < SPAN ? length - t : SPAN, blocks = (tokens + ROWS - 1) / ROWS;
-        const float *saved = whole_matrix(s, s->room, c->saved + (task * spans + t / SPAN) * N * N);
+        const float *saved = whole_matrix(s, s->copy, c->saved + (task * spans + t / SPAN) * N * N);
         transpose_matrix(s->states, saved, width);
         for (int64_t i = 0; i < blocks; i++) {
             const int64_t rows = tokens - i * ROWS < ROWS ? tokens - i * ROWS : ROWS;
             Block *b = s->blocks + i;
             read_block(c, s, b, row, head, t + i * ROWS, rows, ROWS);
-            block_again(s, b, i + 1 < blocks ? b[1].state : NULL);
+            block_again(c, s, b, i + 1 < blocks ? b[1].state : NULL);
         }
-        for (int64_t i = blocks - 1; i >= 0; i--) {
-            const int64_t at = first + (t + i * ROWS) * stride;
-            block_backward(c, s, s->blocks + i, at);
-        }
+        for (int64_t i = blocks - 1; i >= 0; i--) block_backward(c, s, s->blocks + i, first + (t + i * ROWS) * stride);
     }
     float *const outputs[] = {c->dr, c->dk, c->dv, c->dw};
-    for (int i = 0; i < 4 - c->steady; i++) clear_rows(s, outputs[i] + first + length * stride, stride, c->tokens - length);
-    transpose_matrix(s->room, s->matrix, width);
-    copy_matrix(s, c->start + task * N * N, N, s->room, width);
+    for (int i = 0; i < 4 - c->steady; i++)
+        for (int64_t t = length; t < c->tokens; t++) memset(outputs[i] + first + t * stride, 0, 4 * N);
+    transpose_matrix(s->copy, s->matrix, width);
+    copy_matrix(s, c->start + task * N * N, N, s->copy, width);
     memcpy(c->du + task * N, s->du, N * sizeof *s->du);
     memcpy(c->steady_dw + task * N, s->dw, N * sizeof *s->dw);
 }
@@ -530,7 +484,7 @@ static void task_backward(const Call *c, Work *s, int64_t row, int64_t head) {
 
 typedef struct {
     const Call *call;
-    int64_t heads, next; /* of one task */
+    int64_t next;
     int failed;
 } Tasks;
 
@@ -542,10 +496,10 @@ static float *take(float **memory, int64_t count) {
 }
 
 /* Scratch of `s` for one thread: returns what is to be freed, or NULL where memory ran out. */
-static float *prepare(const Call *c, Work *s, int64_t blocks) {
+static float *prepare(const Call *c, Work *s) {
     const int64_t N = c->size, width = (N + LANES - 1) / LANES * LANES, line = ROWS * width;
-    const int64_t matrices = c->dy ? 2 + blocks : width != N ? blocks : 0;
-    const int64_t vectors = 5 + 2 * ROWS + blocks * (4 + 10 * ROWS);
+    const int64_t blocks = c->dy ? BLOCKS : 1, matrices = c->dy ? BLOCKS + 2 : width != N;
+    const int64_t lines = c->dy ? 8 : 4, vectors = 5 + 2 * ROWS + blocks * (4 + lines * ROWS);
     const int64_t bytes = 4 * (vectors * width + matrices * width * width);
     float *const memory = aligned_alloc(64, (bytes + 63) / 64 * 64), *rest = memory;
     if (!memory) return NULL;
@@ -557,14 +511,18 @@ static float *prepare(const Call *c, Work *s, int64_t blocks) {
     s->out = take(&rest, line);
     s->later = take(&rest, line);
     for (Block *b = s->blocks; b < s->blocks + blocks; b++) {
-        float **const lines[] = {&b->query, &b->key, &b->v, &b->decay, &b->before, &b->after, &b->r, &b->k, &b->e, &b->past};
+        float **const line_of[] = {&b->r, &b->k, &b->v, &b->decay, &b->e, &b->past, &b->query, &b->key};
         float **const singles[] = {&b->u, &b->all, &b->held, &b->added};
-        for (int i = 0; i < 10; i++) *lines[i] = take(&rest, line);
+        for (int i = 0; i < lines; i++) *line_of[i] = take(&rest, line);
+        if (!c->dy) {
+            b->query = b->r;
+            b->key = b->k;
+        }
         for (int i = 0; i < 4; i++) *singles[i] = take(&rest, width);
     }
     s->states = rest;
     s->matrix = s->states + blocks * width * width;
-    s->room = s->matrix + width * width;
+    s->copy = s->matrix + width * width;
     return memory;
 }
 
@@ -573,19 +531,18 @@ static void work(void *shared) {
     Tasks *tasks = shared;
     const Call *c = tasks->call;
     Work s;
-    float *memory = prepare(c, &s, c->dy ? BLOCKS : tasks->heads);
+    float *memory = prepare(c, &s);
     if (!memory) {
         __atomic_store_n(&tasks->failed, 1, __ATOMIC_RELAXED);
         return;
     }
     for (;;) {
-        const int64_t task = take_task(&tasks->next), groups = (c->heads + tasks->heads - 1) / tasks->heads;
-        const int64_t row = task / groups, head = task % groups * tasks->heads, left = c->heads - head;
+        const int64_t task = take_task(&tasks->next), row = task / c->heads, head = task % c->heads;
         if (row >= c->batch) break;
         if (c->dy)
             task_backward(c, &s, row, head);
         else
-            task_forward(c, &s, row, head, left < tasks->heads ? left : tasks->heads);
+            task_forward(c, &s, row, head);
     }
     free(memory);
 }
@@ -593,12 +550,10 @@ static void work(void *shared) {
 int wkv_span(void) { return SPAN; }
 
 int wkv_run(const Call *c) {
-    const int64_t all = c->batch * c->heads, most = all * c->tokens * c->size * c->size / THREAD_ELEMENTS;
-    int64_t threads = c->threads < most ? c->threads : most, heads = BLOCKS;
-    if (threads < 1) threads = 1;
-    if (threads > all) threads = all;
-    while (heads > 1 && (c->dy || all / heads < 2 * threads || c->heads % heads)) heads--;
-    Tasks tasks = {c, heads, 0, 0};
+    const int64_t heads = c->batch * c->heads, most = heads * c->tokens * c->size * c->size / THREAD_ELEMENTS;
+    int64_t threads = c->threads < most ? c->threads : most;
+    if (threads > heads) threads = heads;
+    Tasks tasks = {c, 0, 0};
     in_threads(work, &tasks, threads, c->parallel);
     return tasks.failed;
 }

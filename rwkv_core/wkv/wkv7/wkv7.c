@@ -66,54 +66,11 @@ INLINE int64_t lanes_from(int64_t i, int64_t size) { return size % LANES && size
 INLINE Lane take(const float *from, int64_t count) { return count == LANES ? load(from, LANES) : load(from, count); }
 INLINE void give(float *to, Lane x, int64_t count) { count == LANES ? store(to, x, LANES) : store(to, x, count); }
 
-/* ---- sums over lanes, and transposition ---- */
-
-/* Of two vectors: x's elements where bit `d` of the place is 0 and y's elsewhere, from the places without that bit or,
- * where `high`, with it. */
-#define PICK1(e, d, high) (((e) & (d)) ? LANES + (e) - ((high) ? 0 : (d)) : (e) + ((high) ? (d) : 0))
-#define PICK8(e, d, h) PICK1(e, d, h), PICK1(e + 1, d, h), PICK1(e + 2, d, h), PICK1(e + 3, d, h), \
-    PICK1(e + 4, d, h), PICK1(e + 5, d, h), PICK1(e + 6, d, h), PICK1(e + 7, d, h)
-#if LANES == 16
-#define PICK(x, y, d, h) __builtin_shuffle(x, y, (LaneInt){PICK8(0, d, h), PICK8(8, d, h)})
-#else
-#define PICK(x, y, d, h) __builtin_shuffle(x, y, (LaneInt){PICK8(0, d, h)})
-#endif
-#define STEP(x, d, to_low, to_high) \
-    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) if (!(i & (d))) { \
-        const Lane low = PICK(x[i], x[i + (d)], d, 0), high = PICK(x[i], x[i + (d)], d, 1); \
-        to_low; \
-        to_high; \
-    }
-
-INLINE void transpose(Lane *x) {
-    STEP(x, 1, x[i] = low, x[i + 1] = high)
-    STEP(x, 2, x[i] = low, x[i + 2] = high)
-    STEP(x, 4, x[i] = low, x[i + 4] = high)
-#if LANES == 16
-    STEP(x, 8, x[i] = low, x[i + 8] = high)
-#endif
-}
-
-/* The sum of each of x[0] .. x[LANES - 1], side by side. */
-INLINE Lane sums(Lane *x) {
-    STEP(x, 1, x[i] = low + high, )
-    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i += 4) {
-        x[i] = PICK(x[i], x[i + 2], 2, 0) + PICK(x[i], x[i + 2], 2, 1);
-    }
-    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i += 8) {
-        x[i] = PICK(x[i], x[i + 4], 4, 0) + PICK(x[i], x[i + 4], 4, 1);
-    }
-#if LANES == 16
-    x[0] = PICK(x[0], x[8], 8, 0) + PICK(x[0], x[8], 8, 1);
-#endif
-    return x[0];
-}
-
 /* The scalars [R, R] from their parts in lanes. */
 INLINE void pair_sums(const Lane *pairs, int R, float *scalars) {
     _Pragma("GCC unroll 2") for (int from = 0; from < R * R; from += LANES) {
         Lane x[LANES] = {{0}};
-        _Pragma("GCC unroll 16") for (int j = 0; j < (R * R < LANES ? R * R : LANES); j++) x[j] = pairs[from + j];
+        UNROLL_LANES for (int j = 0; j < (R * R < LANES ? R * R : LANES); j++) x[j] = pairs[from + j];
         store(scalars + from, sums(x), R * R < LANES ? R * R : LANES);
     }
 }
@@ -172,9 +129,9 @@ INLINE void turn(float *to, const float *m, const float *beside, float *products
         Lane sum = {0};
         for (int64_t j = 0; j < P; j += LANES) {
             Lane x[LANES];
-            _Pragma("GCC unroll 16") for (int e = 0; e < LANES; e++) x[e] = load(m + (i + e) * P + j, LANES);
+            UNROLL_LANES for (int e = 0; e < LANES; e++) x[e] = load(m + (i + e) * P + j, LANES);
             transpose(x);
-            _Pragma("GCC unroll 16") for (int e = 0; e < LANES; e++) {
+            UNROLL_LANES for (int e = 0; e < LANES; e++) {
                 store(to + (j + e) * P + i, x[e], LANES);
                 if (beside) sum += x[e] * load(beside + (j + e) * P + i, LANES);
             }
