@@ -22,6 +22,7 @@ from evals.zeroshot.run import evaluate
 from rwkv_core import text, world
 from rwkv_core.errors import Unsupported
 from rwkv_core.runtimes import transformers_rwkv
+from rwkv_core.rwkv import v4
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel
 
@@ -62,7 +63,7 @@ def causal(model: LanguageModel) -> Any:
     """transformers' model with the weights of ours, on its device and in its type. Raises Unsupported where there is
     none.
     """
-    if isinstance(model, RWKV):
+    if isinstance(model, RWKV) and model.version is v4:
         return transformers_rwkv.converted(model)
     if (module := getattr(model, "causal", None)) is None:
         raise Unsupported(f"{model.spec.name} by {model.spec.runtime} has no weights that HFLM could use")

@@ -80,7 +80,7 @@ def run(
     learning_rate: the highest of the schedule.
     length: of mqar's sequences; 0 for four tokens a pair.
     alphabet: how many keys and how many values there are to pair; 0 for half the vocabulary each.
-    token_shift: before every sublayer of a Pythia-shaped model, as RWKV-4 has it.
+    token_shift: before every sublayer of a Pythia-shaped model, as RWKV has it.
     steps: of training.
     batch: sequences a step.
     test: sequences that are scored.
@@ -141,7 +141,7 @@ def widen_embedding(model: Trainable) -> None:
 def add_token_shift(model: Trainable) -> None:
     """Mix each token with the one before it at the input of every sublayer of a GPT-NeoX model, in place."""
     if model.spec.architecture["model_type"] != "gpt_neox":
-        raise BadInput(f"{model.spec.name}: token_shift is for models of Pythia's architecture; RWKV-4 has its own")
+        raise BadInput(f"{model.spec.name}: token_shift is for models of Pythia's architecture; RWKV has its own")
     for layer in model.causal.gpt_neox.layers:  # type: ignore[attr-defined]
         for name in ("input_layernorm", "post_attention_layernorm"):
             setattr(layer, name, nn.Sequential(getattr(layer, name), TokenShift(model.spec.width)))

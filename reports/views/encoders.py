@@ -137,7 +137,7 @@ def _table(part: pd.DataFrame, name: str, title: str) -> Table:
         "Milliseconds (median of the rounds, in brackets the least and the largest), attention's time over this one's "
         "(median of the ratios within the rounds, in brackets the least and the largest; above 1: faster than "
         "attention), and peak MiB. ahead from: the length from which on it was faster than attention in every round. "
-        "inner: hidden width of the feed-forward layers. The kernels of RWKV-4, attention and LSTM are compiled; "
+        "inner: hidden width of the feed-forward layers. The kernels of RWKV, attention and LSTM are compiled; "
         "what another mixer needs of recurrences is plain torch."
     )
     return Table(name, title, pd.DataFrame(lines), note + _attention_note(part) + disturbed_note(part))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rwkv_core import architectures
+from rwkv_core.errors import Unsupported
 from rwkv_core.spec import LanguageModel, ModelSpec
 
 
@@ -19,6 +21,8 @@ def _transformers(spec: ModelSpec, device: str, dtype: Any) -> LanguageModel:
         from rwkv_core.runtimes import transformers_rwkv
 
         return transformers_rwkv.load(spec, device, dtype)
+    if architectures.of(spec.architecture).runtime == "native":
+        raise Unsupported(f"{spec.name}: transformers does not know this version of RWKV; leave `runtime` out")
     from rwkv_core.runtimes import hf  # here, because transformers takes seconds to import
 
     return hf.load(spec, device, dtype)
