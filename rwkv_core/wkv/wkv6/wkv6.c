@@ -242,7 +242,7 @@ INLINE void load_tile(Lane *m, const float *from, int64_t width) {
     UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = load(from + i * width, LANES);
 }
 
-/* Asks for channels n on of some tokens of the next block, which lie too far away for the processor to foresee. Each tile,
+/* Asks for channels n on of some tokens of the next block, y among them: too far away for the processor to foresee. Each tile,
  * from row `row` on, asks for a few, and all together for all: at once they would hold up what is read now. */
 INLINE void prefetch_next(const Call *c, const Block *b, int64_t width, int64_t row, int64_t n) {
     for (int64_t t = row * ROWS / width; t < (row + LANES) * ROWS / width; t++) {
@@ -251,7 +251,7 @@ INLINE void prefetch_next(const Call *c, const Block *b, int64_t width, int64_t 
         __builtin_prefetch(c->k + at);
         __builtin_prefetch(c->v + at);
         if (!c->steady) __builtin_prefetch(c->w + at);
-        if (c->dy) __builtin_prefetch(c->dy + at);
+        __builtin_prefetch(c->dy ? c->dy + at : c->y + at);
     }
 }
 
