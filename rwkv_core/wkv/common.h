@@ -42,7 +42,7 @@ INLINE Lane exp_decay(Lane x) {
     const float magic = 12582912.f;
     const LaneInt normal = ~(x < -87.f);
     const Lane n = x * 1.44269504f + magic, whole = n - magic;
-    const Lane r = x - whole * 0.693145752f - whole * 1.42860677e-6f; /* ln 2 in two parts, of which n times one is exact */
+    const Lane r = x - whole * 0.693145752f - whole * 1.42860677e-6f; /* ln 2 in two parts: n times one is exact */
     Lane e = r * (1.f / 5040) + 1.f / 720;
     e = e * r + 1.f / 120;
     e = e * r + 1.f / 24;

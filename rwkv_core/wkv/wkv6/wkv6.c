@@ -242,8 +242,9 @@ INLINE void load_tile(Lane *m, const float *from, int64_t width) {
     UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = load(from + i * width, LANES);
 }
 
-/* Asks for channels n on of some tokens of the next block, y among them: too far away for the processor to foresee. Each tile,
- * from row `row` on, asks for a few, and all together for all: at once they would hold up what is read now. */
+/* Asks for channels n on of some tokens of the next block, y among them: they lie too far apart for the processor to
+ * foresee. Each tile, from row `row` on, asks for a few, and all together for all: at once they would hold up what is
+ * read now. */
 INLINE void prefetch_next(const Call *c, const Block *b, int64_t width, int64_t row, int64_t n) {
     for (int64_t t = row * ROWS / width; t < (row + LANES) * ROWS / width; t++) {
         const int64_t at = b->next + t * b->stride + n;
@@ -288,8 +289,8 @@ INLINE void block_forward(const Call *c, const Work *s, const Block *b, const fl
 }
 
 static void task_forward(const Call *c, Work *s, int64_t row, int64_t head) {
-    const int64_t N = s->size, stride = c->heads * N, spans = (c->tokens + SPAN - 1) / SPAN, task = row * c->heads + head;
-    const int64_t length = c->lengths ? c->lengths[row] : c->tokens;
+    const int64_t N = s->size, stride = c->heads * N, spans = (c->tokens + SPAN - 1) / SPAN;
+    const int64_t length = c->lengths ? c->lengths[row] : c->tokens, task = row * c->heads + head;
     float *y = c->y + row * c->tokens * stride + head * N, *end = c->end + task * N * N;
     Block *b = s->blocks;
     begin_block(c, s, 0, head, s->width == N ? end : NULL);

@@ -22,8 +22,8 @@
 #define ROWS 4                  /* tokens of a block; what is left of a span goes one by one */
 #define SPAN 32                 /* tokens between two stored states, a multiple of ROWS */
 #define BLOCKS (SPAN / ROWS + ROWS - 1) /* of a span, at most */
-#define THREAD_WORK (1 << 20)   /* state elements times tokens: fewer are done sooner than a second thread has started */
-#define STATES (1 << 16)        /* floats of the states that a thread goes to and fro between: half of a second cache */
+#define THREAD_WORK (1 << 20)   /* state elements times tokens; fewer are done before a second thread has started */
+#define STATES (1 << 16)        /* floats of the states that a thread goes to and fro between: they share a cache */
 #ifdef __AVX512F__
 #define WIDE 2 /* lanes that a product or an update holds for all vectors of a block: as many as there are registers */
 #else
@@ -35,9 +35,9 @@ typedef struct {
     int64_t batch, tokens, heads, size, threads;
     Parallel *parallel;                     /* or NULL */
     const float *r, *w, *k, *v, *a, *b;     /* [B, T, H, N] */
-    const float *state;                     /* [B, H, N, N]: before the first token; backward: slope of that after the last */
+    const float *state;                     /* [B, H, N, N]: before the first token; backward: slope after the last */
     const int64_t *lengths;                 /* [B], 0 to T, or NULL */
-    float *carries, *removed;               /* [B, H, ceil(T / SPAN), N, N], the state entering each span; u [B, T, H, N];
+    float *carries, *removed;               /* state entering each span [B, H, ceil(T / SPAN), N, N]; u [B, T, H, N];
                                              * forward may have NULL */
     float *y, *end;                         /* forward: [B, T, H, N]; [B, H, N, N], the state after the last token */
     const float *dy;                        /* backward: [B, T, H, N]; NULL in forward */
@@ -46,8 +46,8 @@ typedef struct {
 } Call;
 
 /* A block in memory: vectors of P floats, then the scalars. R is the number of its tokens. */
-enum { QUERIES = 0, WRITES = 2 * ROWS, VALUES = 4 * ROWS, DECAYS = 6 * ROWS, DECAY = 7 * ROWS, VECTORS }; /* first of each */
-/* queries: A, R.  writes: B, K.  values: u, v.  decays: d.  decay: D(-1, last). */
+enum { QUERIES = 0, WRITES = 2 * ROWS, VALUES = 4 * ROWS, DECAYS = 6 * ROWS, DECAY = 7 * ROWS, VECTORS };
+/* The first vector of each. queries: A, R.  writes: B, K.  values: u, v.  decays: d.  decay: D(-1, last). */
 #define SCALARS (2 * ROWS * ROWS)
 #define BLOCK_FLOATS(P) (VECTORS * (P) + SCALARS)
 /* Scalars of a pair of tokens s <= t, one matrix [R, R] for b_s (or u_s) and one for k_s (or v_s): that of r_t (or e_t)
@@ -55,9 +55,10 @@ enum { QUERIES = 0, WRITES = 2 * ROWS, VALUES = 4 * ROWS, DECAYS = 6 * ROWS, DEC
 
 typedef struct {
     const Call *call;
-    int64_t number, at, stride, length; /* of B H; of its first token in [B, T, H, N]; between tokens; tokens that count */
-    int64_t next;                       /* from an element to the same one of the head or span that comes next */
-    float *state;                       /* [P, P]: S in forward, G in backward */
+    int64_t number, at, stride; /* of B H; where its first token lies in [B, T, H, N]; from a token to the next */
+    int64_t length;             /* tokens that count */
+    int64_t next;               /* from an element to the same one of the head or span that comes next */
+    float *state;               /* [P, P]: S in forward, G in backward */
 } Head;
 
 INLINE int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
@@ -95,8 +96,8 @@ INLINE void product(float *x, const float *q, const float *m, int n, int64_t P) 
     for (; j < P; j += LANES) product_lanes(x, q, m, n, 1, j, P);
 }
 
-/* to [P, P] = decay m + left^T right, of the `lanes` from column j on; left, right [n, P]. decay is of the rows, or of the
- * columns where `across`. */
+/* to [P, P] = decay m + left^T right, of the `lanes` from column j on; left, right [n, P]. decay is of the rows or,
+ * where `across`, of the columns. */
 INLINE void update_lanes(float *to, const float *m, const float *decay, int across, const float *left,
                          const float *right, int n, int lanes, int64_t j, int64_t P) {
     Lane add[2 * ROWS][4], factor[4];
@@ -434,26 +435,28 @@ INLINE void span_forward(const Head *h, float *scratch, int64_t t, int64_t rows,
 /* The slopes of `rows` tokens from `t` on. scratch: BLOCKS + 2 matrices, BLOCKS blocks, 6 ROWS + 1 vectors, scalars. */
 INLINE void span_backward(const Head *h, float *scratch, int64_t t, int64_t rows, int64_t size) {
     const Call *c = h->call;
-    const int64_t P = padded(size), spans = (c->tokens + SPAN - 1) / SPAN, at = h->at + t * h->stride;
-    const int64_t whole = rows / ROWS;
+    const int64_t P = padded(size), spans = (c->tokens + SPAN - 1) / SPAN, whole = rows / ROWS;
+    const float *carry = c->carries + (h->number * spans + t / SPAN) * size * size;
     float *turned = scratch, *states = turned + P * P, *blocks = states + (BLOCKS + 1) * P * P;
     float *x = blocks + BLOCKS * BLOCK_FLOATS(P);
-    int64_t number = whole + rows % ROWS;
-    widen(turned, c->carries + (h->number * spans + t / SPAN) * size * size, size);
-    turn(states, turned, NULL, NULL, P);
-    for (int64_t n = 0; n < number; n++) {
+    int64_t n = 0, now = h->at + t * h->stride;
+    if (P != size) widen(turned, carry, size);
+    turn(states, P == size ? carry : turned, NULL, NULL, P);
+    for (; n < whole + rows % ROWS; n++) {
         float *block = blocks + n * BLOCK_FLOATS(P), *state = states + n * P * P;
         if (n < whole)
-            block_again(h, block, state, state + P * P, at + n * ROWS * h->stride, ROWS, size);
+            block_again(h, block, state, state + P * P, now, ROWS, size);
         else
-            block_again(h, block, state, state + P * P, at + (n + whole * (ROWS - 1)) * h->stride, 1, size);
+            block_again(h, block, state, state + P * P, now, 1, size);
+        now += (n < whole ? ROWS : 1) * h->stride;
     }
-    while (number-- > 0) {
-        const float *block = blocks + number * BLOCK_FLOATS(P), *state = states + number * P * P;
-        if (number < whole)
-            block_backward(h, block, state, h->state, turned, x, at + number * ROWS * h->stride, ROWS, size);
+    while (n-- > 0) {
+        const float *block = blocks + n * BLOCK_FLOATS(P), *state = states + n * P * P;
+        now -= (n < whole ? ROWS : 1) * h->stride;
+        if (n < whole)
+            block_backward(h, block, state, h->state, turned, x, now, ROWS, size);
         else
-            block_backward(h, block, state, h->state, turned, x, at + (number + whole * (ROWS - 1)) * h->stride, 1, size);
+            block_backward(h, block, state, h->state, turned, x, now, 1, size);
     }
 }
 
