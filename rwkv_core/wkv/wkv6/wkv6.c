@@ -3,13 +3,13 @@
  * Per head, with vectors of N channels, S [key][value], d_t = exp(w_t) and the bonus u:
  *   y_t = r_t (S_{t-1} + diag(u) k_t^T v_t),  S_t = diag(d_t) S_{t-1} + k_t^T v_t.
  *
- * Time goes in blocks of up to ROWS tokens, t = 0 .. R-1, from the state S to the state S'. All products are by channel;
- * those of decays never exceed 1, so that every log-decay is right, with no division and no special case:
+ * Time goes in blocks of up to ROWS tokens, t = 0 .. R-1, from the state S to S'. All products are by channel; those
+ * of decays never exceed 1, so that every log-decay is right, with no division and no special case:
  *   before_t = d_0 .. d_{t-1},  after_t = d_{t+1} .. d_{R-1},  all = d_0 .. d_{R-1}
  *   query_t = r_t before_t,  key_t = k_t after_t
  *   score_ti = sum_n r_t k_i d_{i+1} .. d_{t-1} for i < t,  score_tt = sum_n r_t u k_t
  *   y_t = query_t S + sum_{i <= t} score_ti v_i,  S' = diag(all) S + sum_t key_t^T v_t
- * So each element of the state takes two multiply-adds a token, the least there is, and is read and written once a block.
+ * So an element of the state takes two multiply-adds a token, the least there is, and is read and written once a block.
  *
  * Backward, with e_t = dy_t and the slopes G, G' = d loss / d S, S', which run from the end:
  *   past_t = S e_t,  later_t = G' v_t,  slope_ti = v_i e_t,  pair_ti = k_i r_t d_{i+1} .. d_{t-1} slope_ti by channel
@@ -28,7 +28,7 @@
 #define LINE(x, n, t) ((x) + (n) * ROWS + (t) * LANES) /* channels n on of token t; n a multiple of LANES */
 #define PAIRS (ROWS * (ROWS + 1) / 2)
 #define PAIR(t, i) ((t) * ((t) + 1) / 2 + (i)) /* i <= t */
-#define THREAD_ELEMENTS (1 << 17) /* elements of states, once a token: fewer are done sooner than a thread has started */
+#define THREAD_ELEMENTS (1 << 17) /* state elements times tokens: fewer are done sooner than a thread has started */
 #define SLOW -0.25f /* log-decays of a block above it: all - 1 is held, which has more digits than all */
 #define NOINLINE __attribute__((noinline)) /* so that registers hold what the loops in it need */
 
@@ -49,8 +49,8 @@ typedef struct {
 } Call;
 
 /* Some tokens of a head. Its lines are [width / LANES][ROWS][LANES], so that the compiler knows the distance from one
- * token to the next; zeros beyond N and beyond the tokens, of which there are `rows`. What needs no state is computed for
- * `room` tokens at once: ROWS, or one where there is but one. */
+ * token to the next; zeros beyond N and beyond the tokens, of which there are `rows`. What needs no state is computed
+ * for `room` tokens at once: ROWS, or one where there is but one. */
 typedef struct {
     int64_t rows, stride, next; /* floats from token to token, and where the next block begins */
     float *r, *k, *v, *e, *decay, *query, *key, *past; /* forward: query takes the place of r, key that of k */
@@ -242,8 +242,9 @@ INLINE void load_tile(Lane *m, const float *from, int64_t width) {
     UNROLL_LANES for (int i = 0; i < LANES; i++) m[i] = load(from + i * width, LANES);
 }
 
-/* Asks for channels n on of some tokens of the next block, which lie too far away for the processor to foresee. Each tile,
- * from row `row` on, asks for a few, and all together for all: at once they would hold up what is read now. */
+/* Asks for channels n on of some tokens of the next block, y among them: they lie too far apart for the processor to
+ * foresee. Each tile, from row `row` on, asks for a few, and all together for all: at once they would hold up what is
+ * read now. */
 INLINE void prefetch_next(const Call *c, const Block *b, int64_t width, int64_t row, int64_t n) {
     for (int64_t t = row * ROWS / width; t < (row + LANES) * ROWS / width; t++) {
         const int64_t at = b->next + t * b->stride + n;
@@ -251,7 +252,7 @@ INLINE void prefetch_next(const Call *c, const Block *b, int64_t width, int64_t 
         __builtin_prefetch(c->k + at);
         __builtin_prefetch(c->v + at);
         if (!c->steady) __builtin_prefetch(c->w + at);
-        if (c->dy) __builtin_prefetch(c->dy + at);
+        __builtin_prefetch(c->dy ? c->dy + at : c->y + at);
     }
 }
 
@@ -288,8 +289,8 @@ INLINE void block_forward(const Call *c, const Work *s, const Block *b, const fl
 }
 
 static void task_forward(const Call *c, Work *s, int64_t row, int64_t head) {
-    const int64_t N = s->size, stride = c->heads * N, spans = (c->tokens + SPAN - 1) / SPAN, task = row * c->heads + head;
-    const int64_t length = c->lengths ? c->lengths[row] : c->tokens;
+    const int64_t N = s->size, stride = c->heads * N, spans = (c->tokens + SPAN - 1) / SPAN;
+    const int64_t length = c->lengths ? c->lengths[row] : c->tokens, task = row * c->heads + head;
     float *y = c->y + row * c->tokens * stride + head * N, *end = c->end + task * N * N;
     Block *b = s->blocks;
     begin_block(c, s, 0, head, s->width == N ? end : NULL);
@@ -314,7 +315,8 @@ static void task_forward(const Call *c, Work *s, int64_t row, int64_t head) {
 /* ---- backward ---- */
 
 /* `to` = all m + x^T z in a tile whose columns are the keys n on. */
-INLINE void advance(const Lane *m, float *to, const Block *b, const float *x, int64_t n, const float *z, int64_t width) {
+INLINE void advance(const Lane *m, float *to, const Block *b, const float *x, int64_t n, const float *z,
+                    int64_t width) {
     const Lane held = load(b->held + n, LANES), part = load(b->added + n, LANES);
     Lane added[LANES];
     UNROLL_LANES for (int i = 0; i < LANES; i++) added[i] = part * m[i];
