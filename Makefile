@@ -17,7 +17,7 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-parity: $(STAMP)  ## our logits against transformers' and pip rwkv's, one line a comparison
+parity: $(STAMP)  ## our logits of every version of RWKV against others' implementations, one line a comparison
 	@$(BIN)/python -m tests.checks.parity
 
 zeroshot-check: $(STAMP)  ## our zero-shot answers beside lm-eval's HFLM; and the time, with DATA=folder TOKENIZER=file
@@ -31,8 +31,8 @@ disturbance-check: $(STAMP)  ## are disturbed cells found, and quiet ones left a
 
 bench: $(STAMP)  ## WKV of few tokens; then, as records, the kernels and the whole model beside their peers, on the CPU
 	@$(BIN)/pytest tests/checks/bench_wkv.py --benchmark-columns=median,iqr,rounds --benchmark-sort=mean
-	@$(BIN)/rwkv-bench run configs/kernels-cpu.yaml; status=$$?; \
-	$(BIN)/rwkv-bench report results/kernels-cpu --out reports/out/kernels && exit $$status
+	@status=0; for matrix in kernels-cpu versions-cpu; do $(BIN)/rwkv-bench run configs/$$matrix.yaml || status=$$?; done; \
+	$(BIN)/rwkv-bench report results/kernels-cpu results/versions-cpu --out reports/out/kernels && exit $$status
 
 gpu:  ## what only a GPU can show, without an installation; again until nothing is left: [BUDGET=480] [LIST=1] [REHEARSE=1]
 	@BUDGET='$(BUDGET)' LIST='$(LIST)' REHEARSE='$(REHEARSE)' RESULTS='$(RESULTS)' \
