@@ -46,9 +46,7 @@ def run(
     rounds: Annotated[int, AtLeast(3)] = 15,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Time one task of an RWKV with every implementation of it, in turn, their results compared first.
-
-    The floor of a task multiplies the matrices that it reads, and does nothing else.
+    """Time one task of an RWKV with every implementation of it, in turn, and the products of its matrices alone.
 
     task: prompt: the last logits of a prompt. train: its loss, forward and backward. token: the next logits from a
         state.
