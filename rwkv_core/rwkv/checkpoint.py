@@ -103,7 +103,8 @@ def _describe(path: Path, tensors: Tensors, config: Mapping[str, object], versio
     for name in matrices:
         if name not in tensors or tensors[name].ndim != 2:
             raise BadInput(f"{path}: no usable {name!r} in it; the sizes of the model cannot be read")
-    checked = {**config, "layer_norm_epsilon": _positive(path, config, "layer_norm_epsilon", 1e-5)}
+    epsilon = "norm_eps" if "norm_eps" in config else "layer_norm_epsilon"  # as flash-linear-attention calls it
+    checked = {**config, "layer_norm_epsilon": _positive(path, config, epsilon, 1e-5)}
     try:
         sizes = version.sizes(tensors, checked)
     except (KeyError, IndexError, ValueError) as error:

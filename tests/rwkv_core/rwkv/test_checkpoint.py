@@ -86,7 +86,11 @@ def test_flash_linear_attentions_folders_of_rwkv7(tmp_path: Path, older: bool) -
             name = f"model.layers.{layer}.attn.x_"
             tensors[name + "x"] = torch.cat([tensors.pop(name + letter)[0] for letter in "rwkvag"])
     save_file(tensors, tmp_path / "model.safetensors")
+    peer.config.norm_eps = 1e-3
     peer.config.save_pretrained(tmp_path)
+    loaded = RWKV.from_checkpoint(tmp_path)
+    assert loaded.blocks[1].ln2.eps == loaded.ln_out.eps == 1e-3
+    (tmp_path / "config.json").unlink()
     assert torch.equal(RWKV.from_checkpoint(tmp_path)(TOKENS), model(TOKENS))
 
 
