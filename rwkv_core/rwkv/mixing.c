@@ -1,7 +1,8 @@
 /* Token shift with its mixing, and the squared ReLU, on a CPU, forward and backward. Called through ctypes.
  *
- * Of n shares s_i, y_i = x + s_i (x' - x), where x' is x one token earlier; RWKV-4 and 5 store 1 - s_i. One pass reads x
- * once for all n. Backward goes from the last token to the first and carries to each what the one after it gives:
+ * Of n shares s_i, y_i = x + s_i (x' - x), where x' is x one token earlier; in RWKV-4 and 5, whose shares are the current
+ * token's, x and x' change places. One pass reads x once for all n. Backward goes from the last token to the first and
+ * carries to each what the one after it gives:
  *   dx_t = sum_i (1 - s_i) dy_i,t + s_i dy_i,t+1;  ds_i = sum_t dy_i,t (x'_t - x_t).
  * Work is cut into blocks of SPAN tokens of a row. Each has sums of its own for ds, so that the number of threads changes
  * no result.
@@ -17,7 +18,7 @@
 /* One call: what Python hands over, in this order. N = ceil(T / SPAN). */
 typedef struct {
     int64_t rows, tokens, channels, count; /* B, T, C, and n; 0 for the squared ReLU */
-    int64_t current;                       /* whether the shares are the current token's, 1 - s */
+    int64_t current;                       /* whether the shares are the current token's */
     int64_t threads;
     Parallel *parallel;       /* or NULL */
     const float *x, *last;    /* [B, T, C]; [B, C], the token before the first */
@@ -39,16 +40,20 @@ typedef struct {
 static void shares_of(const Call *z, int64_t i, int64_t token, float *s) {
     const int64_t channels = z->channels;
     const float *share = z->shares[i];
-    if (z->current) EACH s[c] = 1 - share[c];
-    else memcpy(s, share, 4 * channels);
-    if (z->parts) {
-        const float *part = z->parts + (i * z->rows * z->tokens + token) * channels;
-        EACH s[c] += part[c];
+    if (!z->parts) {
+        memcpy(s, share, 4 * channels);
+        return;
     }
+    const float *part = z->parts + (i * z->rows * z->tokens + token) * channels;
+    EACH s[c] = share[c] + part[c];
 }
 
-static const float *before(const Call *z, int64_t row, int64_t t) {
-    return t ? z->x + (row * z->tokens + t - 1) * z->channels : z->last + row * z->channels;
+/* What of a token has the share 1 - s, and what has s. */
+static void ends(const Call *z, int64_t row, int64_t t, const float **start, const float **end) {
+    const float *x = z->x + (row * z->tokens + t) * z->channels;
+    const float *before = t ? x - z->channels : z->last + row * z->channels;
+    *start = z->current ? before : x;
+    *end = z->current ? x : before;
 }
 
 static void mix_forward(const Call *z, int64_t row, int64_t t0, int64_t t1, float *room) {
@@ -56,22 +61,25 @@ static void mix_forward(const Call *z, int64_t row, int64_t t0, int64_t t1, floa
     for (int64_t i = 0; i < z->count && !z->parts; i++) shares_of(z, i, 0, room + i * channels);
     for (int64_t t = t0; t < t1; t++) {
         const int64_t token = row * z->tokens + t;
-        const float *x = z->x + token * channels, *last = before(z, row, t);
+        const float *start, *end;
+        ends(z, row, t, &start, &end);
         for (int64_t i = 0; i < z->count; i++) {
             float *s = room + i * channels, *y = z->y + i * size + token * channels;
             if (z->parts) shares_of(z, i, token, s);
-            LANEWISE y[c] = x[c] + s[c] * (last[c] - x[c]);
+            LANEWISE y[c] = start[c] + s[c] * (end[c] - start[c]);
         }
     }
 }
 
-/* to = sum_i (1 - s_i) dy_i + carry, and carry = sum_i s_i dy_i, of one token; the sums of ds where there are any. */
+/* to = carry + what x of token t is given by its own y, and carry = what x before it is; adds to ds where there is any. */
 static void mix_backward_token(const Call *z, int64_t row, int64_t t, float *room, float *carry, float *to, float *ds) {
     const int64_t channels = z->channels, token = row * z->tokens + t, size = z->rows * z->tokens * channels;
-    const float *x = z->x + token * channels, *last = before(z, row, t);
+    const float *start, *end;
+    ends(z, row, t, &start, &end);
     float *dx = room + MOST * channels, *next = dx + channels;
     memcpy(dx, carry, 4 * channels);
     memset(next, 0, 4 * channels);
+    float *dstart = z->current ? next : dx, *dend = z->current ? dx : next;
     for (int64_t i = 0; i < z->count; i++) {
         float *dpart = ds && z->dparts ? z->dparts + i * size + token * channels : NULL;
         if (!z->dy[i]) {
@@ -82,13 +90,13 @@ static void mix_backward_token(const Call *z, int64_t row, int64_t t, float *roo
         float *s = room + i * channels, *sum = ds + i * channels;
         if (z->parts) shares_of(z, i, token, s);
         LANEWISE {
-            const float later = s[c] * dy[c];
-            dx[c] += dy[c] - later;
-            next[c] += later;
+            const float part = s[c] * dy[c];
+            dstart[c] += dy[c] - part;
+            dend[c] += part;
         }
         if (!ds) continue;
-        LANEWISE sum[c] += dy[c] * (last[c] - x[c]);
-        if (dpart) LANEWISE dpart[c] = dy[c] * (last[c] - x[c]);
+        LANEWISE sum[c] += dy[c] * (end[c] - start[c]);
+        if (dpart) LANEWISE dpart[c] = dy[c] * (end[c] - start[c]);
     }
     memcpy(carry, next, 4 * channels);
     if (to) memcpy(to, dx, 4 * channels);
@@ -104,8 +112,6 @@ static void mix_backward(const Call *z, int64_t row, int64_t t0, int64_t t1, flo
     for (int64_t t = t1 - 1; t >= t0; t--)
         mix_backward_token(z, row, t, room, carry, z->dx + (row * z->tokens + t) * channels, ds);
     if (!t0) memcpy(z->dlast + row * channels, carry, 4 * channels);
-    if (z->current)
-        for (int64_t i = 0; i < z->count * channels; i++) ds[i] = -ds[i];
 }
 
 /* max(x, 0)^2, or dx = 2 max(x, 0) dy. What is no number stays so. */

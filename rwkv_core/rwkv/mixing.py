@@ -15,6 +15,7 @@ from rwkv_core.wkv.compiled import Library
 
 LIBRARY = Library(__file__, sizes=5, pointers=20)
 MOST = 6  # shares of one call to mixing.c
+FEWEST = 1 << 12  # numbers that are worth a call; torch is done sooner with a token or two
 
 
 def shift(x: Tensor, last: Tensor) -> Tensor:
@@ -57,6 +58,11 @@ def mix(
     return [torch.lerp(start, end, weight) for weight in weights]
 
 
+def add_(x: Tensor, residual: Tensor) -> Tensor:
+    """x + residual. x, which nothing else reads, is overwritten where it has the result's type."""
+    return x.add_(residual) if x.dtype == residual.dtype else x + residual
+
+
 def squared_relu_(x: Tensor) -> Tensor:
     """max(x, 0)^2. x, a product that nothing else reads, is overwritten."""
     if not _compiled(x):
@@ -67,9 +73,9 @@ def squared_relu_(x: Tensor) -> Tensor:
 
 def _compiled(*tensors: Tensor) -> bool:
     """Whether mixing.c computes with these, or torch."""
-    return all(x.dtype == torch.float32 and x.numel() for x in tensors) and not LIBRARY.lacks(
-        tensors[0].device, torch.float32
-    )
+    if tensors[0].numel() < FEWEST or any(x.dtype != torch.float32 for x in tensors):
+        return False
+    return LIBRARY.lacks(tensors[0].device, torch.float32) is None
 
 
 def _recorded(*tensors: Tensor | None) -> bool:

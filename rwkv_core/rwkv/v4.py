@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rwkv_core.fill import orthogonal
 from rwkv_core.rwkv import layouts
-from rwkv_core.rwkv.mixing import at_end, mix, squared_relu_
+from rwkv_core.rwkv.mixing import add_, at_end, mix, squared_relu_
 from rwkv_core.wkv.wkv4 import WKV4, initial_state, wkv4
 
 NAME = "RWKV-4"
@@ -115,9 +115,9 @@ class Block(nn.Module):
         """x [B, T, C] or [B, C], what the layer carries, all layers' decays -> the same three for the next block."""
         att_x, a, b, p, ffn_x = state
         out, att_x, (a, b, p) = self.att(self.ln1(x), att_x, (a, b, p), shared[self.layer], lengths, impl)
-        x = x + out
+        x = add_(out, x)
         out, ffn_x = self.ffn(self.ln2(x), ffn_x, lengths)
-        return x + out, LayerState(att_x, a, b, p, ffn_x), shared
+        return add_(out, x), LayerState(att_x, a, b, p, ffn_x), shared
 
 
 def begin(blocks: Sequence[Block]) -> Sequence[Tensor]:
