@@ -82,21 +82,20 @@ class TimeMix(nn.Module):
         if first is None:
             first = v
         else:
-            share = torch.sigmoid(self.v0.view(-1) + x_v @ self.v1 @ self.v2)
+            share = torch.sigmoid_(self.v0.view(-1) + x_v @ self.v1 @ self.v2)
             v = torch.lerp(v, first, share.to(v.dtype))  # under autocast the share is in float32
         decay = self.w0.view(-1) + torch.tanh(x_w @ self.w1) @ self.w2
-        w = FASTEST * torch.sigmoid(decay.float())
-        rate = torch.sigmoid(self.a0.view(-1) + x_a @ self.a1 @ self.a2)
-        gate = torch.sigmoid(x_g @ self.g1) @ self.g2
+        w = FASTEST * torch.sigmoid_(decay.float())
+        rate = torch.sigmoid_(self.a0.view(-1) + x_a @ self.a1 @ self.a2)
+        gate = torch.sigmoid_(x_g @ self.g1) @ self.g2
         # In float32: half precision has no 1e-12 to divide a key of zeros by.
         kk = F.normalize(heads.split((k * self.k_k.view(-1)).float(), self.heads), dim=-1).to(k.dtype)
-        k = k * (1 + (rate - 1) * self.k_a.view(-1))
+        k = k * torch.addcmul(1 - self.k_a.view(-1), rate, self.k_a.view(-1))
         r, w, k, v_heads, rate = (heads.split(part, self.heads) for part in (r, w, k, v, rate))
         y, state = wkv7(r, w, k, v_heads, -kk, kk * rate, state, lengths, impl=impl)
-        bonus = (r * k * self.r_k).sum(-1, keepdim=True) * v_heads
-        out = heads.joined(y, self.ln_x, x)
-        out = out + bonus.view_as(out)
-        return F.linear(out * gate, self.output.weight), at_end(x, last, lengths), state, first
+        bonus = (r * k * self.r_k).sum(-1, keepdim=True)
+        out = torch.addcmul(heads.joined(y, self.ln_x, x).view_as(v_heads), bonus, v_heads)
+        return F.linear(out.view_as(gate) * gate, self.output.weight), at_end(x, last, lengths), state, first
 
 
 class ChannelMix(nn.Module):
