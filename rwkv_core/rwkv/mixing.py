@@ -4,7 +4,7 @@ squared ReLU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -37,8 +37,10 @@ def at_end(x: Tensor, last: Tensor, lengths: Tensor | None) -> Tensor:
 
 def mix(
     x: Tensor, last: Tensor, shares: Sequence[Tensor], *, current: bool = False, parts: Tensor | None = None
-) -> Sequence[Tensor]:
+) -> Iterator[Tensor]:
     """For each share s an input (1 - s) x_t + s x_{t-1}, like x (paper eqs. 11-13 and 18, where mu = 1 - s).
+
+    In C all are made at once, by torch each when it is asked for, so that one at a time takes memory.
 
     x [B, T, C] or [B, C]; last [B, C]: the token before it.
     shares: C numbers each; current: they are the current token's, mu.
@@ -48,14 +50,14 @@ def mix(
     if _compiled(x, last, *shares, *([] if parts is None else [parts])):
         if not _recorded(x, last, *shares, parts):
             parts = None if parts is None else parts.contiguous()
-            return _forward(x.contiguous(), last, shares, current, parts, parts)
-        return _Mix.apply(x, last, parts, current, *shares)
+            return iter(_forward(x.contiguous(), last, shares, current, parts, parts))
+        return iter(_Mix.apply(x, last, parts, current, *shares))
     shifted = shift(x, last)
     start, end = (shifted, x) if current else (x, shifted)
-    weights = [share.view(-1) for share in shares]
+    weights = (share.view(-1) for share in shares)
     if parts is not None:
-        weights = [share + part.view_as(x) for share, part in zip(weights, parts, strict=True)]
-    return [torch.lerp(start, end, weight) for weight in weights]
+        weights = (share.view(-1) + part.view_as(x) for share, part in zip(shares, parts, strict=True))
+    return (torch.lerp(start, end, weight) for weight in weights)
 
 
 def add_(x: Tensor, residual: Tensor) -> Tensor:

@@ -68,9 +68,9 @@ class TimeMix(nn.Module):
         impl: str,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """x [B, T, C] or [B, C], w = -exp(time_decay) -> output like x, the input to shift in next, the WKV state."""
-        x_k, x_v, x_r = mix(x, last, (self.time_mix_k, self.time_mix_v, self.time_mix_r), current=True)
-        k, v = F.linear(x_k, self.key.weight), F.linear(x_v, self.value.weight)
-        r = F.linear(x_r, self.receptance.weight).sigmoid_()
+        mixed = mix(x, last, (self.time_mix_k, self.time_mix_v, self.time_mix_r), current=True)
+        k, v, r = map(F.linear, mixed, (self.key.weight, self.value.weight, self.receptance.weight))
+        r = torch.sigmoid_(r)
         sequence = (len(k), -1, k.shape[-1])  # a single token is a sequence of one
         y, state = wkv4(w, self.time_first.float(), k.view(sequence), v.view(sequence), state, lengths, impl=impl)
         return F.linear(r * y.view_as(r), self.output.weight), at_end(x, last, lengths), state
@@ -89,10 +89,9 @@ class ChannelMix(nn.Module):
 
     def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
-        x_k, x_r = mix(x, last, (self.time_mix_k, self.time_mix_r), current=True)
-        k = squared_relu_(F.linear(x_k, self.key.weight))
-        r = F.linear(x_r, self.receptance.weight).sigmoid_()
-        return r * F.linear(k, self.value.weight), at_end(x, last, lengths)
+        mixed = mix(x, last, (self.time_mix_k, self.time_mix_r), current=True)
+        k, r = map(F.linear, mixed, (self.key.weight, self.receptance.weight))
+        return torch.sigmoid_(r) * F.linear(squared_relu_(k), self.value.weight), at_end(x, last, lengths)
 
 
 class Block(nn.Module):

@@ -75,16 +75,16 @@ class TimeMix(nn.Module):
         the decays.
         """
         shares = (self.time_mix_k, self.time_mix_v, self.time_mix_r, *([self.time_mix_g] if self.gated else []))
-        x_k, x_v, x_r, *x_g = mix(x, last, shares, current=True)
-        k = heads.split(F.linear(x_k, self.key.weight), self.heads)
-        v = heads.split(F.linear(x_v, self.value.weight), self.heads)
-        r = heads.split(F.linear(x_r, self.receptance.weight), self.heads)
+        matrices = (self.key, self.value, self.receptance, *([self.gate] if self.gated else []))
+        mixed = mix(x, last, shares, current=True)
+        k, v, r, *gate = map(F.linear, mixed, (matrix.weight for matrix in matrices))
+        k, v, r = (heads.split(part, self.heads) for part in (k, v, r))
         u = self.time_faaaa.float().view(self.heads, -1).expand(k.shape[2:])
         w = decays[self.layer].view(self.heads, -1).expand(k.shape)
         y, state = wkv6(u, r, w, k, v, state, lengths, impl=impl)
         out = heads.joined(y, self.ln_x, x)
         if self.gated:
-            out = out * F.silu(F.linear(x_g[0], self.gate.weight))
+            out = out * F.silu(gate[0])
         return F.linear(out, self.output.weight), at_end(x, last, lengths), state, decays
 
 

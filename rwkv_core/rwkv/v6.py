@@ -4,7 +4,7 @@ BlinkDL's checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,7 +83,7 @@ class TimeMix(nn.Module):
         out = heads.joined(y, self.ln_x, x) * F.silu(F.linear(x_g, self.gate.weight))
         return F.linear(out, self.output.weight), at_end(x, last, lengths), state, None
 
-    def _mixed(self, x: Tensor, last: Tensor) -> Sequence[Tensor]:
+    def _mixed(self, x: Tensor, last: Tensor) -> Iterator[Tensor]:
         """The input of the decay, key, value, receptance and gate: x + (shifted - x)(maa + its low-rank part)."""
         groups, rank, _ = self.time_maa_w2.shape
         (x_x,) = mix(x, last, (self.time_maa_x,))
@@ -106,10 +106,9 @@ class ChannelMix(nn.Module):
 
     def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
-        x_k, x_r = mix(x, last, (self.time_maa_k, self.time_maa_r))
-        k = squared_relu_(F.linear(x_k, self.key.weight))
-        r = F.linear(x_r, self.receptance.weight).sigmoid_()
-        return r * F.linear(k, self.value.weight), at_end(x, last, lengths)
+        mixed = mix(x, last, (self.time_maa_k, self.time_maa_r))
+        k, r = map(F.linear, mixed, (self.key.weight, self.receptance.weight))
+        return torch.sigmoid_(r) * F.linear(squared_relu_(k), self.value.weight), at_end(x, last, lengths)
 
 
 def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:

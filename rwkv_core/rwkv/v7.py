@@ -72,22 +72,20 @@ class TimeMix(nn.Module):
         """x [B, T, C] or [B, C], the first layer's values (None in that layer) -> output like x, the input to shift in
         next, the state, and the first layer's values.
         """
-        shares = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
-        x_r, x_w, x_k, x_v, x_a, x_g = mix(x, last, shares)
-        r, k, v = (
-            F.linear(x_r, self.receptance.weight),
-            F.linear(x_k, self.key.weight),
-            F.linear(x_v, self.value.weight),
-        )
+        mixed = mix(x, last, (self.x_r, self.x_k, self.x_v, self.x_w, self.x_a, self.x_g))
+        r = F.linear(next(mixed), self.receptance.weight)
+        k = F.linear(next(mixed), self.key.weight)
+        x_v = next(mixed)
+        v = F.linear(x_v, self.value.weight)
         if first is None:
             first = v
         else:
             share = torch.sigmoid_(self.v0.view(-1) + x_v @ self.v1 @ self.v2)
             v = torch.lerp(v, first, share.to(v.dtype))  # under autocast the share is in float32
-        decay = self.w0.view(-1) + torch.tanh(x_w @ self.w1) @ self.w2
+        decay = self.w0.view(-1) + torch.tanh(next(mixed) @ self.w1) @ self.w2
         w = FASTEST * torch.sigmoid_(decay.float())
-        rate = torch.sigmoid_(self.a0.view(-1) + x_a @ self.a1 @ self.a2)
-        gate = torch.sigmoid_(x_g @ self.g1) @ self.g2
+        rate = torch.sigmoid_(self.a0.view(-1) + next(mixed) @ self.a1 @ self.a2)
+        gate = torch.sigmoid_(next(mixed) @ self.g1) @ self.g2
         # In float32: half precision has no 1e-12 to divide a key of zeros by.
         kk = F.normalize(heads.split((k * self.k_k.view(-1)).float(), self.heads), dim=-1).to(k.dtype)
         k = k * torch.addcmul(1 - self.k_a.view(-1), rate, self.k_a.view(-1))

@@ -51,7 +51,7 @@ def draw(shape: tuple[int, ...], count: int, parts: bool) -> list[Tensor]:
 def run(inputs: list[Tensor], count: int, current: bool, used: int, dtype: torch.dtype) -> list[Tensor]:
     """The inputs mixed, and the gradients of all that mixed them where the first `used` of them are read."""
     x, last, *rest = (tensor.to(dtype).requires_grad_() for tensor in inputs)
-    outputs = mixing.mix(x, last, rest[:count], current=current, parts=rest[count] if rest[count:] else None)
+    outputs = list(mixing.mix(x, last, rest[:count], current=current, parts=rest[count] if rest[count:] else None))
     generator = torch.Generator().manual_seed(1)
     slopes = [torch.randn(y.shape, generator=generator, dtype=torch.float64).to(dtype) for y in outputs]
     loss = sum((y * slope).sum() for y, slope in zip(outputs[:used], slopes, strict=False))
