@@ -1,10 +1,10 @@
 /* Token shift with its mixing, and the squared ReLU, on a CPU, forward and backward. Called through ctypes.
  *
- * Of n shares s_i, y_i = x + s_i (x' - x), where x' is x one token earlier; in RWKV-4 and 5, whose shares are the current
- * token's, x and x' change places. One pass reads x once for all n. Backward:
+ * Of n shares s_i, y_i = x + s_i (x' - x), where x' is x one token earlier; in RWKV-4 and 5, whose shares are the
+ * current token's, x and x' change places. One pass reads x once for all n. Backward:
  *   dx_t = sum_i (1 - s_i) dy_i,t + s_i dy_i,t+1;  ds_i = sum_t dy_i,t (x'_t - x_t).
- * Work is cut into blocks of SPAN tokens of a row. Each has sums of its own for ds, so that the number of threads changes
- * no result.
+ * Work is cut into blocks of SPAN tokens of a row. Each has sums of its own for ds, so that the number of threads
+ * changes no result.
  */
 #include "../wkv/common.h"
 
@@ -55,7 +55,8 @@ INLINE void mix(const Call *z, int64_t row, int64_t t, int64_t c, int64_t n) {
         store(z->y + at, e.start + share(z, i, at, c, n) * (e.end - e.start), n);
 }
 
-/* What a token gives to its own dx, to ds and to the dx before it, if there is one. Without ds it gives to the last alone. */
+/* What a token gives to its own dx, to ds and to the dx before it, if there is one. Without ds it gives to the last
+ * alone. */
 INLINE void mix_back(const Call *z, int64_t row, int64_t t, int64_t c, int64_t n, float *before, float *ds) {
     const Ends e = ends(z, row, t, c, n);
     const int64_t token = (row * z->tokens + t) * z->channels + c;

@@ -75,9 +75,10 @@ def squared_relu_(x: Tensor) -> Tensor:
 
 def _compiled(*tensors: Tensor) -> bool:
     """Whether mixing.c computes with these, or torch."""
-    if tensors[0].numel() < FEWEST or any(x.dtype != torch.float32 for x in tensors):
+    device = tensors[0].device
+    if tensors[0].numel() < FEWEST or any(x.dtype != torch.float32 or x.device != device for x in tensors):
         return False
-    return LIBRARY.lacks(tensors[0].device, torch.float32) is None
+    return LIBRARY.lacks(device, torch.float32) is None
 
 
 def _recorded(*tensors: Tensor | None) -> bool:
