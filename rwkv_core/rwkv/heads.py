@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rwkv_core.rwkv.mixing import add_
 from rwkv_core.wkv.matrix_state import initial_state
 
 EPSILON = 64e-5  # of the group norm: 1e-5, of values that RWKV-5's training code divides by 8
@@ -40,9 +42,9 @@ class Block(nn.Module):
     ) -> tuple[Tensor, LayerState, Any]:
         """x [B, T, C] or [B, C], what the layer carries, what the blocks share -> the same three for the next block."""
         out, att_x, wkv, shared = self.att(self.ln1(x), state.att_x, state.wkv, shared, lengths, impl)
-        x = x + out
+        x = add_(out, x)
         out, ffn_x = self.ffn(self.ln2(x), state.ffn_x, lengths)
-        return x + out, LayerState(att_x, wkv, ffn_x), shared
+        return add_(out, x), LayerState(att_x, wkv, ffn_x), shared
 
 
 def width(shape: Mapping[str, Any]) -> int:
@@ -67,7 +69,11 @@ def split(x: Tensor, heads: int) -> Tensor:
 
 def joined(y: Tensor, norm: nn.GroupNorm, like: Tensor) -> Tensor:
     """y [B, T, H, N] after the group norm, [B, T, HN] or [B, HN] as `like` is."""
-    return norm(y.reshape(-1, norm.num_channels)).view(*like.shape[:-1], norm.num_channels)
+    shape = (*like.shape[:-1], norm.num_channels)
+    if y.device.type != "cpu":
+        return norm(y.reshape(-1, norm.num_channels)).view(shape)
+    normed = F.layer_norm(y, y.shape[-1:], eps=norm.eps).view(shape)  # torch's group norm takes twice as long there
+    return torch.addcmul(norm.bias, normed, norm.weight)
 
 
 def empty(shape: Mapping[str, Any], batch: int, like: Tensor) -> LayerState:

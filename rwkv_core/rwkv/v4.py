@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rwkv_core.fill import orthogonal
 from rwkv_core.rwkv import layouts
-from rwkv_core.rwkv.mixing import at_end, mix, shift
+from rwkv_core.rwkv.mixing import add_, at_end, mix, squared_relu_
 from rwkv_core.wkv.wkv4 import WKV4, initial_state, wkv4
 
 NAME = "RWKV-4"
@@ -68,10 +68,9 @@ class TimeMix(nn.Module):
         impl: str,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """x [B, T, C] or [B, C], w = -exp(time_decay) -> output like x, the input to shift in next, the WKV state."""
-        shifted = shift(x, last)
-        k = mix(x, shifted, self.time_mix_k, self.key)
-        v = mix(x, shifted, self.time_mix_v, self.value)
-        r = torch.sigmoid(mix(x, shifted, self.time_mix_r, self.receptance))
+        mixed = mix(x, last, (self.time_mix_k, self.time_mix_v, self.time_mix_r), current=True)
+        k, v, r = map(F.linear, mixed, (self.key.weight, self.value.weight, self.receptance.weight))
+        r = torch.sigmoid_(r)
         sequence = (len(k), -1, k.shape[-1])  # a single token is a sequence of one
         y, state = wkv4(w, self.time_first.float(), k.view(sequence), v.view(sequence), state, lengths, impl=impl)
         return F.linear(r * y.view_as(r), self.output.weight), at_end(x, last, lengths), state
@@ -90,10 +89,9 @@ class ChannelMix(nn.Module):
 
     def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
-        shifted = shift(x, last)
-        k = torch.relu(mix(x, shifted, self.time_mix_k, self.key))
-        r = torch.sigmoid(mix(x, shifted, self.time_mix_r, self.receptance))
-        return r * F.linear(k * k, self.value.weight), at_end(x, last, lengths)
+        mixed = mix(x, last, (self.time_mix_k, self.time_mix_r), current=True)
+        k, r = map(F.linear, mixed, (self.key.weight, self.receptance.weight))
+        return torch.sigmoid_(r) * F.linear(squared_relu_(k), self.value.weight), at_end(x, last, lengths)
 
 
 class Block(nn.Module):
@@ -116,9 +114,9 @@ class Block(nn.Module):
         """x [B, T, C] or [B, C], what the layer carries, all layers' decays -> the same three for the next block."""
         att_x, a, b, p, ffn_x = state
         out, att_x, (a, b, p) = self.att(self.ln1(x), att_x, (a, b, p), shared[self.layer], lengths, impl)
-        x = x + out
+        x = add_(out, x)
         out, ffn_x = self.ffn(self.ln2(x), ffn_x, lengths)
-        return x + out, LayerState(att_x, a, b, p, ffn_x), shared
+        return add_(out, x), LayerState(att_x, a, b, p, ffn_x), shared
 
 
 def begin(blocks: Sequence[Block]) -> Sequence[Tensor]:

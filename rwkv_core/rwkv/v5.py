@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rwkv_core.fill import orthogonal
 from rwkv_core.rwkv import heads, layouts
-from rwkv_core.rwkv.mixing import at_end, mix, shift
+from rwkv_core.rwkv.mixing import at_end, mix
 from rwkv_core.rwkv.v4 import ChannelMix
 from rwkv_core.wkv.wkv6 import WKV6, wkv6
 
@@ -74,16 +74,17 @@ class TimeMix(nn.Module):
         """x [B, T, C] or [B, C], all layers' log-decays -> output like x, the input to shift in next, the state, and
         the decays.
         """
-        shifted = shift(x, last)
-        k = heads.split(mix(x, shifted, self.time_mix_k, self.key), self.heads)
-        v = heads.split(mix(x, shifted, self.time_mix_v, self.value), self.heads)
-        r = heads.split(mix(x, shifted, self.time_mix_r, self.receptance), self.heads)
+        shares = (self.time_mix_k, self.time_mix_v, self.time_mix_r, *([self.time_mix_g] if self.gated else []))
+        matrices = (self.key, self.value, self.receptance, *([self.gate] if self.gated else []))
+        mixed = mix(x, last, shares, current=True)
+        k, v, r, *gate = map(F.linear, mixed, (matrix.weight for matrix in matrices))
+        k, v, r = (heads.split(part, self.heads) for part in (k, v, r))
         u = self.time_faaaa.float().view(self.heads, -1).expand(k.shape[2:])
         w = decays[self.layer].view(self.heads, -1).expand(k.shape)
         y, state = wkv6(u, r, w, k, v, state, lengths, impl=impl)
         out = heads.joined(y, self.ln_x, x)
         if self.gated:
-            out = out * F.silu(mix(x, shifted, self.time_mix_g, self.gate))
+            out = out * F.silu(gate[0])
         return F.linear(out, self.output.weight), at_end(x, last, lengths), state, decays
 
 

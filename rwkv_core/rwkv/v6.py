@@ -4,7 +4,7 @@ BlinkDL's checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkv_core.rwkv import heads, layouts, v5
-from rwkv_core.rwkv.mixing import at_end, mix, shift
+from rwkv_core.rwkv.mixing import at_end, mix, squared_relu_
 from rwkv_core.wkv.wkv6 import WKV6, wkv6
 
 NAME = "RWKV-6"
@@ -69,8 +69,7 @@ class TimeMix(nn.Module):
         self, x: Tensor, last: Tensor, state: Tensor, shared: None, lengths: Tensor | None, impl: str
     ) -> tuple[Tensor, Tensor, Tensor, None]:
         """x [B, T, C] or [B, C] -> output like x, the input to shift in next, the state, and nothing shared."""
-        shifted = shift(x, last)
-        x_w, x_k, x_v, x_r, x_g = self._mixed(x, shifted)
+        x_w, x_k, x_v, x_r, x_g = self._mixed(x, last)
         decay = self.time_decay.view(-1) + torch.tanh(x_w @ self.time_decay_w1) @ self.time_decay_w2
         w = -torch.exp(decay.float().clamp(max=NO_DECAY_BEYOND))
         inputs = (
@@ -84,14 +83,14 @@ class TimeMix(nn.Module):
         out = heads.joined(y, self.ln_x, x) * F.silu(F.linear(x_g, self.gate.weight))
         return F.linear(out, self.output.weight), at_end(x, last, lengths), state, None
 
-    def _mixed(self, x: Tensor, shifted: Tensor) -> list[Tensor]:
+    def _mixed(self, x: Tensor, last: Tensor) -> Iterator[Tensor]:
         """The input of the decay, key, value, receptance and gate: x + (shifted - x)(maa + its low-rank part)."""
         groups, rank, _ = self.time_maa_w2.shape
-        hidden = torch.tanh(torch.lerp(x, shifted, self.time_maa_x.view(-1)) @ self.time_maa_w1)
+        (x_x,) = mix(x, last, (self.time_maa_x,))
+        hidden = torch.tanh(x_x @ self.time_maa_w1)
         parts = torch.bmm(hidden.view(-1, groups, rank).transpose(0, 1), self.time_maa_w2)
         fixed = (self.time_maa_w, self.time_maa_k, self.time_maa_v, self.time_maa_r, self.time_maa_g)  # the order of w2
-        shares = (one.view(-1) + part for one, part in zip(fixed, parts, strict=True))
-        return [torch.lerp(x, shifted, share.view_as(x)) for share in shares]
+        return mix(x, last, fixed, parts=parts)
 
 
 class ChannelMix(nn.Module):
@@ -107,10 +106,9 @@ class ChannelMix(nn.Module):
 
     def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
-        shifted = shift(x, last)
-        k = torch.relu(mix(shifted, x, self.time_maa_k, self.key))
-        r = torch.sigmoid(mix(shifted, x, self.time_maa_r, self.receptance))
-        return r * F.linear(k * k, self.value.weight), at_end(x, last, lengths)
+        mixed = mix(x, last, (self.time_maa_k, self.time_maa_r))
+        k, r = map(F.linear, mixed, (self.key.weight, self.receptance.weight))
+        return torch.sigmoid_(r) * F.linear(squared_relu_(k), self.value.weight), at_end(x, last, lengths)
 
 
 def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rwkv_core.fill import orthogonal
 from rwkv_core.rwkv import heads, layouts, v5
-from rwkv_core.rwkv.mixing import at_end, mix, shift
+from rwkv_core.rwkv.mixing import at_end, mix, squared_relu_
 from rwkv_core.wkv.wkv7 import FASTEST, WKV7, wkv7
 
 NAME = "RWKV-7"
@@ -72,34 +72,28 @@ class TimeMix(nn.Module):
         """x [B, T, C] or [B, C], the first layer's values (None in that layer) -> output like x, the input to shift in
         next, the state, and the first layer's values.
         """
-        shifted = shift(x, last)
-        r = mix(shifted, x, self.x_r, self.receptance)
-        k = mix(shifted, x, self.x_k, self.key)
-        x_v = self._mixed(x, shifted, self.x_v)
+        mixed = mix(x, last, (self.x_r, self.x_k, self.x_v, self.x_w, self.x_a, self.x_g))
+        r = F.linear(next(mixed), self.receptance.weight)
+        k = F.linear(next(mixed), self.key.weight)
+        x_v = next(mixed)
         v = F.linear(x_v, self.value.weight)
         if first is None:
             first = v
         else:
-            share = torch.sigmoid(self.v0.view(-1) + x_v @ self.v1 @ self.v2)
+            share = torch.sigmoid_(self.v0.view(-1) + x_v @ self.v1 @ self.v2)
             v = torch.lerp(v, first, share.to(v.dtype))  # under autocast the share is in float32
-        decay = self.w0.view(-1) + torch.tanh(self._mixed(x, shifted, self.x_w) @ self.w1) @ self.w2
-        w = FASTEST * torch.sigmoid(decay.float())
-        rate = torch.sigmoid(self.a0.view(-1) + self._mixed(x, shifted, self.x_a) @ self.a1 @ self.a2)
-        gate = torch.sigmoid(self._mixed(x, shifted, self.x_g) @ self.g1) @ self.g2
+        decay = self.w0.view(-1) + torch.tanh(next(mixed) @ self.w1) @ self.w2
+        w = FASTEST * torch.sigmoid_(decay.float())
+        rate = torch.sigmoid_(self.a0.view(-1) + next(mixed) @ self.a1 @ self.a2)
+        gate = torch.sigmoid_(next(mixed) @ self.g1) @ self.g2
         # In float32: half precision has no 1e-12 to divide a key of zeros by.
         kk = F.normalize(heads.split((k * self.k_k.view(-1)).float(), self.heads), dim=-1).to(k.dtype)
-        k = k * (1 + (rate - 1) * self.k_a.view(-1))
+        k = k * torch.addcmul(1 - self.k_a.view(-1), rate, self.k_a.view(-1))
         r, w, k, v_heads, rate = (heads.split(part, self.heads) for part in (r, w, k, v, rate))
         y, state = wkv7(r, w, k, v_heads, -kk, kk * rate, state, lengths, impl=impl)
-        bonus = (r * k * self.r_k).sum(-1, keepdim=True) * v_heads
-        out = heads.joined(y, self.ln_x, x)
-        out = out + bonus.view_as(out)
-        return F.linear(out * gate, self.output.weight), at_end(x, last, lengths), state, first
-
-    @staticmethod
-    def _mixed(x: Tensor, shifted: Tensor, share: Tensor) -> Tensor:
-        """x + share (shifted - x): the share is the previous token's."""
-        return torch.lerp(x, shifted, share.view(-1))
+        bonus = (r * k * self.r_k).sum(-1, keepdim=True)
+        out = torch.addcmul(heads.joined(y, self.ln_x, x).view_as(v_heads), bonus, v_heads)
+        return F.linear(out.view_as(gate) * gate, self.output.weight), at_end(x, last, lengths), state, first
 
 
 class ChannelMix(nn.Module):
@@ -113,8 +107,8 @@ class ChannelMix(nn.Module):
 
     def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
-        k = torch.relu(mix(shift(x, last), x, self.x_k, self.key))
-        return F.linear(k * k, self.value.weight), at_end(x, last, lengths)
+        (x_k,) = mix(x, last, (self.x_k,))
+        return F.linear(squared_relu_(F.linear(x_k, self.key.weight)), self.value.weight), at_end(x, last, lengths)
 
 
 def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:
