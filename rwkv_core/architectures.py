@@ -60,8 +60,8 @@ def _heads(shape: Shape, tokens: int, itemsize: int) -> int:
     """RWKV-5 to -7: two token-shift vectors in the model's type, and in float32 a matrix of head_size^2 for each head
     (Eagle/Finch, arXiv:2404.05892, Table 11: 66DL numbers with heads of 64).
     """
-    width = shape["hidden_size"]
-    return int(2 * width * itemsize + shape["head_size"] * width * 4)
+    inner = shape.get("attention_hidden_size") or shape["hidden_size"]
+    return int(2 * shape["hidden_size"] * itemsize + shape["head_size"] * inner * 4)
 
 
 def _rwkv5_parameters(shape: Shape) -> int:

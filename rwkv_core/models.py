@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,10 @@ def check_size(spec: ModelSpec, source: str | Path, count: int) -> None:
     """Raises BadInput where `count` parameters were read for a model that has another number of them."""
     if spec.parameters and count != spec.parameters:
         raise BadInput(f"{source}: {count:,} parameters, {spec.name} has {spec.parameters:,}; is it that model?")
+
+
+def check_shape(spec: ModelSpec, source: str | Path, architecture: Mapping[str, Any]) -> None:
+    """Raises BadInput where a checkpoint's shape, as far as it can be read, is another one than the spec's."""
+    for key, value in spec.architecture.items():
+        if architecture.get(key, value) != value:
+            raise BadInput(f"{source}: {key} is {architecture[key]}, {spec.name} has {value}; is it that model?")

@@ -76,7 +76,11 @@ class Codec:
         matcher = world.matcher(tokens)
 
         def batch(texts: list[str]) -> list[list[int]]:
-            return [e.ids for e in matcher.encode_batch_fast([text.encode().decode("latin-1") for text in texts])]
+            try:
+                as_bytes = [text.encode().decode("latin-1") for text in texts]
+            except UnicodeEncodeError as error:
+                raise BadInput(f"a text has half a character, which UTF-8 does not know ({error.reason})") from error
+            return [encoded.ids for encoded in matcher.encode_batch_fast(as_bytes)]
 
         def encode(text: str) -> list[int]:
             return batch([text])[0]  # which counts no characters, and takes half the time

@@ -17,6 +17,7 @@ from rwkv_core import utf8
 from rwkv_core.errors import BadInput
 
 NAME = "rwkv_vocab_v20230424.txt"
+PATTERN = "rwkv_vocab*.txt"  # of files that are one
 TOKENS = 65_529  # lines of the file of that name; a model's head has 65,536 rows
 END = 0  # ends a text; the file, whose ids begin at 1, does not have it
 MEND = f"download {NAME} again"
@@ -24,7 +25,7 @@ MEND = f"download {NAME} again"
 
 def is_vocabulary(path: Path) -> bool:
     """Whether a tokenizer's file is a World vocabulary, which its name says."""
-    return path.match("rwkv_vocab*.txt")
+    return path.match(PATTERN)
 
 
 def read(path: Path) -> list[bytes]:

@@ -19,7 +19,7 @@ from evals.lra.encoder import Encoder, Problem, Size, matched
 from evals.lra.mixers import KINDS, label
 from rwkv_core.errors import BadInput
 
-VERSION = 3  # of 3 on: WKV in C in narrower blocks, with exponentials of several rows at a time
+VERSION = 4  # of 4 on: token shift in C
 
 VALUES, CLASSES = 256, 2  # as Text's
 

@@ -62,9 +62,12 @@ def run(
     asker = Asker.of(model, device, tokenizer, "v0.4", label=f"{task} {order} {model.spec.label}")
     chat = chats.template(model.spec) if form == "chat" else ""
     prompts = [prompt_items.prompt(entry, wording, item, chat) for item in examples]
+    stop = [chats.stop(model.spec)] if chat else []
     space = "" if chat.endswith("\n") else " "  # before the words of an answer
     started = time.perf_counter()
-    items = _scored(asker, entry, prompts, space) if way == "score" else _generated(asker, entry, wording, prompts)
+    items = (
+        _scored(asker, entry, prompts, space) if way == "score" else _generated(asker, entry, wording, prompts, stop)
+    )
     numbers, room = _questions(data, entry, examples), _room(asker, entry, way, space)
     for number, (item, row) in enumerate(zip(examples, items, strict=True)):
         row |= {"doc": number, "gold": list(item.gold), "question": numbers[number]}
@@ -95,12 +98,14 @@ def _scored(asker: Asker, task: tasks.Task, prompts: Sequence[str], space: str) 
     return items
 
 
-def _generated(asker: Asker, task: tasks.Task, wording: tasks.Order, prompts: Sequence[str]) -> list[dict[str, Any]]:
+def _generated(
+    asker: Asker, task: tasks.Task, wording: tasks.Order, prompts: Sequence[str], stop: list[str]
+) -> list[dict[str, Any]]:
     if task.new_tokens >= asker.max_length:
         raise Unsupported(
             f"{asker.spec.name}: a window of {asker.max_length} has no room for {task.new_tokens} new tokens"
         )
-    options = {"until": [] if wording.reasoning else UNTIL, "max_gen_toks": task.new_tokens}
+    options = {"until": stop + ([] if wording.reasoning else UNTIL), "max_gen_toks": task.new_tokens}
     texts = asker.generate([(prompt, options) for prompt in prompts])
     labels = [answers.parse(text, task.answers, wording.reasoning) for text in texts]
     return [

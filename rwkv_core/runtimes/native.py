@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from rwkv_core import finite
+from rwkv_core import finite, world
 from rwkv_core.errors import BadInput, Unsupported
-from rwkv_core.models import check_size, local, offline
+from rwkv_core.models import check_shape, check_size, local, offline
 from rwkv_core.rwkv import checkpoint, init, version
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
@@ -25,8 +25,9 @@ def load(spec: ModelSpec, device: str, dtype: torch.dtype) -> RWKV:
         path = local(spec) or _downloaded(spec)
         model = RWKV.from_checkpoint(path, device=device, dtype=name)
         check_size(spec, path, model.spec.parameters)
+        check_shape(spec, path, model.spec.architecture)
         model.spec = spec
-        folder = path.parent if path.is_file() else path
+        folder = path.parents[spec.hub[1].count("/")] if path.is_file() else path
         model.revision = None if local(spec) else folder.name  # the hub's cache names folders so
         finite.check_weights(spec.name, model)
         return model
@@ -48,7 +49,7 @@ def _downloaded(spec: ModelSpec) -> Path:
     try:
         if file:
             return Path(hf_hub_download(repo, file, revision=spec.revision))
-        patterns = ["*.json", "*.safetensors", "*.bin"]
+        patterns = ["*.json", "*.safetensors", "*.bin", world.PATTERN]
         return Path(snapshot_download(repo, revision=spec.revision, allow_patterns=patterns))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise BadInput(offline(spec, error)) from error

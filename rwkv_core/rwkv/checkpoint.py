@@ -1,6 +1,6 @@
 """A checkpoint -> a state dict of model.RWKV and the sizes read from it; strict about every key. And back.
 
-Two layouts: BlinkDL's .pth, whose names are the model's own, and transformers' folders.
+BlinkDL's .pth has the model's own names; the layouts of the hub are its versions' matter.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rwkv_core.rwkv.version import VERSIONS, Version
 from rwkv_core.spec import ModelSpec
 from rwkv_core.weights import Tensors, some
 
+EPSILONS = ("layer_norm_epsilon", "layer_norm_eps", "norm_eps")  # of layer norms, as configurations call it
 VARIANTS = {  # which no module here computes, though a version's names are among theirs
     "RWKV-4a/b (with tiny attention)": r"tiny_|\.att\.(qq|kk|vv|oo)\.",
     "RWKV-6 x060a (with a low-rank gate)": r"\.att\.gate_w[12]$",
@@ -44,9 +45,7 @@ def read(path: Path, shapes: Callable[[ModelSpec], Mapping[str, torch.Size]]) ->
     BadInput.
     """
     tensors, config, nest = weights.read(path)
-    before = wrapping.prefix(
-        path, tensors, "model." if any(name.endswith("lm_head.weight") for name in tensors) else ""
-    )
+    before = wrapping.prefix(path, tensors, "model." if any(name.endswith(".attn.r_k") for name in tensors) else "")
     tensors = {name.removeprefix(before): tensor for name, tensor in tensors.items()}
     version = _version(path, tensors)
     tensors = version.published(tensors)
@@ -58,7 +57,7 @@ def read(path: Path, shapes: Callable[[ModelSpec], Mapping[str, torch.Size]]) ->
 
 
 def cast(tensors: Tensors, version: Version, dtype: torch.dtype) -> Tensors:
-    """Weights in `dtype`, those that stand in an exponent in float32."""
+    """Weights in `dtype`, but for those that a version keeps in float32."""
     return {name: t.to(torch.float32 if name.endswith(version.FLOAT32) else dtype) for name, t in tensors.items()}
 
 
@@ -103,7 +102,7 @@ def _describe(path: Path, tensors: Tensors, config: Mapping[str, object], versio
     for name in matrices:
         if name not in tensors or tensors[name].ndim != 2:
             raise BadInput(f"{path}: no usable {name!r} in it; the sizes of the model cannot be read")
-    epsilon = "norm_eps" if "norm_eps" in config else "layer_norm_epsilon"  # as flash-linear-attention calls it
+    epsilon = next((name for name in EPSILONS if name in config), EPSILONS[0])
     checked = {**config, "layer_norm_epsilon": _positive(path, config, epsilon, 1e-5)}
     try:
         sizes = version.sizes(tensors, checked)

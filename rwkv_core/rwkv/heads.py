@@ -13,7 +13,6 @@ from rwkv_core.rwkv.mixing import add_
 from rwkv_core.wkv.matrix_state import initial_state
 
 EPSILON = 64e-5  # of the group norm: 1e-5, of values that RWKV-5's training code divides by 8
-HEAD_SIZE = 64  # of every published model
 
 
 class LayerState(NamedTuple):
@@ -59,7 +58,12 @@ def count(shape: Mapping[str, Any]) -> int:
 
 def norm(shape: Mapping[str, Any]) -> nn.GroupNorm:
     """Of each head's values, before they are gated."""
-    return nn.GroupNorm(count(shape), width(shape), EPSILON)
+    return nn.GroupNorm(count(shape), width(shape), shape.get("group_norm_epsilon", EPSILON))
+
+
+def roomy(v: Tensor) -> Tensor:
+    """Values in float32 where they are float16, whose range the recurrence's sums leave; the norm brings them back."""
+    return v.float() if v.dtype == torch.float16 else v
 
 
 def split(x: Tensor, heads: int) -> Tensor:
@@ -68,12 +72,15 @@ def split(x: Tensor, heads: int) -> Tensor:
 
 
 def joined(y: Tensor, norm: nn.GroupNorm, like: Tensor) -> Tensor:
-    """y [B, T, H, N] after the group norm, [B, T, HN] or [B, HN] as `like` is."""
-    shape = (*like.shape[:-1], norm.num_channels)
-    if y.device.type != "cpu":
-        return norm(y.reshape(-1, norm.num_channels)).view(shape)
-    normed = F.layer_norm(y, y.shape[-1:], eps=norm.eps).view(shape)  # torch's group norm takes twice as long there
-    return torch.addcmul(norm.bias, normed, norm.weight)
+    """y [B, T, H, N] after the group norm, in float32 or more: [B, T, HN] or [B, HN] as `like` is, and in its type."""
+    exact = torch.promote_types(y.dtype, torch.float32)
+    y = y.to(exact)
+    if y.device.type == "cpu":
+        normed = F.layer_norm(y, y.shape[-1:], eps=norm.eps)  # torch's group norm takes twice as long there
+    else:
+        normed = F.group_norm(y.reshape(-1, norm.num_channels), norm.num_groups, eps=norm.eps)
+    normed = normed.view(*like.shape[:-1], norm.num_channels)
+    return torch.addcmul(norm.bias.to(exact), normed, norm.weight.to(exact)).to(like.dtype)
 
 
 def empty(shape: Mapping[str, Any], batch: int, like: Tensor) -> LayerState:
@@ -83,11 +90,22 @@ def empty(shape: Mapping[str, Any], batch: int, like: Tensor) -> LayerState:
     return LayerState(zero, initial_state(batch, count(shape), shape["head_size"], like.device, exact), zero)
 
 
+def size(table: Tensor) -> int:
+    """Channels of a head, of a table [H, N]. Raises ValueError for a flat one, which does not say it."""
+    if table.ndim != 2:
+        raise ValueError(f"a table of heads has the shape {list(table.shape)}, not [heads, channels]")
+    return table.shape[1]
+
+
 def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any], model_type: str, head_size: int) -> dict[str, Any]:
-    """What the versions read of a model's shape in the same way. Raises ValueError where the heads do not fill it."""
+    """What the versions read of a model's shape in the same way. Raises ValueError where the heads do not fill it.
+
+    The group norm's epsilon is flash-linear-attention's, N times its `norm_eps`, where its configuration is there.
+    """
     inner, width = tensors["blocks.0.att.key.weight"].shape
-    if head_size == 0 or inner % head_size:
+    if head_size < 2 or inner % head_size:
         raise ValueError(f"heads of {head_size} channels do not fill a width of {inner}")
+    epsilon = config.get("group_norm_epsilon", head_size * config["norm_eps"] if "norm_eps" in config else EPSILON)
     return {
         "model_type": model_type,
         "vocab_size": len(tensors["emb.weight"]),
@@ -96,6 +114,7 @@ def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any], model_type: 
         "head_size": head_size,
         "intermediate_size": len(tensors["blocks.0.ffn.key.weight"]),
         "layer_norm_epsilon": config["layer_norm_epsilon"],
+        "group_norm_epsilon": epsilon,
     }
 
 

@@ -19,6 +19,7 @@ from rwkv_core.rwkv import checkpoint, version
 from rwkv_core.rwkv.version import Version
 from rwkv_core.spec import ModelSpec
 from rwkv_core.torch_model import TorchModel
+from rwkv_core.wkv.operator import FALLBACK
 
 State = list[Any]  # what each layer carries: a flat NamedTuple of tensors [B, ...], its version's
 
@@ -81,10 +82,12 @@ class RWKV(OneSizeState, TorchModel):
 
     @property
     def attention(self) -> str:
-        """Which implementation of the recurrence runs where the weights lie."""
+        """Which implementation of the recurrence runs where the weights lie, and which in training if another."""
         like, operator = self.emb.weight, self.version.OPERATOR
         exact = torch.promote_types(like.dtype, torch.float32)
-        return f"{operator.name}:{operator.choose(self.impl, like.device, exact)}"
+        chosen = operator.choose(self.impl, like.device, exact)
+        training = FALLBACK if not operator.implementations[chosen].gradients else chosen
+        return f"{operator.name}:{chosen}" + (f", in training {training}" if training != chosen else "")
 
     @torch.no_grad()
     def rescale(self, every: int) -> None:

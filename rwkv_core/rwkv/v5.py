@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkv_core.fill import orthogonal
-from rwkv_core.rwkv import heads, layouts
+from rwkv_core.rwkv import heads, layouts, v4
 from rwkv_core.rwkv.mixing import at_end, mix
 from rwkv_core.rwkv.v4 import ChannelMix
 from rwkv_core.wkv.wkv6 import WKV6, wkv6
@@ -26,16 +26,7 @@ MODEL_TYPE = "rwkv5"
 MARK = r"\.(att|attention)\.ln_x\."
 FLOAT32: tuple[str, ...] = (".time_decay", ".time_faaaa")
 RESCALE_EVERY = 6
-HUB_NAMES: Mapping[str, str] = {
-    "emb.": "embeddings.",
-    ".ln0.": ".pre_ln.",
-    ".att.": ".attention.",
-    ".ffn.": ".feed_forward.",
-    ".time_mix_k": ".time_mix_key",
-    ".time_mix_v": ".time_mix_value",
-    ".time_mix_r": ".time_mix_receptance",
-    ".time_mix_g": ".time_mix_gate",
-}
+HUB_NAMES = {**v4.HUB_NAMES, ".time_mix_g": ".time_mix_gate"}
 OPERATOR = WKV6
 
 empty = heads.empty
@@ -81,7 +72,7 @@ class TimeMix(nn.Module):
         k, v, r = (heads.split(part, self.heads) for part in (k, v, r))
         u = self.time_faaaa.float().view(self.heads, -1).expand(k.shape[2:])
         w = decays[self.layer].view(self.heads, -1).expand(k.shape)
-        y, state = wkv6(u, r, w, k, v, state, lengths, impl=impl)
+        y, state = wkv6(u, r, w, k, heads.roomy(v), state, lengths, impl=impl)
         out = heads.joined(y, self.ln_x, x)
         if self.gated:
             out = out * F.silu(gate[0])
@@ -111,6 +102,8 @@ def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
     """The model's shape, read from the weights of block 0."""
     decay = tensors["blocks.0.att.time_decay"]
+    if decay.ndim == 3 and decay.shape[-1] == 1:
+        decay = decay[..., 0]
     by_channel = decay.ndim == 2 and decay.shape[1] > 1
     head_size = decay.shape[1] if by_channel else len(tensors["blocks.0.att.key.weight"]) // max(1, decay.numel())
     variant = "5.2" if by_channel else "5.1" if "blocks.0.att.gate.weight" in tensors else "5.0"

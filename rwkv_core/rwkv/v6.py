@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rwkv_core.rwkv import heads, layouts, v5
+from rwkv_core.rwkv import heads, layouts, v4, v5
 from rwkv_core.rwkv.mixing import at_end, mix, squared_relu_
 from rwkv_core.wkv.wkv6 import WKV6, wkv6
 
@@ -21,15 +21,10 @@ MODEL_TYPE = "rwkv6"
 MARK = r"\.(att|attention)\.time_maa_"
 FLOAT32: tuple[str, ...] = (".time_decay", ".time_faaaa")
 RESCALE_EVERY = 6
-HUB_NAMES: Mapping[str, str] = {
-    "emb.": "embeddings.",
-    ".ln0.": ".pre_ln.",
-    ".att.": ".attention.",
-    ".ffn.": ".feed_forward.",
-}
+HUB_NAMES = v4.HUB_NAMES
 OPERATOR = WKV6
 MIXED = 5  # inputs with shares of their own: of the decay, key, value, receptance and gate
-NO_DECAY_BEYOND = 10.0  # exp(-exp(10)) is 0 in every type, and so is its slope
+LARGEST_LOG_RATE = 10.0  # exp(-exp(10)) is 0 in every type, and so is its slope
 
 empty = heads.empty
 
@@ -71,7 +66,7 @@ class TimeMix(nn.Module):
         """x [B, T, C] or [B, C] -> output like x, the input to shift in next, the state, and nothing shared."""
         x_w, x_k, x_v, x_r, x_g = self._mixed(x, last)
         decay = self.time_decay.view(-1) + torch.tanh(x_w @ self.time_decay_w1) @ self.time_decay_w2
-        w = -torch.exp(decay.float().clamp(max=NO_DECAY_BEYOND))
+        w = -torch.exp(decay.float().clamp(max=LARGEST_LOG_RATE))
         inputs = (
             F.linear(x_r, self.receptance.weight),
             w,
@@ -79,7 +74,7 @@ class TimeMix(nn.Module):
             F.linear(x_v, self.value.weight),
         )
         r, w, k, v = (heads.split(part, self.heads) for part in inputs)
-        y, state = wkv6(self.time_faaaa.float(), r, w, k, v, state, lengths, impl=impl)
+        y, state = wkv6(self.time_faaaa.float(), r, w, k, heads.roomy(v), state, lengths, impl=impl)
         out = heads.joined(y, self.ln_x, x) * F.silu(F.linear(x_g, self.gate.weight))
         return F.linear(out, self.output.weight), at_end(x, last, lengths), state, None
 
@@ -128,7 +123,7 @@ def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
     """The model's shape, read from the weights of block 0."""
-    head_size = tensors["blocks.0.att.time_faaaa"].shape[-1]
+    head_size = heads.size(tensors["blocks.0.att.time_faaaa"])
     return {
         **heads.sizes(tensors, config, MODEL_TYPE, head_size),
         "mix_low_rank_dim": tensors["blocks.0.att.time_maa_w1"].shape[1] // MIXED,

@@ -90,7 +90,7 @@ class TimeMix(nn.Module):
         kk = F.normalize(heads.split((k * self.k_k.view(-1)).float(), self.heads), dim=-1).to(k.dtype)
         k = k * torch.addcmul(1 - self.k_a.view(-1), rate, self.k_a.view(-1))
         r, w, k, v_heads, rate = (heads.split(part, self.heads) for part in (r, w, k, v, rate))
-        y, state = wkv7(r, w, k, v_heads, -kk, kk * rate, state, lengths, impl=impl)
+        y, state = wkv7(r, w, k, heads.roomy(v_heads), -kk, kk * rate, state, lengths, impl=impl)
         bonus = (r * k * self.r_k).sum(-1, keepdim=True)
         out = torch.addcmul(heads.joined(y, self.ln_x, x).view_as(v_heads), bonus, v_heads)
         return F.linear(out.view_as(gate) * gate, self.output.weight), at_end(x, last, lengths), state, first
@@ -133,7 +133,7 @@ def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
     """The model's shape, read from the weights of blocks 0 and 1."""
-    head_size = tensors["blocks.0.att.r_k"].shape[-1]
+    head_size = heads.size(tensors["blocks.0.att.r_k"])
     names = (f"blocks.{int(letter == 'v')}.att.{letter}1" for letter in "wavg")
     alone = "blocks.1.att.r_k" not in tensors  # a single layer mixes its values with none
     ranks = {

@@ -19,7 +19,7 @@ class Version(Protocol):
     FAMILY: of its models in configs/models.
     MODEL_TYPE: of their `architecture`, and of transformers' configuration where that knows the version.
     MARK: a regular expression that finds something in the names of this version's checkpoints alone.
-    FLOAT32: how the names of weights end that stay in float32, since they stand in an exponent.
+    FLOAT32: how the names of weights end that stay in float32, since a state remembers their error: decays and boni.
     RESCALE_EVERY: layers after which the residual stream is halved in float16, which overflows without it; 0 where it
         does not.
     OPERATOR: the recurrence.

@@ -86,13 +86,14 @@ def pip_rwkv_logits(model: RWKV, tokens: Tensor) -> Tensor:
     return torch.stack([peer(row.tolist(), None, full_output=True)[0] for row in tokens])
 
 
-def rwkv7_hf(model: RWKV) -> Any:
+def rwkv7_hf(model: RWKV, norm_eps: float = 1e-5) -> Any:
     """RWKV-7 as pip `rwkv7-hf` has it, in flash-linear-attention's layout, with the same weights."""
     from rwkv7_hf.configuration_rwkv7 import RWKV7Config
     from rwkv7_hf.modeling_rwkv7 import RWKV7ForCausalLM
 
     shape = {key: value for key, value in model.spec.architecture.items() if key not in ("model_type", "head_size")}
-    peer = RWKV7ForCausalLM(RWKV7Config(**shape, head_dim=model.spec.architecture["head_size"])).eval()
+    heads = {"head_dim": model.spec.architecture["head_size"], "norm_eps": norm_eps}
+    peer = RWKV7ForCausalLM(RWKV7Config(**shape, **heads)).eval()
     tensors = model.tensors()
     weights = {}
     for name, tensor in peer.state_dict().items():

@@ -34,7 +34,8 @@ class Case:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of a sequence."""
-        return (self.batch, self.tokens, *[self.heads][: self.heads], self.channels)
+        heads = (self.heads,) if self.heads else ()
+        return (self.batch, self.tokens, *heads, self.channels)
 
     def __str__(self) -> str:
         flags = [name for name in ("state", "ragged", "strided") if getattr(self, name)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import fnmatch
 from pathlib import Path
 
 import huggingface_hub
@@ -76,6 +77,29 @@ def test_one_file_of_a_repository_is_loaded_and_its_commit_is_that_of_the_reposi
     assert model.revision == commit and model.fingerprint() == small.fingerprint()
     monkeypatch.setattr(content, "commit", lambda repo, revision: f"of {repo}")
     assert content.identified(spec) == (dataclasses.replace(spec, revision="of owner/name"), "")
+
+
+def test_a_repository_is_downloaded_with_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, asked = parity.make("tiny"), []
+    parity.save_transformers(small, tmp_path)
+
+    def download(repo: str, revision: str, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    load.load(ModelSpec("small", "rwkv4", small.spec.architecture, repo="owner/name"))
+    names = ("model.safetensors", "pytorch_model.bin", "tokenizer.json", "rwkv_vocab_v20230424.txt")
+    assert all(any(fnmatch.fnmatch(name, pattern) for pattern in asked) for name in names)
+    assert not any(fnmatch.fnmatch("modeling_rwkv6.py", pattern) for pattern in asked)
+
+
+def test_weights_of_another_shape_with_as_many_parameters_are_refused(tmp_path: Path) -> None:
+    model = parity.make("tiny", version="rwkv7")
+    checkpoint.save_pth(model.tensors(), tmp_path / "m.pth")
+    shape = {**model.spec.architecture, "head_size": 32}
+    with pytest.raises(BadInput, match="head_size is 64, small has 32; is it that"):
+        load.load(ModelSpec("small", "rwkv7", shape, weights=str(tmp_path / "m.pth")))
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

@@ -34,13 +34,13 @@ class Mixer(nn.Module):
             "head_size": inner // max(1, shape.heads // ways),
             **dict.fromkeys(("mix_low_rank_dim", *v7.LOW_RANK), rank),
         }
-        self.ways = nn.ModuleList(self.begun(self.shape, shape.layer, shape.layers) for _ in range(ways))
+        self.ways = nn.ModuleList(self.initialised(self.shape, shape.layer, shape.layers) for _ in range(ways))
         for p in self.ways.parameters():
-            if not p.any():
+            if p.dim() > 1 and not p.any():
                 nn.init.uniform_(p, -(len(p) ** -0.5), len(p) ** -0.5)  # [in, out], as torch's linear layers
 
     @staticmethod
-    def begun(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
+    def initialised(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
         """Time mixing as training begins."""
         raise NotImplementedError
 
@@ -60,7 +60,7 @@ class Mixer(nn.Module):
 
 class V5(Mixer):
     @staticmethod
-    def begun(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
+    def initialised(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
         way = v5.TimeMix(shape, 0)
         v5.set_time_mix_vectors(way, layer, layers)
         return way
@@ -72,7 +72,7 @@ class V5(Mixer):
 
 class V6(Mixer):
     @staticmethod
-    def begun(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
+    def initialised(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
         way = v6.TimeMix(shape)
         v6.set_time_mix_vectors(way, layer, layers)
         v6.set_low_rank(way, torch.default_generator)
@@ -81,7 +81,7 @@ class V6(Mixer):
 
 class V7(Mixer):
     @staticmethod
-    def begun(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
+    def initialised(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
         way = v7.TimeMix(shape, 0)
         v7.set_time_mix_vectors(way, layer, layers)
         v7.set_low_rank(way, torch.default_generator)

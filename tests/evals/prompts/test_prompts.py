@@ -174,6 +174,7 @@ def test_a_model_tuned_to_chat_is_given_its_form_to_the_letter(
     from evals.ask.asker import Asker
 
     given: list[Any] = []
+    stops: list[str] = []
 
     def score(self: Any, requests: Any) -> list[tuple[float, bool]]:
         given.extend(requests)
@@ -181,17 +182,18 @@ def test_a_model_tuned_to_chat_is_given_its_form_to_the_letter(
 
     def generate(self: Any, requests: Any) -> list[str]:
         given.append(requests[0][0])
+        stops.extend(requests[0][1]["until"])
         return ["yes"]
 
     monkeypatch.setattr(Asker, "score", score)
     monkeypatch.setattr(Asker, "generate", generate)
     tuned = load(ModelSpec("small", family, SHAPE, weights="random:0", context_length=1024))
-    data = folder(tmp_path, [{**RTE, "sentence1": "A man\n\nsleeps."}])
+    data = folder(tmp_path, [{**RTE, "sentence1": "A man\n\n \n\nsleeps."}])
     asked = {"device": "cpu", "task": "rte", "order": "question first", "data": data, "tokenizer": str(tokenizer)}
     run.run(tuned, **asked, form="chat")  # type: ignore[arg-type]
     assert (prompt, word) in given and {text for text, _ in given} == {prompt}
     run.run(tuned, **asked, form="chat", way="generate")  # type: ignore[arg-type]
-    assert given[-1] == prompt
+    assert given[-1] == prompt and stops[0] == ("\n\n# Instruction:" if family == "rwkv4-raven" else "\n\nUser:")
     with pytest.raises(Unsupported, match="small was not tuned to chat"):
         run.run(model(), **asked, form="chat")  # type: ignore[arg-type]
 

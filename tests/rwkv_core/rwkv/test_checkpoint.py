@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from rwkv_core.errors import BadInput
-from rwkv_core.rwkv import init, layouts, v5, v6
+from rwkv_core.rwkv import heads, init
 from rwkv_core.rwkv.checkpoint import save_pth
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
@@ -64,13 +64,24 @@ def test_a_saved_folder_is_read_again(each: RWKV, tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(TOKENS), each(TOKENS), rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("version", ["rwkv5", "rwkv6"])
+SAME = [("blocks.", "rwkv.blocks."), ("emb.", "rwkv.embeddings."), ("ln_out.", "rwkv.ln_out."), (".ln0.", ".pre_ln."),
+        (".att.", ".attention."), (".ffn.", ".feed_forward.")]  # fmt: skip
+HUB = {  # of each, parts of the names in BlinkDL's files and in the hub's folders
+    "rwkv5": [*SAME, ("mix_k", "mix_key"), ("mix_v", "mix_value"), ("mix_r", "mix_receptance"), ("mix_g", "mix_gate")],
+    "rwkv6": SAME,
+}
+
+
+@pytest.mark.parametrize("version", HUB)
 def test_the_hubs_folders_of_rwkv5_and_6(version: str, tmp_path: Path) -> None:
     model = parity.make("tiny", version=version)
-    names = {"rwkv5": v5.HUB_NAMES, "rwkv6": v6.HUB_NAMES}[version]
-    tensors = layouts.to_hub(model.state_dict(), names)
-    assert "rwkv.blocks.0.attention.ln_x.weight" in tensors and "rwkv.blocks.0.pre_ln.bias" in tensors
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        for ours, theirs in HUB[version]:
+            name = name.replace(ours, theirs)
+        tensors[name] = tensor.contiguous()
+    assert {"head.weight", "rwkv.blocks.0.attention.ln_x.weight", "rwkv.blocks.0.pre_ln.bias"} < tensors.keys()
+    save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": version, "auto_map": {"AutoConfig": "evil.py"}}))
     assert torch.equal(RWKV.from_checkpoint(tmp_path)(TOKENS), model(TOKENS))
 
@@ -86,12 +97,63 @@ def test_flash_linear_attentions_folders_of_rwkv7(tmp_path: Path, older: bool) -
             name = f"model.layers.{layer}.attn.x_"
             tensors[name + "x"] = torch.cat([tensors.pop(name + letter)[0] for letter in "rwkvag"])
     save_file(tensors, tmp_path / "model.safetensors")
-    peer.config.norm_eps = 1e-3
     peer.config.save_pretrained(tmp_path)
-    loaded = RWKV.from_checkpoint(tmp_path)
-    assert loaded.blocks[1].ln2.eps == loaded.ln_out.eps == 1e-3
-    (tmp_path / "config.json").unlink()
     assert torch.equal(RWKV.from_checkpoint(tmp_path)(TOKENS), model(TOKENS))
+
+
+@torch.inference_mode()
+def test_flash_linear_attentions_epsilon_is_that_of_all_norms(tmp_path: Path) -> None:
+    model = parity.make("tiny", version="rwkv7")
+    shape = {**model.spec.architecture, "layer_norm_epsilon": 1e-3}
+    peer = parity.rwkv7_hf(model, norm_eps=1e-3)
+    peer.save_pretrained(tmp_path)
+    loaded = RWKV.from_checkpoint(tmp_path)
+    assert loaded.spec.architecture.items() >= shape.items()
+    torch.testing.assert_close(loaded(TOKENS), peer(TOKENS).logits, rtol=1e-5, atol=1e-5)
+    loaded.save(tmp_path / "saved")
+    assert RWKV.from_checkpoint(tmp_path / "saved").blocks[0].att.ln_x.eps == pytest.approx(64e-3)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_tied_folder_of_flash_linear_attention(tmp_path: Path, prefix: str) -> None:
+    model = parity.make("tiny", version="rwkv7")
+    with torch.no_grad():
+        model.head.weight.copy_(model.emb.weight)
+    tensors = {prefix + name: t.contiguous() for name, t in parity.rwkv7_hf(model).state_dict().items()}
+    del tensors[prefix + "lm_head.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": True}))
+    assert torch.equal(RWKV.from_checkpoint(tmp_path)(TOKENS), model(TOKENS))
+
+
+@pytest.mark.parametrize(("version", "table"), [("rwkv5", "time_"), ("rwkv6", "time_faaaa"), ("rwkv7", "r_k")])
+def test_a_table_of_heads_that_says_no_heads_is_refused(tmp_path: Path, version: str, table: str) -> None:
+    tensors = parity.make("tiny", version=version).state_dict()
+    flat = {name: tensor.flatten() if f".att.{table}" in name else tensor for name, tensor in tensors.items()}
+    torch.save(flat, tmp_path / "m.pth")
+    with pytest.raises(BadInput, match=r"sizes of this RWKV-\d cannot be read"):
+        RWKV.from_checkpoint(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("version", ["rwkv5", "rwkv6", "rwkv7"])
+@torch.inference_mode()
+def test_float16_holds_what_the_recurrence_sums_up(
+    tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = heads.joined
+    model = parity.make("tiny", version=version)
+    for block in model.blocks:
+        block.att.receptance.weight.mul_(2e3)  # the queries fit, and what the state gives them does not
+        block.att.value.weight.mul_(1e3)
+        if version == "rwkv7":
+            block.att.r_k.zero_()  # a bonus that no norm brings back
+    save_pth(model.state_dict(), tmp_path / "m.pth")
+    half = RWKV.from_checkpoint(tmp_path / "m.pth", dtype="float16")
+    sums = []
+    monkeypatch.setattr(heads, "joined", lambda y, norm, like: (sums.append(y), joined(y, norm, like))[1])
+    logits = half(TOKENS)
+    assert float(sums[0].abs().max()) > torch.finfo(torch.float16).max, "the test would show nothing"
+    assert torch.cosine_similarity(logits.float().flatten(), model(TOKENS).flatten(), dim=0) > 0.97
 
 
 @pytest.mark.parametrize("prefix", ["", "rwkv7."])
@@ -209,7 +271,7 @@ def test_a_pickle_that_wants_to_run_code_does_not(tmp_path: Path) -> None:
         ("rwkv4", ["blocks.0.att.r_k"], "the sizes of this RWKV-7 cannot be read|this RWKV-7 checkpoint lacks"),
         ("rwkv6", ["blocks.0.att.r_k"], "this RWKV-7 checkpoint lacks|the sizes of this RWKV-7 cannot be read"),
         ("rwkv5", ["blocks.0.att.time_maa_x"], "the sizes of this RWKV-6 cannot be read"),
-        ("rwkv4", ["blocks.0.att.ln_x.weight"], "this RWKV-5 checkpoint lacks"),
+        ("rwkv4", ["blocks.0.att.ln_x.weight"], "the sizes of this RWKV-5 cannot be read"),
         ("rwkv7", ["blocks.0.att.time_first"], "this RWKV-7 checkpoint has unknown blocks.0.att.time_first"),
     ],
 )

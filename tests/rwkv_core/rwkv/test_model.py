@@ -1,5 +1,7 @@
 """RWKV's one forward: sequences, chunks, tokens, ragged batches; its state and its arithmetic."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -9,6 +11,9 @@ from rwkv_core.architectures import ARCHITECTURES
 from rwkv_core.rwkv import init, v4
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
+from rwkv_core.wkv import OPERATORS
+from rwkv_core.wkv.operator import KERNELS
+from rwkv_core.wkv.wkv7 import WKV7
 from tests.checks import parity
 
 
@@ -209,3 +214,38 @@ def test_a_step_under_autocast_is_the_step(version: str) -> None:
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     assert len(gradients[0]) == sum(p.numel() for p in model.parameters())
     assert torch.cosine_similarity(*gradients, dim=0) > 0.995
+
+
+@pytest.mark.parametrize("version", ["rwkv5", "rwkv6", "rwkv7"])
+def test_every_implementation_trains_along_the_same_curve(version: str) -> None:
+    """Fifty steps over chunks, pieces and spans of every kernel."""
+    shape = {**parity.make("tiny", version=version).spec.architecture, "num_hidden_layers": 2}
+    tokens = torch.randint(96, (2, 71), generator=torch.Generator().manual_seed(0))
+    curves = {}
+    for impl, implementation in OPERATORS["wkv7" if version == "rwkv7" else "wkv6"].implementations.items():
+        if impl == "triton" or implementation.lacks(torch.device("cpu"), torch.float32):
+            continue  # forward alone
+        model = RWKV.of(ModelSpec("small", version, shape), impl=impl).to_empty(device="cpu")
+        init.random(model, seed=0, std=0.05)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        curves[impl] = []
+        for _ in range(50):
+            loss = torch.nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            curves[impl].append(loss.item())
+    assert {"reference", "torch"} <= curves.keys() and curves["torch"][-1] < 0.9 * curves["torch"][0]
+    for impl, curve in curves.items():
+        assert curve == pytest.approx(curves["reference"], rel=1e-5), impl
+
+
+def test_what_computes_in_training_is_said_where_it_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = parity.make("tiny", version="rwkv7")
+    assert ", in training" not in model.attention
+    monkeypatch.setitem(KERNELS, "cpu", "triton")
+    triton = dataclasses.replace(WKV7.implementations["triton"], lacks=lambda device, dtype: None)
+    monkeypatch.setitem(WKV7.implementations, "triton", triton)  # type: ignore[misc]
+    WKV7.choose.cache_clear()
+    assert model.attention == "wkv7:triton, in training torch"
+    WKV7.choose.cache_clear()
