@@ -16,6 +16,7 @@ from rwkv_core.errors import BadInput
 ORACLE = "reference"  # every operator has an implementation of this name, which the others are compared with
 KERNELS = {"cpu": "c", "cuda": "triton"}  # the compiled implementation of a device
 FALLBACK = "torch"
+FLA_ROUNDING = 2**-10  # flash-linear-attention takes products in TensorFloat-32, which has so many bits
 
 
 def _serves_all(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -51,9 +51,9 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "rwkv4": Kind(rwkv4.Mixer, ordered=True),
-    "rwkv5": Kind(rwkv5_to_7.V5, ordered=True),
-    "rwkv6": Kind(rwkv5_to_7.V6, ordered=True),
-    "rwkv7": Kind(rwkv5_to_7.V7, ordered=True),
+    "rwkv5": Kind(rwkv5_to_7.rwkv5, ordered=True),
+    "rwkv6": Kind(rwkv5_to_7.rwkv6, ordered=True),
+    "rwkv7": Kind(rwkv5_to_7.rwkv7, ordered=True),
     "attention": Kind(attention.Mixer),
     "attention-shift": Kind(attention_shift.Mixer),
     "longformer": Kind(longformer.Mixer),

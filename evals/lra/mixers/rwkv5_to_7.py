@@ -7,7 +7,7 @@ the first layer's form.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,11 +20,16 @@ CHANNELS_A_RANK = 8  # of the width to a dimension of the low-rank matrices, abo
 
 
 class Mixer(nn.Module):
-    """A base: the class of a version says how its time mixing begins. Matrices begin as torch's layers do, where the
-    author's zeros would learn later.
+    """initialised: (shape, layer, layers) -> time mixing as training begins, but for matrices, which begin as torch's
+    layers do, where the author's zeros would learn later. shared: what time mixing is handed in the first layer.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        initialised: Callable[[Mapping[str, Any], int, int], nn.Module],
+        shared: Callable[[Any], Any] = lambda way: None,
+    ) -> None:
         super().__init__()
         ways = 2 if shape.bidirectional else 1
         inner, rank = shape.width // ways, max(4, shape.width // CHANNELS_A_RANK)
@@ -34,20 +39,11 @@ class Mixer(nn.Module):
             "head_size": inner // max(1, shape.heads // ways),
             **dict.fromkeys(("mix_low_rank_dim", *v7.LOW_RANK), rank),
         }
-        self.ways = nn.ModuleList(self.initialised(self.shape, shape.layer, shape.layers) for _ in range(ways))
+        self.shared = shared
+        self.ways = nn.ModuleList(initialised(self.shape, shape.layer, shape.layers) for _ in range(ways))
         for p in self.ways.parameters():
             if p.dim() > 1 and not p.any():
                 nn.init.uniform_(p, -(len(p) ** -0.5), len(p) ** -0.5)  # [in, out], as torch's linear layers
-
-    @staticmethod
-    def initialised(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
-        """Time mixing as training begins."""
-        raise NotImplementedError
-
-    @staticmethod
-    def shared(way: Any) -> Any:
-        """What a block is handed in the first layer."""
-        return None
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         return torch.stack(each_way(self.ways, self._run, x, valid)).sum(0)
@@ -58,31 +54,33 @@ class Mixer(nn.Module):
         return y
 
 
-class V5(Mixer):
-    @staticmethod
-    def initialised(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
-        way = v5.TimeMix(shape, 0)
-        v5.set_time_mix_vectors(way, layer, layers)
-        return way
-
-    @staticmethod
-    def shared(way: v5.TimeMix) -> Sequence[Tensor]:
-        return [-torch.exp(way.time_decay.float())]
+def rwkv5(shape: Shape) -> Mixer:
+    return Mixer(shape, _v5, lambda way: [-torch.exp(way.time_decay.float())])
 
 
-class V6(Mixer):
-    @staticmethod
-    def initialised(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
-        way = v6.TimeMix(shape)
-        v6.set_time_mix_vectors(way, layer, layers)
-        v6.set_low_rank(way, torch.default_generator)
-        return way
+def rwkv6(shape: Shape) -> Mixer:
+    return Mixer(shape, _v6)
 
 
-class V7(Mixer):
-    @staticmethod
-    def initialised(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
-        way = v7.TimeMix(shape, 0)
-        v7.set_time_mix_vectors(way, layer, layers)
-        v7.set_low_rank(way, torch.default_generator)
-        return way
+def rwkv7(shape: Shape) -> Mixer:
+    return Mixer(shape, _v7)
+
+
+def _v5(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
+    way = v5.TimeMix(shape, 0)
+    v5.set_time_mix_vectors(way, layer, layers)
+    return way
+
+
+def _v6(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
+    way = v6.TimeMix(shape)
+    v6.set_time_mix_vectors(way, layer, layers)
+    v6.set_low_rank(way, torch.default_generator)
+    return way
+
+
+def _v7(shape: Mapping[str, Any], layer: int, layers: int) -> nn.Module:
+    way = v7.TimeMix(shape, 0)
+    v7.set_time_mix_vectors(way, layer, layers)
+    v7.set_low_rank(way, torch.default_generator)
+    return way

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rwkv_core.wkv import matrix_state
-from rwkv_core.wkv.operator import Implementation, Operator, fla_lacks, triton_lacks
+from rwkv_core.wkv.operator import FLA_ROUNDING, Implementation, Operator, fla_lacks, triton_lacks
 from rwkv_core.wkv.wkv6 import c, chunked, fla, reference
 
 
@@ -69,7 +69,7 @@ WKV6 = Operator(
         "torch": Implementation(chunked.wkv6),
         "c": Implementation(c.wkv6, c.LIBRARY.lacks),
         "triton": Implementation(_triton, triton_lacks, half=True, gradients=False),
-        "fla": Implementation(fla.wkv6, fla_lacks, half=True, rounding=fla.ROUNDING),
+        "fla": Implementation(fla.wkv6, fla_lacks, half=True, rounding=FLA_ROUNDING),
     },
     _example,
     {"forward": 5, "forward+backward": 9},  # r, w, k, v, y; then r, w, k, v, dy, dr, dw, dk, dv

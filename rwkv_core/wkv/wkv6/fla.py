@@ -6,8 +6,6 @@ from torch import Tensor
 
 from rwkv_core.wkv.matrix_state import zero_beyond
 
-ROUNDING = 2**-10  # it takes its products in TensorFloat-32, which has so many bits
-
 
 def wkv6(
     u: Tensor, r: Tensor, w: Tensor, k: Tensor, v: Tensor, state: Tensor, lengths: Tensor | None, out: Tensor | None

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rwkv_core.wkv import autograd, matrix_state
-from rwkv_core.wkv.operator import Implementation, Operator, fla_lacks, triton_lacks
+from rwkv_core.wkv.operator import FLA_ROUNDING, Implementation, Operator, fla_lacks, triton_lacks
 from rwkv_core.wkv.wkv7 import c, chunked, fla, reference
 
 FASTEST = -0.6065306597  # -e^{-1/2}: RWKV-7's log-decay is FASTEST * sigmoid(..), a factor of 0.545 a token at least
@@ -77,7 +77,7 @@ WKV7 = Operator(
         "torch": Implementation(chunked.wkv7),
         "c": Implementation(functools.partial(autograd.call, c.forward, c.backward), c.LIBRARY.lacks),
         "triton": Implementation(_triton, triton_lacks, half=True, gradients=False),
-        "fla": Implementation(fla.wkv7, fla_lacks, half=True, rounding=fla.ROUNDING),
+        "fla": Implementation(fla.wkv7, fla_lacks, half=True, rounding=FLA_ROUNDING),
     },
     _example,
     {"forward": 7, "forward+backward": 13},  # six inputs and y; then six inputs, dy, six gradients

@@ -6,8 +6,6 @@ from torch import Tensor
 
 from rwkv_core.wkv.matrix_state import zero_beyond
 
-ROUNDING = 2**-10  # it takes its products in TensorFloat-32, which has so many bits
-
 
 def wkv7(
     r: Tensor,
