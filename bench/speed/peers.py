@@ -21,16 +21,18 @@ from bench.instruments.race import race
 from evals.experiment import AtLeast, Experiment
 from rwkv_core import architectures, finite
 from rwkv_core.errors import BadInput, Unsupported
+from rwkv_core.linear import linear, serves
 from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
 from rwkv_core.rwkv import v4
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel
 
-VERSION = 4  # of 3 on: nobody finds memory that another has freed; of 4 on: the products of all tasks
+VERSION = 5  # of 3 on: nobody finds memory that another has freed; of 4 on: the products of all tasks; of 5 on: in C
 
 AGREEMENT = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.1}  # of the largest entry
 CONTEXT = 16  # tokens that the state has seen before a token is timed
 PRODUCTS = {"prompt": "gemm", "train": "gemm, three times", "token": "gemv"}  # of each task's matrices
+IN_C = " in C"  # behind the name of the same products by linear.c
 TABLES = (".time_decay", ".time_faaaa", ".r_k")  # weights of two axes that nothing is multiplied with
 
 Step = Callable[[], Tensor]
@@ -75,6 +77,8 @@ def run(
             if not error <= AGREEMENT[ours.dtype]:
                 raise RuntimeError(f"{name} and our results are {error:.1e} of the largest entry apart")
         calls[PRODUCTS[task]] = _products(model, batch, task, tokens)
+        if task == "token" and serves(model.emb.weight[:batch], model.head.weight):
+            calls[PRODUCTS[task] + IN_C] = _products(model, batch, task, tokens, _in_c)
         graphs = list(calls) if task == "token" else ()
         samples, graphed = race(calls, device, rounds, graphs, seed, fresh=True)
     metrics = {
@@ -91,7 +95,8 @@ def _implementations(model: RWKV, device: str) -> dict[str, str]:
     texts = {
         "ours": f"this suite's model, its recurrence by {model.attention}",
         "transformers": f"RwkvForCausalLM of transformers {metadata.version('transformers')}",
-        PRODUCTS["token"]: "each matrix that a token reads times a vector, nothing else",
+        PRODUCTS["token"]: "each matrix that a token reads times a vector by torch, nothing else",
+        PRODUCTS["token"] + IN_C: "the same as the models here multiply: by linear.c, low-rank matrices by torch",
         PRODUCTS["prompt"]: "each matrix times the vectors of all tokens, the head times the last one's, nothing else",
         PRODUCTS["train"]: "each matrix times the vectors of all tokens, and the products of its two gradients",
     }
@@ -155,7 +160,13 @@ def _token(model: RWKV, ids: Tensor) -> dict[str, Step]:
     return calls
 
 
-def _products(model: RWKV, batch: int, task: str, tokens: int) -> Step:
+def _in_c(vectors: Tensor, matrix: Tensor) -> Tensor:
+    return linear(vectors, matrix.mT) if matrix.dim() == 2 else vectors @ matrix
+
+
+def _products(
+    model: RWKV, batch: int, task: str, tokens: int, multiply: Callable[[Tensor, Tensor], Tensor] = torch.matmul
+) -> Step:
     """Every matrix times as many vectors of ones as the task multiplies it with; in training twice more."""
     rows = batch * tokens if task != "token" else batch
     pairs: list[tuple[Tensor, Tensor]] = []
@@ -166,15 +177,15 @@ def _products(model: RWKV, batch: int, task: str, tokens: int) -> Step:
         count = batch if task == "prompt" and name.startswith("head.") else rows
         pairs.append((p.new_ones(*matrix.shape[:-2], count, matrix.shape[-2]).detach(), matrix))
 
-    def multiply() -> Tensor:
+    def products() -> Tensor:
         for vectors, matrix in pairs:
-            product = vectors @ matrix
+            product = multiply(vectors, matrix)
             if task == "train":
                 torch.matmul(product, matrix.mT)
                 torch.matmul(vectors.mT, product)
         return product
 
-    return multiply
+    return products
 
 
 EXPERIMENT = Experiment(run, version=VERSION, timed=True, grows=("batch", "tokens"))

@@ -36,6 +36,7 @@ NAMES = {
     "ours": "ours",
     "pip rwkv": "pip rwkv",
     "gemv": "its weights times vectors",
+    "gemv in C": "its weights times vectors, in C",
     "gemm": "its products alone",
     "gemm, three times": "its products alone, and their gradients'",
 }
@@ -52,7 +53,7 @@ COLOURS = {
 }
 OURS = ("triton", "c", "ours", "torch")
 PRODUCT = "matrix product"  # its samples are of a product, its rows of the recurrence's multiply-adds at that speed
-PRODUCTS = ("gemv", "gemm", "gemm, three times")  # of a whole model's matrices
+PRODUCTS = ("gemv", "gemv in C", "gemm", "gemm, three times")  # of a whole model's matrices
 NOT_COMPARED = (*OURS, "floor", PRODUCT, *PRODUCTS)
 EAGER = " eager"  # behind the names of those that ran as a CUDA graph too, and here without it
 KERNEL_TEXT = (

@@ -19,6 +19,7 @@ from rwkv_core import finite, text, weights, wrapping
 from rwkv_core.errors import BadInput, Unsupported, out_of_memory
 from rwkv_core.files import replaced
 from rwkv_core.fill import random_fill
+from rwkv_core.linear import hasten
 from rwkv_core.models import check_size, local, offline
 from rwkv_core.runtimes import hf_cache
 from rwkv_core.runtimes.hf_cache import CacheState
@@ -43,6 +44,7 @@ class HFModel(TorchModel):
         super().__init__()
         self.spec = spec
         self.causal = causal.eval()
+        hasten(self.causal)
         self.source = source
         self.revision = getattr(causal.config, "_commit_hash", None)
         self.layout = ""

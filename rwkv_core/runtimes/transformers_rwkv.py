@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rwkv_core import machine, text
 from rwkv_core.errors import Unsupported
+from rwkv_core.linear import hasten
 from rwkv_core.models import check_room
 from rwkv_core.one_size import OneSizeState
 from rwkv_core.runtimes import native
@@ -60,6 +61,7 @@ class TransformersRWKV(OneSizeState, TorchModel):
         self.revision, self.layout = model.revision, model.layout
         self._fingerprint = model.fingerprint()
         self.causal = causal
+        hasten(self.causal)  # as the other families in transformers
 
     def fingerprint(self) -> str:
         """Of the weights as the native runtime reads them in float32."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core import text
+from rwkv_core.linear import linear
 from rwkv_core.one_size import OneSizeState
 from rwkv_core.rwkv import checkpoint, version
 from rwkv_core.rwkv.version import Version
@@ -141,7 +142,7 @@ class RWKV(OneSizeState, TorchModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., C] -> logits [..., V]."""
-        return self.head(hidden)
+        return linear(hidden, self.head.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> logits [B, T, V]."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkv_core.fill import orthogonal
+from rwkv_core.linear import linear
 from rwkv_core.rwkv import layouts
 from rwkv_core.rwkv.mixing import add_, at_end, mix, squared_relu_
 from rwkv_core.wkv.wkv4 import WKV4, initial_state, wkv4
@@ -69,11 +69,11 @@ class TimeMix(nn.Module):
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """x [B, T, C] or [B, C], w = -exp(time_decay) -> output like x, the input to shift in next, the WKV state."""
         mixed = mix(x, last, (self.time_mix_k, self.time_mix_v, self.time_mix_r), current=True)
-        k, v, r = map(F.linear, mixed, (self.key.weight, self.value.weight, self.receptance.weight))
+        k, v, r = map(linear, mixed, (self.key.weight, self.value.weight, self.receptance.weight))
         r = torch.sigmoid_(r)
         sequence = (len(k), -1, k.shape[-1])  # a single token is a sequence of one
         y, state = wkv4(w, self.time_first.float(), k.view(sequence), v.view(sequence), state, lengths, impl=impl)
-        return F.linear(r * y.view_as(r), self.output.weight), at_end(x, last, lengths), state
+        return linear(r * y.view_as(r), self.output.weight), at_end(x, last, lengths), state
 
 
 class ChannelMix(nn.Module):
@@ -90,8 +90,8 @@ class ChannelMix(nn.Module):
     def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
         mixed = mix(x, last, (self.time_mix_k, self.time_mix_r), current=True)
-        k, r = map(F.linear, mixed, (self.key.weight, self.receptance.weight))
-        return torch.sigmoid_(r) * F.linear(squared_relu_(k), self.value.weight), at_end(x, last, lengths)
+        k, r = map(linear, mixed, (self.key.weight, self.receptance.weight))
+        return torch.sigmoid_(r) * linear(squared_relu_(k), self.value.weight), at_end(x, last, lengths)
 
 
 class Block(nn.Module):

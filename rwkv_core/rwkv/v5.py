@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkv_core.fill import orthogonal
+from rwkv_core.linear import linear
 from rwkv_core.rwkv import heads, layouts, v4
 from rwkv_core.rwkv.mixing import at_end, mix
 from rwkv_core.rwkv.v4 import ChannelMix
@@ -68,7 +69,7 @@ class TimeMix(nn.Module):
         shares = (self.time_mix_k, self.time_mix_v, self.time_mix_r, *([self.time_mix_g] if self.gated else []))
         matrices = (self.key, self.value, self.receptance, *([self.gate] if self.gated else []))
         mixed = mix(x, last, shares, current=True)
-        k, v, r, *gate = map(F.linear, mixed, (matrix.weight for matrix in matrices))
+        k, v, r, *gate = map(linear, mixed, (matrix.weight for matrix in matrices))
         k, v, r = (heads.split(part, self.heads) for part in (k, v, r))
         u = self.time_faaaa.float().view(self.heads, -1).expand(k.shape[2:])
         w = decays[self.layer].view(self.heads, -1).expand(k.shape)
@@ -76,7 +77,7 @@ class TimeMix(nn.Module):
         out = heads.joined(y, self.ln_x, x)
         if self.gated:
             out = out * F.silu(gate[0])
-        return F.linear(out, self.output.weight), at_end(x, last, lengths), state, decays
+        return linear(out, self.output.weight), at_end(x, last, lengths), state, decays
 
 
 def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:

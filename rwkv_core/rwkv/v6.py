@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rwkv_core.linear import linear
 from rwkv_core.rwkv import heads, layouts, v4, v5
 from rwkv_core.rwkv.mixing import at_end, mix, squared_relu_
 from rwkv_core.wkv.wkv6 import WKV6, wkv6
@@ -68,15 +69,15 @@ class TimeMix(nn.Module):
         decay = self.time_decay.view(-1) + torch.tanh(x_w @ self.time_decay_w1) @ self.time_decay_w2
         w = -torch.exp(decay.float().clamp(max=LARGEST_LOG_RATE))
         inputs = (
-            F.linear(x_r, self.receptance.weight),
+            linear(x_r, self.receptance.weight),
             w,
-            F.linear(x_k, self.key.weight),
-            F.linear(x_v, self.value.weight),
+            linear(x_k, self.key.weight),
+            linear(x_v, self.value.weight),
         )
         r, w, k, v = (heads.split(part, self.heads) for part in inputs)
         y, state = wkv6(self.time_faaaa.float(), r, w, k, heads.roomy(v), state, lengths, impl=impl)
-        out = heads.joined(y, self.ln_x, x) * F.silu(F.linear(x_g, self.gate.weight))
-        return F.linear(out, self.output.weight), at_end(x, last, lengths), state, None
+        out = heads.joined(y, self.ln_x, x) * F.silu(linear(x_g, self.gate.weight))
+        return linear(out, self.output.weight), at_end(x, last, lengths), state, None
 
     def _mixed(self, x: Tensor, last: Tensor) -> Iterator[Tensor]:
         """The input of the decay, key, value, receptance and gate: x + (shifted - x)(maa + its low-rank part)."""
@@ -102,8 +103,8 @@ class ChannelMix(nn.Module):
     def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
         mixed = mix(x, last, (self.time_maa_k, self.time_maa_r))
-        k, r = map(F.linear, mixed, (self.key.weight, self.receptance.weight))
-        return torch.sigmoid_(r) * F.linear(squared_relu_(k), self.value.weight), at_end(x, last, lengths)
+        k, r = map(linear, mixed, (self.key.weight, self.receptance.weight))
+        return torch.sigmoid_(r) * linear(squared_relu_(k), self.value.weight), at_end(x, last, lengths)
 
 
 def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkv_core.fill import orthogonal
+from rwkv_core.linear import linear
 from rwkv_core.rwkv import heads, layouts, v5
 from rwkv_core.rwkv.mixing import at_end, mix, squared_relu_
 from rwkv_core.wkv.wkv7 import FASTEST, WKV7, wkv7
@@ -73,10 +74,10 @@ class TimeMix(nn.Module):
         next, the state, and the first layer's values.
         """
         mixed = mix(x, last, (self.x_r, self.x_k, self.x_v, self.x_w, self.x_a, self.x_g))
-        r = F.linear(next(mixed), self.receptance.weight)
-        k = F.linear(next(mixed), self.key.weight)
+        r = linear(next(mixed), self.receptance.weight)
+        k = linear(next(mixed), self.key.weight)
         x_v = next(mixed)
-        v = F.linear(x_v, self.value.weight)
+        v = linear(x_v, self.value.weight)
         if first is None:
             first = v
         else:
@@ -93,7 +94,7 @@ class TimeMix(nn.Module):
         y, state = wkv7(r, w, k, heads.roomy(v_heads), -kk, kk * rate, state, lengths, impl=impl)
         bonus = (r * k * self.r_k).sum(-1, keepdim=True)
         out = torch.addcmul(heads.joined(y, self.ln_x, x).view_as(v_heads), bonus, v_heads)
-        return F.linear(out.view_as(gate) * gate, self.output.weight), at_end(x, last, lengths), state, first
+        return linear(out.view_as(gate) * gate, self.output.weight), at_end(x, last, lengths), state, first
 
 
 class ChannelMix(nn.Module):
@@ -108,7 +109,7 @@ class ChannelMix(nn.Module):
     def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
         (x_k,) = mix(x, last, (self.x_k,))
-        return F.linear(squared_relu_(F.linear(x_k, self.key.weight)), self.value.weight), at_end(x, last, lengths)
+        return linear(squared_relu_(linear(x_k, self.key.weight)), self.value.weight), at_end(x, last, lengths)
 
 
 def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:
