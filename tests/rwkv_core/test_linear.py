@@ -14,7 +14,18 @@ from tests.checks import parity
 from tests.rwkv_core.runtimes.test_hf import SMALL, small
 
 BOUND = 1e-6  # of the largest entry, from float64
-SHAPES = [(1, 1), (3, 2), (8, 1), (31, 7), (64, 64), (65, 129), (200, 3), (768, 2304), (3, 40001)]  # inputs, outputs
+SHAPES = [
+    (1, 1),
+    (3, 2),
+    (8, 1),
+    (31, 7),
+    (64, 64),
+    (65, 129),
+    (200, 3),
+    (768, 2304),
+    (3, 40001),
+    (20001, 3),
+]  # inputs, outputs
 
 pytestmark = pytest.mark.skipif(
     linear.LIBRARY.lacks(torch.device("cpu"), torch.float32) is not None, reason="no C here"
