@@ -1,4 +1,4 @@
-"""Views of training and of loss against context length."""
+"""Views of loss against context length."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from reports.published import paper
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import ONE_TRAINING
 from reports.views import by_document, families, texts
 from reports.views.view import Section, View, parts
 
 WHERE = ["text", "machine", "device", "dtype", "schedule"]
-MEDIAN_STEPS = 25  # of a training: so many steps' losses make one point of its curve
-POCKET_WORLD = "pocket world"
 POCKET = (
     "The two black lines are computed from how the pocket world's documents were made, for readers who know that: one "
     "looks every earlier sentence up, the other none. A model below the upper line must have looked something up; of "
@@ -41,21 +38,6 @@ CONTEXT = (
 )
 
 
-def pretrain_rows(record: Record) -> Iterator[Row]:
-    """Losses (nats a token) of training, held out and by tokens; seconds, passes over the text."""
-    params, metrics = record.cell.params, record.metrics
-    shared = {"rate": params["learning_rate"], "steps": params["steps"], "window": params["window"]}
-    shared |= _read(record)
-    for metric in ("loss", "held_out_loss", "train_s", "passes"):
-        yield {"metric": metric, "value": metrics[metric], "tokens": metrics["tokens"], **shared}
-    each = metrics["tokens"] // params["steps"]
-    losses = record.samples["loss"]
-    for begin in range(0, len(losses), MEDIAN_STEPS):
-        some = losses[begin : begin + MEDIAN_STEPS]
-        tokens = (begin + len(some) / 2) * each
-        yield {"metric": "step_loss", "value": statistics.median(some), "tokens": tokens, **shared}
-
-
 def context_rows(record: Record) -> Iterator[Row]:
     """Losses (nats a token) by tokens of context, those of each document as samples."""
     shared = {"window": record.metrics["trained_tokens"], "stage": 0}
@@ -67,14 +49,9 @@ def extend_rows(record: Record) -> Iterator[Row]:
     """The same after each stage of an extension."""
     for number, stage in enumerate(record.samples["stages"]):
         shared = {"window": stage["window"], "stage": number, "trained_tokens": stage["tokens"]}
-        shared |= {"documents": record.metrics["documents_fingerprint"], **_read(record)}
+        shared |= {"documents": record.metrics["documents_fingerprint"], **texts.read(record)}
         for point in [*_curve_rows(stage), *_level_rows(record.samples["levels"])]:
             yield {**point, **shared}
-
-
-def _read(record: Record) -> Row:
-    """How much of its text a training read, and by which tokenizer."""
-    return {"text_tokens": record.metrics["tokens"], "tokenizer": record.cell.params["tokenizer"]}
 
 
 def _curve_rows(samples: Mapping[str, Any]) -> Iterator[Row]:
@@ -92,57 +69,12 @@ def _level_rows(levels: Mapping[str, Mapping[str, float]]) -> Iterator[Row]:
 
 
 def views(results: Results) -> Iterator[View]:
-    """Training runs, and loss against context, each text and machine apart."""
-    for experiment, make in (("pretrain", _training), ("context", _context), ("extend", _extension)):
+    """Each text and machine apart."""
+    for experiment, make in (("context", _context), ("extend", _extension)):
         for number, key, part in parts(results.frame(experiment), WHERE):
             text, *where, _ = map(str, key)
-            source = text.partition(":")[0]
-            mark = POCKET_WORLD if source == "pocket" else f"{source} text"
+            mark = texts.mark(text)
             yield make(part, f"{experiment}{number}", mark, " · ".join([mark, *where]))
-
-
-def _training(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
-    lines = []
-    for _, run in part.groupby("cell", sort=False):
-        value = run.drop_duplicates("metric").set_index("metric").value
-        first = run.iloc[0]
-        lines.append(
-            {
-                "model": first.label,
-                "parameters": numbers.count(first.parameters),
-                "learning rate": f"{first.rate:g}",
-                "steps": f"{first.steps:.0f}",
-                "tokens": numbers.count(first.tokens),
-                "passes over the text": f"{value.passes:.1f}" if value.passes > 1 else "≤ 1",
-                "training loss": f"{value.loss:.4f}",
-                "held-out loss": f"{value.held_out_loss:.4f}",
-                "minutes": numbers.minutes(value.train_s),
-            }
-        )
-    note = (
-        "Losses in nats a token: of the last twentieth of the steps, and on text that was never trained on. Minutes "
-        "beside whatever else ran on the machine (--jobs): no measurement of speed."
-    )
-    table = Table(name, f"Training runs, {mark}", pd.DataFrame(lines), note)
-    longest = part[(part.metric == "held_out_loss") & (part.steps == part.steps.max())]
-    best = longest.loc[longest.groupby("label", sort=False).value.idxmin()].cell
-    curves = [part[(part.cell == cell) & (part.metric == "step_loss")] for cell in best]
-    series = [Series(run.label.iloc[0], run.family.iloc[0], list(run.tokens), list(run.value)) for run in curves]
-    y_title = f"nats a token (median of {MEDIAN_STEPS} steps)"
-    panel = Panel("Training loss, the best of each model's longest runs", "tokens", y_title, series)
-    picture = Picture(name, f"Training, {mark}", [panel], footer)
-    searched = part.groupby("label").rate.nunique().max() > 1
-    rates = [] if searched else ["Each model has one learning rate: none was searched for on this text."]
-    text = [_ranked(longest[longest.cell.isin(best)]), *rates, *texts.lines(part)]
-    return View(name, f"Training, {mark}", text, [table], [picture])
-
-
-def _ranked(best: pd.DataFrame) -> str:
-    """The held-out losses of each model's best run."""
-    ordered = best.sort_values("value", kind="stable")
-    losses = ", ".join(f"{label} {loss:.3f}" for label, loss in zip(ordered.label, ordered.value, strict=True))
-    ranked = f"Held-out loss, the lowest first (nats a token, the best run of each at the most steps): {losses}."
-    return f"{ranked} {ONE_TRAINING}"
 
 
 def _context(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
@@ -212,7 +144,7 @@ def _extension(part: pd.DataFrame, name: str, mark: str, footer: str) -> View:
 def _text(part: pd.DataFrame, mark: str) -> list[str]:
     recurrent = [f"{looks.label(family)}'s" for family in dict.fromkeys(part.family) if families.ours(family)]
     states = f"{' and '.join(recurrent)} state" if recurrent else "a state"
-    return [CONTEXT.format(states=states), *([POCKET] if mark == POCKET_WORLD else []), *texts.lines(part)]
+    return [CONTEXT.format(states=states), *([POCKET] if mark == texts.POCKET_WORLD else []), *texts.lines(part)]
 
 
 def _levels(part: pd.DataFrame) -> list[Series]:
@@ -278,7 +210,6 @@ def _published() -> list[Panel]:
 SECTION = Section(
     views,
     {
-        "pretrain": Reading(pretrain_rows, apart={"text", "learning_rate", "final_learning_rate", "steps"}, oldest=2),
         "context": Reading(context_rows, apart={"text"}, oldest=2),
         "extend": Reading(extend_rows, apart={"text", "schedule"}, oldest=2),
     },

@@ -13,7 +13,8 @@ from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
-from reports.sentences import AT, FEW_SEEDS, Comparison
+from reports.sentences import AT, Comparison
+from reports.views import seeds
 from reports.views.families import compared, ordered, ours
 from reports.views.view import Section, View, bounds_note, of_task, parts, task_titles
 
@@ -31,8 +32,6 @@ TITLES = {  # of tasks whose records say none
     "permutations3": "Product of permutations of 3",
     "permutations5": "Product of permutations of 5",
 }
-FEW = f"one side has fewer than {FEW_SEEDS} seeds"
-EDGE = "The best learning rate of a side was the lowest or the highest of those tried: another may be better."
 TEXT = (
     "Small models, each trained from scratch on one kind of sequences of one size. A state has the same bytes however "
     "much was said; a cache grows with it. {ours}'s token shift binds a value to the key before it, which attention "
@@ -77,7 +76,7 @@ def views(results: Results) -> Iterator[View]:
     frame["mixer"] += frame.shuffled.map({True: ", answers shuffled", False: ""}) + frame.variant
     for number, where, part in parts(frame, WHERE):
         name = f"recall{number}"
-        best = best_rates(part)
+        best = seeds.best_rates(part, RUN, "loss", ALIKE)
         panels = [
             _panel(best[(best.task == task) & (best.alphabet == alphabet)], title, alphabet)
             for task, title in task_titles(best, TITLES).items()
@@ -104,13 +103,14 @@ def _comparisons(best: pd.DataFrame) -> Iterator[Comparison]:
             family = second.family.iloc[0]
             if compared(first.family.iloc[0], family) and (family not in shifted or second["shift"].iloc[0]):
                 heading = f"{mine} against {theirs}, {titles[str(task)]}"
-                yield _beside(heading, _place(part, accuracy), first, second)
+                yield seeds.beside(heading, AT, _place(part, accuracy), first, second, numbers.percent)
     orders = accuracy[accuracy.task.isin(["query_first", "query_last"])]
     for (mixer, *_), part in orders.groupby(["mixer", "size", *SETTING], sort=False):
         by_task = {str(task): rows for task, rows in part.groupby("task")}
         if len(by_task) == 2:
             heading = f"{mixer}, the question first against last"
-            yield _beside(heading, _place(part, accuracy), by_task["query_first"], by_task["query_last"])
+            first, last = by_task["query_first"], by_task["query_last"]
+            yield seeds.beside(heading, AT, _place(part, accuracy), first, last, numbers.percent)
 
 
 def _place(part: pd.DataFrame, every: pd.DataFrame) -> str:
@@ -122,47 +122,6 @@ def _place(part: pd.DataFrame, every: pd.DataFrame) -> str:
     other = (f", {name} {one[name]}" for name in SETTING if name != "steps" and alike[name].nunique() > 1)
     rule = numbers.percent(part.rule.mean())
     return f"size {one['size']} ({numbers.count(one.steps)} steps, rule of thumb {rule}{''.join(other)})"
-
-
-def _beside(heading: str, item: str, one: pd.DataFrame, other: pd.DataFrame) -> Comparison:
-    """Shares over the seeds of two sides; their extremes decide, since three seeds allow no test, and of fewer nothing
-    is named.
-    """
-    first, second = one.value, other.value
-    size = " beside ".join(map(_seeds, (first, second)))
-    apart = bool(first.min() > second.max() or first.max() < second.min())
-    few = min(len(first), len(second)) < FEW_SEEDS
-    return Comparison(
-        heading,
-        AT,
-        item if apart or few else f"{item}: {size}",  # of no difference: both at the top, or both at the rule of thumb?
-        first.mean() - second.mean(),
-        size,
-        apart=apart,
-        undecided=FEW if few else "",
-        caution=EDGE if one.edge.any() or other.edge.any() else "",
-    )
-
-
-def _seeds(shares: pd.Series[float]) -> str:
-    mean, low, high = shares.mean(), shares.min(), shares.max()
-    return numbers.percent(mean) if low == high else numbers.spread(mean, low, high, numbers.percent)
-
-
-def best_rates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of each mixer, task, size and setting the rows at the rate with the lowest mean loss over the seeds that ended at
-    every rate (over all, if none did), of rates that are alike the one with the most seeds; `edge`: no lower or no
-    higher rate was tried.
-    """
-    best = []
-    for _, run in frame.groupby(RUN, sort=False):
-        losses = run[run.metric == "loss"].pivot_table("value", "seed", "rate")
-        shared = losses.dropna()
-        means = (losses if shared.empty else shared).mean()
-        alike = means[means < means.min() + ALIKE].index
-        rate = max(alike, key=lambda rate: (losses[rate].count(), -means[rate]))
-        best.append(run[run.rate == rate].assign(edge=rate in (means.index.min(), means.index.max())))
-    return pd.concat(best)
 
 
 def _panel(part: pd.DataFrame, title: str, alphabet: int) -> Panel:
@@ -248,10 +207,10 @@ def _sweep(frame: pd.DataFrame, name: str) -> Table:
     lines = []
     for _, run in frame.groupby(RUN, sort=False):
         means = run.groupby(["rate", "metric"]).value.mean()
-        seeds = run[run.metric == "loss"].groupby("rate").size()
+        counts = run[run.metric == "loss"].groupby("rate").size()
         tried = {
-            f"rate {rate:g}": f"{means[rate, 'loss']:.3f}, {numbers.percent(means[rate, 'accuracy'])} ({seeds[rate]})"
-            for rate in seeds.index
+            f"rate {rate:g}": f"{means[rate, 'loss']:.3f}, {numbers.percent(means[rate, 'accuracy'])} ({counts[rate]})"
+            for rate in counts.index
         }
         first = {key: run[key].iloc[0] for key in ("task", "mixer", "size")}
         lines.append({**first, **_setting(run), **tried})

@@ -21,6 +21,7 @@ from reports.views import (
     refusals,
     sources,
     summary,
+    training,
     zeroshot,
 )
 from reports.views.view import View
@@ -37,6 +38,7 @@ VIEWS = (
     needles.SECTION,
     lra.SECTION,
     encoders.SECTION,
+    training.SECTION,
     learning.SECTION,
     refusals.SECTION,
     sources.SECTION,

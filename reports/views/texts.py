@@ -5,8 +5,22 @@ from __future__ import annotations
 import pandas as pd
 
 import configs
+from reports.reading import Row
+from reports.records.record import Record
 
 HELD_OUT = "held out"
+POCKET_WORLD = "pocket world"
+
+
+def mark(text: str) -> str:
+    """What titles call a text of records."""
+    source = text.partition(":")[0]
+    return POCKET_WORLD if source == "pocket" else f"{source} text"
+
+
+def read(record: Record) -> Row:
+    """How much of its text a training read, and by which tokenizer."""
+    return {"text_tokens": record.metrics["tokens"], "tokenizer": record.cell.params["tokenizer"]}
 
 
 def lines(part: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""Views of training and of loss against context, and the pocket world's scores."""
+"""Views of loss against context, and the pocket world's scores."""
 
 import math
 from dataclasses import replace
@@ -26,41 +26,6 @@ def curve(first: float) -> dict[str, list[float]]:
 
 
 LEVELS = {"no look-up": {"4": 3.5, "8": 3.0}, "perfect look-up": {"4": 3.0, "8": 2.0}}  # as JSON keeps them
-
-
-def test_training_runs_have_their_losses_and_the_figure_the_best_rate_of_the_longest() -> None:
-    found = [
-        record(
-            "pretrain",
-            "pocket-rwkv4",
-            {
-                "parameters": 1424768,
-                "tokens": 4 * steps,
-                "loss": 2.5,
-                "held_out_loss": held_out,
-                "tokens_per_s": 9000.0,
-                "train_s": 90.0,
-                "passes": 1.0 if rate == 0.004 else 2.25,  # a text that is longer than the training is cut before
-            },
-            {"loss": [5.0 - rate * i for i in range(steps)]},
-            weights="fresh:1",
-            learning_rate=rate,
-            steps=steps,
-            window=2,
-        )
-        for rate, steps, held_out in ((0.001, 3, 2.0), (0.002, 9, 2.5), (0.004, 9, 2.25))
-    ]
-    (view,) = learning.views(read(found))
-    frame = view.tables[0].frame
-    assert list(frame["learning rate"]) == ["0.001", "0.002", "0.004"]
-    assert list(frame["held-out loss"]) == ["2.0000", "2.5000", "2.2500"] and set(frame["minutes"]) == {"1.5"}
-    assert list(frame["passes over the text"]) == ["2.2", "2.2", "≤ 1"]
-    assert view.text == [
-        "Held-out loss, the lowest first (nats a token, the best run of each at the most steps): pocket RWKV-4 2.250. "
-        "One training of each: this compares these weights and says nothing of the architectures."
-    ]
-    (line,) = view.pictures[0].panels[0].series
-    assert list(line.x) == [18.0] and line.y[0] == pytest.approx(5.0 - 0.004 * 4)  # the median, of the better run
 
 
 def test_loss_against_context_stands_beside_the_published_curve() -> None:
