@@ -51,7 +51,7 @@ docs: $(STAMP)  ## docs/results, and the parts of other documents that are made 
 clean:  ## forget the environment; records in results/ stay
 	rm -rf .venv
 
-$(STAMP): pyproject.toml constraints.txt $(wildcard rwkv_core/wkv/*.h rwkv_core/wkv/*/*.c)
+$(STAMP): pyproject.toml constraints.txt $(wildcard rwkv_core/wkv/*.h rwkv_core/*/*.c rwkv_core/wkv/*/*.c)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
