@@ -88,7 +88,8 @@ def _panels(best: pd.DataFrame) -> Iterator[Panel]:
             band = (list(of.min()), list(of.max())) if run.seed.nunique() > 1 else ()
             series.append(Series(str(label), run.family.iloc[0], list(of.mean().index), list(of.mean()), *band))
         title = f"{steps:.0f} steps, each model's best learning rate"
-        yield Panel(title, "tokens", f"nats a token (median of {MEDIAN_STEPS} steps)", series)
+        y_title = f"nats a token (median of {MEDIAN_STEPS} steps)"
+        yield Panel(title, "tokens", y_title, series, log_x=10, log_y=10)
 
 
 def _ranked(best: pd.DataFrame, compared: bool) -> Iterator[str]:
