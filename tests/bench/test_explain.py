@@ -4,6 +4,7 @@ import pytest
 
 from bench import cli, explain
 from bench.experiments import EXPERIMENTS
+from bench.speed import inference
 from rwkv_core.errors import BadInput
 
 
@@ -21,7 +22,7 @@ def test_types_bounds_and_defaults() -> None:
     assert text.startswith("Generate greedily after a random prompt")
     assert "protocol: fair or paper; default 'fair'\n    fair: every family carries its cache or state." in text
     assert "repeats: int of at least 3; default 3\n    timed runs;" in text
-    assert "Timed: each cell alone in a fresh process. Version 3." in text
+    assert f"Timed: each cell alone in a fresh process. Version {inference.VERSION}." in text
     text = " ".join(explain.experiment("lra"))
     assert "task: one of listops, text, " in text and "protocol: str; needed" in text
     assert (
