@@ -25,11 +25,12 @@ from rwkv_core.files import write_atomically
 DOCS = ROOT / "docs"
 RESULTS = DOCS / "results"
 SHOWN = 2  # tables of a section
+GOALS = "-goals"  # behind the names of tables of what was to be reached
 MARKED = re.compile(r"(<!-- rows of ([\w-]+): ([^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
 HEAD = (
     "# {store}\n\nMade by `make docs` from `reports/gallery/{store}/records`, not by hand. Each section shows its "
-    "first tables; `make gallery` writes the whole page with every table and figure. In brackets: (a to b) is a 95 % "
-    "interval, (a-b) the least and the largest; ± is one standard error.\n\n{origin}\n"
+    "first tables and its goals; `make gallery` writes the whole page with every table and figure. In brackets: (a to "
+    "b) is a 95 % interval, (a-b) the least and the largest; ± is one standard error.\n\n{origin}\n"
 )
 
 
@@ -59,7 +60,8 @@ def of_store(store: str) -> str:
         parts.append(f"## {view.title}\n")
         parts += [_list(sentences)] if sentences else []
         parts += [f"{paragraph}\n" for paragraph in view.text]
-        parts += [one.markdown() for one in view.tables[:SHOWN]]
+        shown = [one for number, one in enumerate(view.tables) if number < SHOWN or one.name.endswith(GOALS)]
+        parts += [one.markdown() for one in shown]
         figures = [(picture, DOCS / "figures" / store / f"{picture.name}.png") for picture in view.pictures]
         parts += [
             f"![{picture.title}](../figures/{store}/{path.name})\n" for picture, path in figures if path.is_file()

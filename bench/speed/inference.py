@@ -20,9 +20,7 @@ from rwkv_core.decode import generate, greedy
 from rwkv_core.errors import Unsupported, out_of_memory
 from rwkv_core.spec import LanguageModel
 
-VERSION = (
-    4  # of 3 on: token shift and squared ReLU in one pass each on a CPU; of 4 on: linear layers of all families in C
-)
+VERSION = 4  # of 3 on: token shift and squared ReLU in one pass each; of 4 on: a few vectors' products in C, on a CPU
 
 PROMPT_VOCABULARY = 50_000  # the same prompt fits every family's vocabulary
 # of the largest logit: beyond it the carried state is wrong and no time is reported

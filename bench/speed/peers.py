@@ -93,7 +93,7 @@ def run(
 def _implementations(model: RWKV, device: str) -> dict[str, str]:
     weight = model.emb.weight
     texts = {
-        "ours": f"this suite's model, its recurrence by {model.attention}",
+        "ours": f"this suite's model: its recurrence by {model.attention}, products of a few vectors by `linear`",
         "transformers": f"RwkvForCausalLM of transformers {metadata.version('transformers')}",
         PRODUCTS["token"]: "each matrix that a token reads times a vector by torch, nothing else",
         PRODUCTS["token"] + IN_C: "the same as the models here multiply: by linear.c, low-rank matrices by torch",

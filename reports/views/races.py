@@ -239,11 +239,11 @@ def _times(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
     several, arithmetics = _several(chosen), bool((chosen.contender == PRODUCT).any())
     for _, part in chosen.groupby([*SHAPE, "cell"], sort=False, dropna=False):
-        base = part[part.contender.isin(["floor", *PRODUCTS])].value
+        floors = part[part.contender.isin(["floor", *PRODUCTS])].value
         arithmetic = part[part.contender == PRODUCT].value
         for _, row in part.iterrows():
             share = numbers.percent(arithmetic.iloc[0] / row.value) if len(arithmetic) and not row.disturbed else "-"
-            over_floor = numbers.ratio(row.value / base.iloc[0]) if len(base) and not row.disturbed else "-"
+            over_floor = numbers.ratio(row.value / floors.min()) if len(floors) and not row.disturbed else "-"
             lines.append(
                 {
                     "what": _what(row, several),

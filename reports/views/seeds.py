@@ -10,6 +10,7 @@ from reports.draw import numbers
 from reports.sentences import FEW_SEEDS, Comparison, Words
 
 FEW = f"one side has fewer than {FEW_SEEDS} seeds"
+LONE = "A side was trained at one learning rate alone: another may be better."
 EDGE = "The best learning rate of a side was the lowest or the highest of those tried: another may be better."
 
 
@@ -19,7 +20,7 @@ def best_rates(frame: pd.DataFrame, run: Sequence[str], metric: str, alike: floa
 
     frame: with the columns `metric`, `value`, `seed`, `rate` and those of `run`, within which rates are compared.
     alike: losses that differ by less are equally good.
-    Adds `edge`: no lower or no higher rate was tried.
+    Adds `edge`: no lower or no higher rate was tried; `lone`: no other one at all.
     """
     best = []
     for _, one in frame.groupby(list(run), sort=False):
@@ -28,7 +29,9 @@ def best_rates(frame: pd.DataFrame, run: Sequence[str], metric: str, alike: floa
         means = (losses if shared.empty else shared).mean()
         good = means[means <= means.min() + alike].index
         rate = max(good, key=lambda rate: (losses[rate].count(), -means[rate]))
-        best.append(one[one.rate == rate].assign(edge=rate in (means.index.min(), means.index.max())))
+        best.append(
+            one[one.rate == rate].assign(edge=rate in (means.index.min(), means.index.max()), lone=len(means) == 1)
+        )
     return pd.concat(best)
 
 
@@ -50,7 +53,8 @@ def beside(
     first, second = one.value, other.value
     size = " beside ".join(spread(values, show) for values in (first, second))
     apart = bool(first.min() > second.max() or first.max() < second.min())
-    few = min(len(first), len(second)) < FEW_SEEDS
+    few = min(one.seed.nunique(), other.seed.nunique()) < FEW_SEEDS
+    caution = LONE if one.lone.any() or other.lone.any() else EDGE if one.edge.any() or other.edge.any() else ""
     lead = first.mean() - second.mean()
     return Comparison(
         heading,
@@ -60,7 +64,7 @@ def beside(
         size,
         apart=apart,
         undecided=FEW if few else "",
-        caution=EDGE if one.edge.any() or other.edge.any() else "",
+        caution=caution,
     )
 
 

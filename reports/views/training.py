@@ -21,6 +21,11 @@ from reports.views.view import Section, View, parts
 WHERE = ["text", "machine", "device", "dtype"]
 MEDIAN_STEPS = 25  # so many steps' losses make one point of a curve
 LOSS = Words("lower than", "higher than", "no difference shown from")
+SEEDS = (
+    f"{FEW_SEEDS} seeds a side allow no test: of two models that are alike one pair in ten is named all the same, and "
+    "nothing is corrected for the number of pairs. The seeds that chose a learning rate by its held-out loss are among "
+    "those shown, which makes a side that was searched look a little better than new seeds would."
+)
 NOTE = (
     "Losses in nats a token: of the last twentieth of the steps, and on text that was never trained on. Minutes beside "
     "whatever else ran on the machine (--jobs): no measurement of speed."
@@ -51,8 +56,9 @@ def views(results: Results) -> Iterator[View]:
         best = seeds.best_rates(part, ["label", "steps"], "held_out_loss")
         title = f"Training, {mark}"
         picture = Picture(name, title, list(_panels(best)), " · ".join([mark, *where]))
-        compared = list(_comparisons(best[best.metric == "held_out_loss"]))
-        said = [*_ranked(best, bool(compared)), *_unsearched(part), *texts.lines(part)]
+        losses = best[best.metric == "held_out_loss"]
+        compared = list(_comparisons(losses))
+        said = [_ranked(losses), *([SEEDS] if compared else []), *_unsearched(part), *texts.lines(part)]
         yield View(name, title, said, [_table(part, name, mark)], [picture], comparisons=compared)
 
 
@@ -92,22 +98,26 @@ def _panels(best: pd.DataFrame) -> Iterator[Panel]:
         yield Panel(title, "tokens", y_title, series, log_x=10, log_y=10)
 
 
-def _ranked(best: pd.DataFrame, compared: bool) -> Iterator[str]:
-    for steps, group in best[best.metric == "held_out_loss"].groupby("steps"):
-        of_model = {str(label): run.value for label, run in group.groupby("label", sort=False)}
-        ordered = sorted(of_model.items(), key=lambda pair: pair[1].mean())
-        losses = ", ".join(f"{label} {seeds.spread(values, _nats)}" for label, values in ordered)
-        yield (
-            f"Held-out loss after {steps:.0f} steps, the lowest first (nats a token; of each model the learning rate "
-            f"that made it lowest): {losses}."
-        )
-    if not compared:
-        yield ONE_TRAINING
+def _ranked(losses: pd.DataFrame) -> str:
+    """The held-out losses of the longest trainings."""
+    longest = losses[losses.steps == losses.steps.max()]
+    of_model = {str(label): run.value for label, run in longest.groupby("label", sort=False)}
+    ordered = sorted(of_model.items(), key=lambda pair: pair[1].mean())
+    each = ", ".join(f"{label} {seeds.spread(values, _nats)}" for label, values in ordered)
+    ranked = (
+        f"Held-out loss after {longest.steps.iloc[0]:.0f} steps, the most, the lowest first (nats a token): {each}."
+    )
+    return f"{ranked} {ONE_TRAINING}" if _most_seeds(losses) == 1 else ranked
+
+
+def _most_seeds(losses: pd.DataFrame) -> int:
+    """Of one model, rate and number of steps."""
+    return int(losses.groupby(["label", "steps"]).seed.nunique().max())
 
 
 def _comparisons(best: pd.DataFrame) -> Iterator[Comparison]:
     """Each model of ours beside each other one that was trained for as many steps, where there are several seeds."""
-    if best.seed.nunique() < FEW_SEEDS:
+    if _most_seeds(best) < FEW_SEEDS:
         return
     for steps, group in best.groupby("steps"):
         of_model = {str(label): run for label, run in group.groupby("label", sort=False)}
@@ -131,7 +141,7 @@ SECTION = Section(
     {
         "pretrain": Reading(
             rows,
-            apart={"text", "learning_rate", "final_learning_rate", "steps"},
+            apart={"text", "learning_rate", "steps"},
             oldest=2,
             seeds_pooled=True,
         )

@@ -1,5 +1,5 @@
-"""Linear layers at a few vectors, as in generation: on a CPU a kernel in C reads the weights as fast as memory gives
-them. For the models of all families alike.
+"""The product of a few vectors with a large matrix, as linear layers need it in generation: on a CPU in C, since
+torch's reads the matrix more slowly. For the models of all families alike.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """A layer that multiplies so."""
+    """torch's layer, multiplying by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., I] -> [..., O]."""
@@ -37,7 +37,7 @@ class Linear(nn.Linear):
 
 
 def hasten(model: nn.Module) -> None:
-    """Let the plain linear layers of a model that others have written multiply so."""
+    """Let the plain linear layers of a model that others have written multiply by `linear`."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = Linear
@@ -45,6 +45,8 @@ def hasten(model: nn.Module) -> None:
 
 def serves(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether linear.c multiplies these, or torch, which says what does not fit."""
+    if not x.dim() or weight.dim() != 2:
+        return False
     outputs, inputs = weight.shape
     if not 0 < x.numel() <= MOST * inputs or x.shape[-1] != inputs or outputs * inputs < FEWEST:
         return False

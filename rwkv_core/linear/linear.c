@@ -84,8 +84,7 @@ static void work(void *shared) {
 int wkv_run(const Call *call) {
     const int64_t outputs = TASK / call->inputs;
     Work w = {call, 0, outputs > 1 ? outputs : 1};
-    in_threads(work, &w, call->inputs * call->outputs < THREAD_ELEMENTS ? 1 : call->threads, call->parallel);
+    const int many = call->parallel && call->inputs * call->outputs >= THREAD_ELEMENTS; /* of threads that are awake */
+    in_threads(work, &w, many ? call->threads : 1, call->parallel);
     return 0;
 }
-
-int wkv_span(void) { return MOST; }

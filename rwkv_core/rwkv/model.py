@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core import text
-from rwkv_core.linear import linear
+from rwkv_core.linear import Linear
 from rwkv_core.one_size import OneSizeState
 from rwkv_core.rwkv import checkpoint, version
 from rwkv_core.rwkv.version import Version
@@ -45,7 +45,7 @@ class RWKV(OneSizeState, TorchModel):
             self.version.Block(spec.architecture, layer) for layer in range(spec.layers)
         )
         self.ln_out = nn.LayerNorm(width, eps)
-        self.head = nn.Linear(width, spec.vocab_size, bias=False)
+        self.head = Linear(width, spec.vocab_size, bias=False)
 
     @classmethod
     def from_checkpoint(
@@ -142,7 +142,7 @@ class RWKV(OneSizeState, TorchModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., C] -> logits [..., V]."""
-        return linear(hidden, self.head.weight)
+        return self.head(hidden)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> logits [B, T, V]."""

@@ -1,9 +1,9 @@
 /* What the kernels in C share: vectors, the exponential of a log-decay, sums across lanes, threads. No headers but the C
  * library's.
  *
- * Each kernel is a library of its own, called through ctypes (compiled.py), and exports three functions:
+ * Each kernel is a library of its own, called through ctypes (compiled.py), and exports these functions:
  *   int wkv_run(const Call *)   forward, or backward where `dy` is given; 0, or 1 where memory ran out;
- *   int wkv_span(void)          tokens between two states that forward stores for backward;
+ *   int wkv_span(void)          tokens between two states that forward stores for backward, where it stores any;
  *   int wkv_runs_here(void)     whether this processor has the vectors that the compiler was allowed to use (below).
  */
 #include <pthread.h>

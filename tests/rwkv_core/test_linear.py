@@ -70,11 +70,10 @@ def test_c_multiplies_as_float64_does(
 def test_threads_change_no_result() -> None:
     x, weight = draw((3, 300), (4001, 300))
     before = torch.get_num_threads()
-    results = []
-    for threads in (1, 3):
-        torch.set_num_threads(threads)
-        results.append(linear.linear(x, weight))
-    torch.set_num_threads(before)
+    try:
+        results = [(torch.set_num_threads(threads), linear.linear(x, weight))[1] for threads in (1, 3)]
+    finally:
+        torch.set_num_threads(before)
     assert results[0].equal(results[1])
 
 
@@ -99,6 +98,9 @@ def test_torch_multiplies_the_rest(calls: list[tuple[int, ...]]) -> None:
     for wrong in (weight[:, :69], weight.repeat(1, 2)):
         with pytest.raises(RuntimeError, match="cannot be multiplied"):
             linear.linear(x, wrong)
+    assert linear.linear(x, weight[0]).equal(F.linear(x, weight[0]))  # a single output, without its axis
+    with pytest.raises(RuntimeError):
+        linear.linear(x[0, 0], weight)
     parameter = nn.Parameter(weight)
     (slope,) = torch.autograd.grad(linear.linear(x, parameter).sum(), [parameter])
     assert torch.allclose(slope, x.sum(0).expand(9, -1))

@@ -12,11 +12,13 @@ from reports.views.view import View
 from tests.reports.views.test_learning import record
 
 
-def trained(model: str, held_out: float, rate: float = 0.004, steps: int = 9, seed: int = 1, **more: Any) -> Record:
+def trained(
+    model: str, held_out: float, rate: float = 0.004, steps: int = 9, seed: int = 1, end: float = 0.0001, **more: Any
+) -> Record:
     metrics = {"parameters": 1424768, "tokens": 4 * steps, "loss": 2.5, "held_out_loss": held_out}
     metrics |= {"tokens_per_s": 9000.0, "train_s": 90.0, "passes": 1.0, **more}
     samples = {"loss": [held_out + 3.0 - rate * i for i in range(steps)]}
-    params = {"learning_rate": rate, "steps": steps, "window": 2}
+    params = {"learning_rate": rate, "final_learning_rate": end, "steps": steps, "window": 2}
     return record("pretrain", model, metrics, samples, weights=f"fresh:{seed}", **params)
 
 
@@ -36,12 +38,8 @@ def test_every_run_has_its_losses_and_the_best_rate_of_each_number_of_steps_is_d
     assert list(frame["learning rate"]) == ["0.001", "0.002", "0.004"]
     assert list(frame["held-out loss"]) == ["2.0000", "2.5000", "2.2500"] and set(frame["minutes"]) == {"1.5"}
     assert list(frame["passes over the text"]) == ["2.2", "≤ 1", "≤ 1"]
-    best = "the lowest first (nats a token; of each model the learning rate that made it lowest)"
-    assert made.text == [
-        f"Held-out loss after 3 steps, {best}: pocket RWKV-4 2.000.",
-        f"Held-out loss after 9 steps, {best}: pocket RWKV-4 2.250.",
-        ONE_TRAINING,
-    ]
+    ranked = "Held-out loss after 9 steps, the most, the lowest first (nats a token): pocket RWKV-4 2.250."
+    assert made.text == [f"{ranked} {ONE_TRAINING}"]
     assert not made.comparisons
     assert [panel.title.partition(",")[0] for panel in made.pictures[0].panels] == ["3 steps", "9 steps"]
     (line,) = made.pictures[0].panels[1].series
@@ -59,26 +57,46 @@ def test_a_rate_is_chosen_among_the_seeds_that_had_all_and_seeds_are_compared() 
     runs += [trained("pocket-rwkv6", loss, seed=seed) for seed, loss in ((1, 0.9), (2, 0.8))]
     made = view(*runs)
     assert list(made.tables[0].frame["seed"])[:5] == ["1", "1", "1", "2", "3"]
-    best = "the lowest first (nats a token; of each model the learning rate that made it lowest)"
-    assert made.text[0] == (
-        f"Held-out loss after 9 steps, {best}: pocket RWKV-6 0.850 (0.800-0.900), pocket RWKV-7 1.101 (1.002-1.200), "
-        "pocket RWKV-5 2.067 (1.900-2.200), pocket RWKV-4 2.134 (2.001-2.300)."
-    )
-    assert ONE_TRAINING not in made.text
+    assert made.text == [
+        "Held-out loss after 9 steps, the most, the lowest first (nats a token): pocket RWKV-6 0.850 (0.800-0.900), "
+        "pocket RWKV-7 1.101 (1.002-1.200), pocket RWKV-5 2.067 (1.900-2.200), pocket RWKV-4 2.134 (2.001-2.300).",
+        training.SEEDS,
+    ]
     (series,) = [line for line in made.pictures[0].panels[0].series if line.label == "pocket RWKV-7"]
     assert series.low is not None and series.low[0] < series.y[0] < series.high[0]
     (said,) = of_page([made.comparisons])
     after = "held-out loss after 9 steps"
     edge = "The best learning rate of a side was the lowest or the highest of those tried: another may be better."
-    assert said[0] == edge
+    lone = "A side was trained at one learning rate alone: another may be better."
     alike = "pocket RWKV-4: 2.067 (1.900-2.200) beside 2.134 (2.001-2.300)"
-    assert f"pocket RWKV-5, {after}: no difference shown from {alike}." in said
+    assert f"pocket RWKV-5, {after}: no difference shown from {alike}. {lone}" in said
     few = "not compared, since one side has fewer than 3 seeds:"
     assert any(
         sentence.startswith(f"pocket RWKV-7, {after}: lower than pocket RWKV-4: 1.101 (1.002-1.200) beside 2.134")
-        and f"pocket RWKV-5: 1.101 (1.002-1.200) beside 2.067 (1.900-2.200); {few} pocket RWKV-6" in sentence
+        and sentence.endswith(edge)
         for sentence in said
     )
+
+    assert any(
+        sentence.startswith(f"pocket RWKV-7, {after}: lower than pocket RWKV-5: 1.101 (1.002-1.200) beside 2.067")
+        and f"{few} pocket RWKV-6" in sentence
+        and sentence.endswith(lone)
+        for sentence in said
+    )
+
+
+def test_nobody_is_compared_where_no_rate_has_three_seeds_and_one_training_is_said_to_be_one() -> None:
+    apart = [
+        trained(model, 2.0, seed=seed) for seed, model in enumerate(("pocket-rwkv4", "pocket-rwkv5", "pocket-rwkv7"))
+    ]
+    made = view(*apart)
+    assert not made.comparisons and made.text[0].endswith(ONE_TRAINING)
+    made = view(*(trained("pocket-pythia", 2.0, seed=seed) for seed in (1, 2, 3)))
+    assert not made.comparisons and ONE_TRAINING not in made.text[0]
+    ends = [trained("pocket-rwkv4", 2.0 + end, end=end) for end in (0.0001, 0.0002, 0.0003)]
+    made = view(*ends, trained("pocket-rwkv5", 1.0, end=0.0001))
+    assert not made.comparisons, "another final rate is no other seed"
+    assert "pocket RWKV-4 (final learning rate 0.0002)" in set(made.tables[0].frame.model)
 
 
 def test_a_side_between_two_rates_has_no_caution() -> None:
