@@ -111,7 +111,7 @@ def _ranked(losses: pd.DataFrame) -> str:
 
 
 def _most_seeds(losses: pd.DataFrame) -> int:
-    """Of one model, rate and number of steps."""
+    """Of any model at one number of steps."""
     return int(losses.groupby(["label", "steps"]).seed.nunique().max())
 
 
@@ -139,11 +139,6 @@ def _unsearched(part: pd.DataFrame) -> Iterator[str]:
 SECTION = Section(
     views,
     {
-        "pretrain": Reading(
-            rows,
-            apart={"text", "learning_rate", "steps"},
-            oldest=2,
-            seeds_pooled=True,
-        )
+        "pretrain": Reading(rows, apart={"text", "learning_rate", "steps"}, oldest=2, seeds_pooled=True),
     },
 )

@@ -80,18 +80,18 @@ def test_one_file_of_a_repository_is_loaded_and_its_commit_is_that_of_the_reposi
 
 
 def test_a_repository_is_downloaded_with_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small, asked = parity.make("tiny"), []
+    small, patterns = parity.make("tiny"), []
     parity.save_transformers(small, tmp_path)
 
     def download(repo: str, revision: str, allow_patterns: list[str]) -> str:
-        asked.extend(allow_patterns)
+        patterns.extend(allow_patterns)
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     load.load(ModelSpec("small", "rwkv4", small.spec.architecture, repo="owner/name"))
     names = ("model.safetensors", "pytorch_model.bin", "tokenizer.json", "rwkv_vocab_v20230424.txt")
-    assert all(any(fnmatch.fnmatch(name, pattern) for pattern in asked) for name in names)
-    assert not any(fnmatch.fnmatch("modeling_rwkv6.py", pattern) for pattern in asked)
+    assert all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in names)
+    assert not any(fnmatch.fnmatch("modeling_rwkv6.py", pattern) for pattern in patterns)
 
 
 def test_weights_of_another_shape_with_as_many_parameters_are_refused(tmp_path: Path) -> None:

@@ -317,6 +317,12 @@ def test_the_view_says_what_each_contender_is() -> None:
     assert table.frame.to_numpy().tolist() == [["ours", "this suite's"], ["its weights times vectors", "products"]]
 
 
+def test_the_floor_of_a_model_is_its_fastest_product() -> None:
+    seconds = {"ours": [1.0], "gemv": [0.8], "gemv in C": [0.5]}
+    (view,) = races.views(read([raced(seconds, "peers", task="token", tokens=1)]))
+    assert list(view.tables[0].frame["times the floor"]) == ["2.00", "1.60", "1.00"]
+
+
 def test_a_disturbed_race_reaches_no_goal_and_is_marked() -> None:
     seconds = {"floor": [1.0], "c": [1.5], "loop": [30.0]}
     disturbed = replace(raced(seconds), status="disturbed", error="others used 1.3 of its 2 cores")
