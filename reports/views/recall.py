@@ -39,7 +39,7 @@ TEXT = (
     "its projections) is the fair control, and {ours} is compared with it alone. Sequences are scored at the length of "
     "training: what is learned of parity may hold at that length only. Shown is, for each size, the learning rate with "
     "the lowest loss at the end of training (on sequences that were new; over the seeds that had all rates) and its "
-    "accuracy on others: the mean over the seeds, with the least and the largest as a band."
+    "accuracy on others: the mean over the seeds, with the least and the largest as a band. " + seeds.CHOSE
 )
 
 

@@ -11,12 +11,17 @@ from reports.sentences import FEW_SEEDS, Comparison, Words
 
 FEW = f"one side has fewer than {FEW_SEEDS} seeds"
 LONE = "A side was trained at one learning rate alone: another may be better."
+CHOSE = (
+    f"The seeds that chose a learning rate are left out where {FEW_SEEDS} others are there; where they are not, a side "
+    "that was searched looks a little better than new seeds would."
+)
 EDGE = "The best learning rate of a side was the lowest or the highest of those tried: another may be better."
 
 
 def best_rates(frame: pd.DataFrame, run: Sequence[str], metric: str, alike: float = 0.0) -> pd.DataFrame:
     """The rows at the rate with the lowest mean of `metric`, a loss, over the seeds that ended at every rate (over all,
-    if none did); of rates that are alike the one with the most seeds.
+    if none did); of rates that are alike the one with the most seeds. The seeds that chose are left out
+    where enough others are there (`CHOSE`).
 
     frame: with the columns `metric`, `value`, `seed`, `rate` and those of `run`, within which rates are compared.
     alike: losses that differ by less are equally good.
@@ -26,12 +31,14 @@ def best_rates(frame: pd.DataFrame, run: Sequence[str], metric: str, alike: floa
     for _, one in frame.groupby(list(run), sort=False):
         losses = one[one.metric == metric].pivot_table("value", "seed", "rate")
         shared = losses.dropna()
-        means = (losses if shared.empty else shared).mean()
+        chose = losses if shared.empty else shared
+        means = chose.mean()
         good = means[means <= means.min() + alike].index
         rate = max(good, key=lambda rate: (losses[rate].count(), -means[rate]))
-        best.append(
-            one[one.rate == rate].assign(edge=rate in (means.index.min(), means.index.max()), lone=len(means) == 1)
-        )
+        at_best = one[one.rate == rate]
+        new = at_best[~at_best.seed.isin(chose.index)]
+        shown = new if new.seed.nunique() >= FEW_SEEDS else at_best
+        best.append(shown.assign(edge=rate in (means.index.min(), means.index.max()), lone=len(means) == 1))
     return pd.concat(best)
 
 

@@ -23,8 +23,7 @@ MEDIAN_STEPS = 25  # so many steps' losses make one point of a curve
 LOSS = Words("lower than", "higher than", "no difference shown from")
 SEEDS = (
     f"{FEW_SEEDS} seeds a side allow no test: of two models that are alike one pair in ten is named all the same, and "
-    "nothing is corrected for the number of pairs. The seeds that chose a learning rate by its held-out loss are among "
-    "those shown, which makes a side that was searched look a little better than new seeds would."
+    f"nothing is corrected for the number of pairs. {seeds.CHOSE}"
 )
 NOTE = (
     "Losses in nats a token: of the last twentieth of the steps, and on text that was never trained on. Minutes beside "

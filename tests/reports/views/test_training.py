@@ -109,3 +109,16 @@ def test_a_side_between_two_rates_has_no_caution() -> None:
     (one,) = view(*runs).comparisons
     assert not one.caution and not one.undecided and one.apart
     assert one.lead == pytest.approx(-1.0), "RWKV-7's loss is higher here"
+
+
+def test_the_seed_that_chose_a_rate_is_left_out_where_three_others_are_there() -> None:
+    swept = [trained("pocket-rwkv4", loss, rate=rate) for rate, loss in ((0.001, 1.3), (0.002, 1.0), (0.003, 1.2))]
+    others = [trained("pocket-rwkv4", 1.0 + seed / 10, rate=0.002, seed=seed) for seed in (2, 3, 4)]
+    lone = [trained("pocket-rwkv7", 1.25, rate=0.002, seed=seed) for seed in (1, 2, 3, 4)]
+    made = view(*swept, *others, *lone)
+    assert "pocket RWKV-7 1.250, pocket RWKV-4 1.300 (1.200-1.400)" in made.text[0]
+    assert len(made.tables[0].frame) == 10, "each run stands in the table"
+    (one,) = made.comparisons
+    assert one.size == "1.250 beside 1.300 (1.200-1.400)" and one.lead == pytest.approx(0.05)
+    (fewer,) = view(*swept, *others[:2], *lone).comparisons
+    assert fewer.size == "1.250 beside 1.167 (1.000-1.300)", "two others are too few"
