@@ -13,39 +13,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
-from rwkv_core.rwkv import init, layouts, v7
+from rwkv_core.rwkv import heads, init, layouts, v7
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 
 BOUND = 1e-5
 SIZES = {"tiny": (2, 64, 96), "small": (5, 192, 301), "medium": (8, 384, 1003)}  # layers, width, vocabulary
 TOKENS = 75
-HEAD_SIZE = 64  # beside others pip `rwkv7-hf` has another epsilon in its group norm than pip `rwkv`
+HEAD_SIZES = {"tiny": 64, "small": 32, "medium": 16}
 FFN_BLOCK = 32  # to which RWKV-5 and 6 round their feed-forward width
 VECTORS = ("time_decay", "time_faaaa", "r_k")  # though they are stored as [H, N]
 LOW_RANKS = {"decay_low_rank_dim": 24, "a_low_rank_dim": 16, "v_low_rank_dim": 8, "gate_low_rank_dim": 40}
-SHAPES: dict[str, Callable[[int], dict[str, Any]]] = {  # of a width, by the names of what is compared
-    "rwkv4": lambda width: {"model_type": "rwkv"},
-    "rwkv5.0": lambda width: {"model_type": "rwkv5", "variant": "5.0", **_heads(width)},
-    "rwkv5.1": lambda width: {"model_type": "rwkv5", "variant": "5.1", **_heads(width)},
-    "rwkv5": lambda width: {"model_type": "rwkv5", "variant": "5.2", **_heads(width)},
-    "rwkv6": lambda width: {"model_type": "rwkv6", **_heads(width), "mix_low_rank_dim": 12, "decay_low_rank_dim": 24},
-    "rwkv7": lambda width: {"model_type": "rwkv7", **_heads(width), "intermediate_size": 4 * width, **LOW_RANKS},
+SHAPES: dict[str, Callable[[int, int], dict[str, Any]]] = {  # of a width and a head size, by what is compared
+    "rwkv4": lambda width, head: {"model_type": "rwkv"},
+    "rwkv5.0": lambda *sizes: {"model_type": "rwkv5", "variant": "5.0", **_heads(*sizes)},
+    "rwkv5.1": lambda *sizes: {"model_type": "rwkv5", "variant": "5.1", **_heads(*sizes)},
+    "rwkv5": lambda *sizes: {"model_type": "rwkv5", "variant": "5.2", **_heads(*sizes)},
+    "rwkv6": lambda *sizes: {"model_type": "rwkv6", **_heads(*sizes), "mix_low_rank_dim": 12, "decay_low_rank_dim": 24},
+    "rwkv7": lambda *sizes: {"model_type": "rwkv7", **_heads(*sizes), "intermediate_size": 4 * sizes[0], **LOW_RANKS},
 }
 
 
-def _heads(width: int) -> dict[str, Any]:
-    return {"head_size": HEAD_SIZE, "intermediate_size": int(3.5 * width) // FFN_BLOCK * FFN_BLOCK}
+def _heads(width: int, head_size: int) -> dict[str, Any]:
+    return {"head_size": head_size, "intermediate_size": int(3.5 * width) // FFN_BLOCK * FFN_BLOCK}
 
 
 def make(size: str, seed: int = 0, version: str = "rwkv4") -> RWKV:
     """A model whose every weight matters: wide random matrices, decays and shifts near the initialisation."""
     layers, width, vocab = SIZES[size]
-    width = width if version == "rwkv4" else max(width, 2 * HEAD_SIZE)
-    shape = {"vocab_size": vocab, "hidden_size": width, "num_hidden_layers": layers, **SHAPES[version](width)}
+    width = width if version == "rwkv4" else max(width, 2 * HEAD_SIZES[size])
+    sizes = SHAPES[version](width, HEAD_SIZES[size])
+    shape = {"vocab_size": vocab, "hidden_size": width, "num_hidden_layers": layers, **sizes}
     model = RWKV.of(ModelSpec(size, version.partition(".")[0], shape)).to_empty(device="cpu").eval()
     init.random(model, seed, std=width**-0.5)
     generator = torch.Generator().manual_seed(seed)
@@ -92,8 +93,8 @@ def rwkv7_hf(model: RWKV, norm_eps: float = 1e-5) -> Any:
     from rwkv7_hf.modeling_rwkv7 import RWKV7ForCausalLM
 
     shape = {key: value for key, value in model.spec.architecture.items() if key not in ("model_type", "head_size")}
-    heads = {"head_dim": model.spec.architecture["head_size"], "norm_eps": norm_eps}
-    peer = RWKV7ForCausalLM(RWKV7Config(**shape, **heads)).eval()
+    norms = {"head_dim": model.spec.architecture["head_size"], "norm_eps": norm_eps}
+    peer = RWKV7ForCausalLM(RWKV7Config(**shape, **norms)).eval()
     tensors = model.tensors()
     weights = {}
     for name, tensor in peer.state_dict().items():
@@ -106,7 +107,11 @@ def rwkv7_hf(model: RWKV, norm_eps: float = 1e-5) -> Any:
 
 def rwkv7_hf_logits(model: RWKV, tokens: Tensor) -> Tensor:
     """Logits [B, T, V] of pip `rwkv7-hf`."""
-    return rwkv7_hf(model)(tokens).logits
+    peer = rwkv7_hf(model)
+    for module in peer.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.eps = heads.EPSILON  # there it is 1e-5 times the size of a head, the same at 64 alone
+    return peer(tokens).logits
 
 
 def chunked(size: int) -> Callable[[RWKV, Tensor], Tensor]:
@@ -160,11 +165,12 @@ def main() -> int:
     for version, size, peer in comparisons():
         layers, _, vocab = SIZES[size]
         width = make(size, version=version).spec.width
+        head_size = "" if version == "rwkv4" else f" N={HEAD_SIZES[size]}"
         far = difference(version, size, peer)
         near = far <= BOUND  # False for NaN too
         failed += not near
         verdict = "ok" if near else "TOO FAR"
-        shape = f"{version:7} L={layers} D={width:3} V={vocab:4}"
+        shape = f"{version:7} L={layers} D={width:3}{head_size} V={vocab:4}"
         print(f"{shape}  ours vs {peer:30} {far:.1e}  (bound {BOUND:.0e})  {verdict}")
     return int(failed > 0)
 
