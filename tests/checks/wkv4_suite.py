@@ -24,16 +24,19 @@ KINDS = [
 
 
 def cases(small: bool = False) -> list[Case]:
-    """All cases; with `small`, few tokens and channels, for Triton's interpreter."""
+    """All cases; with `small`, few rows, tokens and channels, for Triton's interpreter."""
     found = [
         Case("normal", *size, state=i % 2 == 1, ragged=size[0] > 1 and i % 3 != 0, strided=i % 3 == 0)
         for i, size in enumerate(SIZES)
     ]
     found.append(Case("normal", 2, 45, 64, ragged=True))  # whole blocks of channels, as models have them
-    # the fewest tokens that Triton cuts into as many chunks as it ever does; its interpreter takes most of a minute
-    found.append(Case("normal", 1, 4096, 1, backward=False) if small else Case("normal", 1, 8192, 20))
-    tokens, channels = (150, 2) if small else (700, 20)
-    found += [Case(k, 2, tokens, channels, state=k == "jump", ragged=k == "k to 60") for k in KINDS]
+    if not small:
+        found.append(Case("normal", 1, 8192, 20))
+    tokens, channels = (100, 2) if small else (700, 20)
+    for kind in KINDS:
+        ragged = kind == "k to 60"
+        rows = 2 if ragged or not small else 1
+        found.append(Case(kind, rows, tokens, channels, state=kind == "jump", ragged=ragged))
     return found + [Case("normal", 2, 40, 3, state=True, dtype=dtype) for dtype in (torch.bfloat16, torch.float16)]
 
 

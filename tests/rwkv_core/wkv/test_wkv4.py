@@ -53,9 +53,7 @@ def written_out(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in cases(small=True) if not case.state and not case.ragged and case.tokens < 1000], ids=str
-)
+@pytest.mark.parametrize("case", [case for case in cases(small=True) if not case.state and not case.ragged], ids=str)
 def test_the_oracle_is_the_equation(case: Case) -> None:
     w, u, k, v = (x.double() for x in make(case))
     expected = written_out(w, u, k, v)
