@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from reports.draw import numbers
 from reports.draw.looks import look
 
 STYLE: Any = {
@@ -212,7 +213,7 @@ def _draw_lines(ax: Axes, panel: Panel, inches: float) -> None:
             set_scale("log", base=base)
             _span_a_decade(axis)
             axis.set_major_locator(LogLocator(base, subs=(1.0, 2.0, 5.0) if base == 10 else (1.0,)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: numbers.tick(value)))
             axis.set_minor_formatter(NullFormatter())
     _draw_apart(ax, panel)
     ax.text(0.02, 0.97, panel.note, transform=ax.transAxes, fontsize=7.5, va="top", color="#333333")

@@ -20,6 +20,13 @@ def span(least: float, most: float, form: str = ",.0f") -> str:
     return f"{least:{form}}" + (f" to {most:{form}}" if most > least else "")
 
 
+def tick(value: float) -> str:
+    """Of a logarithmic axis, without a power of ten where thousands or millions say it."""
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if value >= 1e4 and value % 1e3 == 0 else f"{value:g}"
+
+
 def millions(n: float, form: str = ".0f") -> str:
     return f"{n / 1e6:{form}} M"
 
