@@ -12,8 +12,8 @@ from reports.sentences import FEW_SEEDS, Comparison, Words
 FEW = f"one side has fewer than {FEW_SEEDS} seeds"
 LONE = "A side was trained at one learning rate alone: another may be better."
 CHOSE = (
-    f"The seeds that chose a learning rate are left out where {FEW_SEEDS} others are there; where they are not, a side "
-    "that was searched looks a little better than new seeds would."
+    f"Seeds that were trained at several learning rates chose among them, and are left out where {FEW_SEEDS} others "
+    "are there; elsewhere a side that was searched looks a little better than new seeds would."
 )
 EDGE = "The best learning rate of a side was the lowest or the highest of those tried: another may be better."
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
-from rwkv_core.rwkv import heads, init, layouts, v7
+from rwkv_core.rwkv import init, layouts, v7
+from rwkv_core.rwkv.heads import EPSILON
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 
@@ -27,26 +28,25 @@ HEAD_SIZES = {"tiny": 64, "small": 32, "medium": 16}
 FFN_BLOCK = 32  # to which RWKV-5 and 6 round their feed-forward width
 VECTORS = ("time_decay", "time_faaaa", "r_k")  # though they are stored as [H, N]
 LOW_RANKS = {"decay_low_rank_dim": 24, "a_low_rank_dim": 16, "v_low_rank_dim": 8, "gate_low_rank_dim": 40}
-SHAPES: dict[str, Callable[[int, int], dict[str, Any]]] = {  # of a width and a head size, by what is compared
-    "rwkv4": lambda width, head: {"model_type": "rwkv"},
-    "rwkv5.0": lambda *sizes: {"model_type": "rwkv5", "variant": "5.0", **_heads(*sizes)},
-    "rwkv5.1": lambda *sizes: {"model_type": "rwkv5", "variant": "5.1", **_heads(*sizes)},
-    "rwkv5": lambda *sizes: {"model_type": "rwkv5", "variant": "5.2", **_heads(*sizes)},
-    "rwkv6": lambda *sizes: {"model_type": "rwkv6", **_heads(*sizes), "mix_low_rank_dim": 12, "decay_low_rank_dim": 24},
-    "rwkv7": lambda *sizes: {"model_type": "rwkv7", **_heads(*sizes), "intermediate_size": 4 * sizes[0], **LOW_RANKS},
+SHAPES: dict[str, dict[str, Any]] = {  # but for the sizes, by the names of what is compared
+    "rwkv4": {"model_type": "rwkv"},
+    "rwkv5.0": {"model_type": "rwkv5", "variant": "5.0"},
+    "rwkv5.1": {"model_type": "rwkv5", "variant": "5.1"},
+    "rwkv5": {"model_type": "rwkv5", "variant": "5.2"},
+    "rwkv6": {"model_type": "rwkv6", "mix_low_rank_dim": 12, "decay_low_rank_dim": 24},
+    "rwkv7": {"model_type": "rwkv7", **LOW_RANKS},
 }
-
-
-def _heads(width: int, head_size: int) -> dict[str, Any]:
-    return {"head_size": head_size, "intermediate_size": int(3.5 * width) // FFN_BLOCK * FFN_BLOCK}
 
 
 def make(size: str, seed: int = 0, version: str = "rwkv4") -> RWKV:
     """A model whose every weight matters: wide random matrices, decays and shifts near the initialisation."""
     layers, width, vocab = SIZES[size]
-    width = width if version == "rwkv4" else max(width, 2 * HEAD_SIZES[size])
-    sizes = SHAPES[version](width, HEAD_SIZES[size])
-    shape = {"vocab_size": vocab, "hidden_size": width, "num_hidden_layers": layers, **sizes}
+    shape = {**SHAPES[version], "vocab_size": vocab, "num_hidden_layers": layers}
+    if version != "rwkv4":
+        width = max(width, 2 * HEAD_SIZES[size])
+        inner = 4 * width if version == "rwkv7" else int(3.5 * width) // FFN_BLOCK * FFN_BLOCK
+        shape |= {"head_size": HEAD_SIZES[size], "intermediate_size": inner}
+    shape["hidden_size"] = width
     model = RWKV.of(ModelSpec(size, version.partition(".")[0], shape)).to_empty(device="cpu").eval()
     init.random(model, seed, std=width**-0.5)
     generator = torch.Generator().manual_seed(seed)
@@ -93,8 +93,8 @@ def rwkv7_hf(model: RWKV, norm_eps: float = 1e-5) -> Any:
     from rwkv7_hf.modeling_rwkv7 import RWKV7ForCausalLM
 
     shape = {key: value for key, value in model.spec.architecture.items() if key not in ("model_type", "head_size")}
-    norms = {"head_dim": model.spec.architecture["head_size"], "norm_eps": norm_eps}
-    peer = RWKV7ForCausalLM(RWKV7Config(**shape, **norms)).eval()
+    heads = {"head_dim": model.spec.architecture["head_size"], "norm_eps": norm_eps}
+    peer = RWKV7ForCausalLM(RWKV7Config(**shape, **heads)).eval()
     tensors = model.tensors()
     weights = {}
     for name, tensor in peer.state_dict().items():
@@ -110,7 +110,7 @@ def rwkv7_hf_logits(model: RWKV, tokens: Tensor) -> Tensor:
     peer = rwkv7_hf(model)
     for module in peer.modules():
         if isinstance(module, nn.GroupNorm):
-            module.eps = heads.EPSILON  # there it is 1e-5 times the size of a head, the same at 64 alone
+            module.eps = EPSILON  # there it is 1e-5 times the size of a head, the same at 64 alone
     return peer(tokens).logits
 
 

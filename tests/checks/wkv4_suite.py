@@ -10,8 +10,7 @@ from rwkv_core.wkv.wkv4.reference import State
 from tests.checks.wkv_suite import Case, Named, Suite, strided
 
 SIZES = [(1, 1, 1), (2, 2, 3), (3, 7, 5), (1, 33, 17), (2, 64, 8), (1, 100, 48), (2, 257, 4)]
-KINDS = [
-    "k to 60",
+KINDS = [  # beside keys up to 60
     "k to 300",
     "jump",
     "slow decay",
@@ -32,11 +31,9 @@ def cases(small: bool = False) -> list[Case]:
     found.append(Case("normal", 2, 45, 64, ragged=True))  # whole blocks of channels, as models have them
     if not small:
         found.append(Case("normal", 1, 8192, 20))
-    tokens, channels = (100, 2) if small else (700, 20)
-    for kind in KINDS:
-        ragged = kind == "k to 60"
-        rows = 2 if ragged or not small else 1
-        found.append(Case(kind, rows, tokens, channels, state=kind == "jump", ragged=ragged))
+    rows, tokens, channels = (1, 100, 2) if small else (2, 700, 20)
+    found.append(Case("k to 60", 2, tokens, channels, ragged=True))
+    found += [Case(kind, rows, tokens, channels, state=kind == "jump") for kind in KINDS]
     return found + [Case("normal", 2, 40, 3, state=True, dtype=dtype) for dtype in (torch.bfloat16, torch.float16)]
 
 
