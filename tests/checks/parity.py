@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
 from rwkv_core.rwkv import init, layouts, v7
-from rwkv_core.rwkv.heads import EPSILON
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import ModelSpec
 
@@ -110,7 +109,7 @@ def rwkv7_hf_logits(model: RWKV, tokens: Tensor) -> Tensor:
     peer = rwkv7_hf(model)
     for module in peer.modules():
         if isinstance(module, nn.GroupNorm):
-            module.eps = EPSILON  # there it is 1e-5 times the size of a head, the same at 64 alone
+            module.eps = 64e-5  # the author's; there it is 1e-5 times the size of a head
     return peer(tokens).logits
 
 
