@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.speed import encoders, harness, inference, kernels, peers
+from bench.speed import decode, encoders, harness, inference, kernels, peers
 from evals.experiment import Experiment
 from evals.language import context, extend, pretrain
 from evals.lra import run as lra
@@ -13,6 +13,7 @@ from evals.zeroshot import run as zeroshot
 
 EXPERIMENTS: dict[str, Experiment] = {
     "inference": inference.EXPERIMENT,
+    "decode": decode.EXPERIMENT,
     "kernels": kernels.EXPERIMENT,
     "peers": peers.EXPERIMENT,
     "zeroshot": zeroshot.EXPERIMENT,

@@ -38,17 +38,20 @@ def generate(
     new_tokens: int,
     *,
     carry: bool = True,
+    state: object = None,
     pick: Pick = greedy,
     mark: Callable[[], None] = _nothing,
 ) -> tuple[Tensor, object]:
     """prompt [B, T] -> the prompt with `new_tokens` more [B, T + new_tokens], and the last state.
 
+    state: what has been read before the prompt; it is used up.
     carry: go on from the state or cache; False runs the whole sequence again for every token, as the
     `paper` protocol does with Transformers. The head is computed at the last position only; no token
     ends the text. `mark` is called after each token.
     """
-    tokens, state = prompt, model.reserve(prompt.shape[1] + new_tokens - 1) if carry else None
-    fed = prompt
+    tokens = fed = prompt
+    if carry and state is None:
+        state = model.reserve(prompt.shape[1] + new_tokens - 1)
     for _ in range(new_tokens):
         hidden, state = model.hidden(fed, state, keep=carry, last=True)
         token = pick(model.logits(hidden[:, -1]))[:, None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from rwkv_core import machine
@@ -26,17 +24,18 @@ def load(name_or_spec: str | ModelSpec, *, device: str = "cpu", dtype: str = "fl
     if dtype not in DTYPES:
         raise BadInput(f"unknown dtype {dtype!r}: one of {', '.join(DTYPES)}")
     torch_dtype: torch.dtype = getattr(torch, dtype)
-    _check_room(spec, device, torch_dtype)
+    check_room(spec, spec.parameters * torch_dtype.itemsize, free_memory(device), f"on {device}")
     return RUNTIMES[spec.runtime](spec, device, torch_dtype)
 
 
-def _check_room(spec: ModelSpec, device: str, dtype: torch.dtype) -> None:
-    if device == "cuda":
-        if not torch.cuda.is_available():
-            raise Unsupported("no CUDA device on this machine")
-        free: Any = torch.cuda.mem_get_info()[0]
-    elif device == "cpu":
-        free = machine.free_memory()
-    else:
+def free_memory(device: str) -> int | None:
+    """Bytes that this process may still take on a device, None where the system does not tell. Raises Unsupported where
+    there is no such device, BadInput where there never is.
+    """
+    if device == "cpu":
+        return machine.free_memory()
+    if device != "cuda":
         raise BadInput(f"unknown device {device!r}: cpu or cuda")
-    check_room(spec, spec.parameters * dtype.itemsize, free, f"on {device}")
+    if not torch.cuda.is_available():
+        raise Unsupported("no CUDA device on this machine")
+    return int(torch.cuda.mem_get_info()[0])

@@ -46,10 +46,10 @@ def offline(spec: ModelSpec, error: Exception) -> str:
     )
 
 
-def check_room(spec: ModelSpec, needed: float, free: int | None, where: str) -> None:
+def check_room(spec: ModelSpec, needed: float, free: int | None, where: str, what: str = "weights") -> None:
     """Raises MemoryError where `needed` bytes are more than are free, if that is known."""
     if free is not None and needed > free:
-        raise MemoryError(f"{spec.name}: {needed / 1e9:.1f} GB of weights, {free / 1e9:.1f} GB free {where}")
+        raise MemoryError(f"{spec.name}: {needed / 1e9:.1f} GB of {what}, {free / 1e9:.1f} GB free {where}")
 
 
 def check_size(spec: ModelSpec, source: str | Path, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 
@@ -16,6 +17,10 @@ class OneSizeState:
 
     def reserve(self, tokens: int) -> None:
         """Nothing: there is no room to make."""
+
+    def fork(self, state: Any) -> Any:
+        """A copy, since the state of a runtime may be changed in place."""
+        return copy.deepcopy(state)
 
     def held_bytes(self, state: Any) -> int:
         """The same as are used: there is no room for more."""

@@ -170,6 +170,12 @@ class LanguageModel(Protocol):
         """
         ...
 
+    def fork(self, state: Any) -> Any:
+        """A state to go on from while `state` stays as it is: a copy where it has one size; of a cache one that shares
+        its buffers, so that what one fork writes behind the tokens so far, the next overwrites. One is used at a time.
+        """
+        ...
+
     def logits(self, hidden: Any) -> Any:
         """hidden [..., C] -> logits [..., V]; separate, so that it is computed only where it is read."""
         ...

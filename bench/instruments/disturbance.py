@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import mmap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -170,6 +170,16 @@ def watched(attempt: Callable[[int], T], count: int, watch: Watch) -> tuple[list
     intervals = [{**_rounded(one), "reasons": _rounded(excess(one, watch.best))} for one in figures]
     lacking = [where for name, where in counters.SOURCES.items() if figures[0].get(name, "") is None]
     return results, {"intervals": intervals, "again": again, "best": _rounded(watch.best), "not_watched": lacking}
+
+
+def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a record's samples keep of several calls of `watched` in one process, as of one."""
+    return {
+        "intervals": [interval for part in parts for interval in part["intervals"]],
+        "again": sum(part["again"] for part in parts),
+        "best": dict(parts[-1]["best"]),
+        "not_watched": list(parts[-1]["not_watched"]),
+    }
 
 
 def _rounded(figures: Mapping[str, Any]) -> Figures:

@@ -13,7 +13,7 @@ import ctypes
 import gc
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,19 @@ class LiveTensors(TorchDispatchMode):
     def _drop(self, key: int, size: int) -> None:
         self._storages.discard(key)
         self.live -= size
+
+
+def working(device: str, call: Callable[[], object]) -> int:
+    """Bytes that `call` takes at most beyond what was there before it: live tensors, on CUDA by its allocator."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    with LiveTensors() as tracker:
+        call()
+    return tracker.peak
 
 
 class Peak:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.instruments import clock, disturbance, memory
+from bench.speed import agreement
 from evals.experiment import AtLeast, Experiment
 from rwkv_core import finite
 from rwkv_core.decode import generate, greedy
@@ -23,8 +24,6 @@ from rwkv_core.spec import LanguageModel
 VERSION = 4  # of 3 on: token shift and squared ReLU in one pass each; of 4 on: a few vectors' products in C, on a CPU
 
 PROMPT_VOCABULARY = 50_000  # the same prompt fits every family's vocabulary
-# of the largest logit: beyond it the carried state is wrong and no time is reported
-AGREEMENT = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
 
 
 def run(
@@ -146,11 +145,7 @@ def _disagreement(model: LanguageModel, tokens: Tensor, logits: Tensor) -> float
         if out_of_memory(error):
             return None
         raise
-    disagreement = float((logits - whole).abs().max() / whole.abs().max())
-    half = logits.itemsize != model.itemsize  # of a runtime that computes in half precision and gives float32
-    if not disagreement <= (max(AGREEMENT.values()) if half else AGREEMENT[logits.dtype]):  # so for NaN too
-        raise RuntimeError(f"carried state and whole sequence disagree by {disagreement:.1e} of the largest logit")
-    return disagreement
+    return agreement.bounded(model, logits, whole)
 
 
 EXPERIMENT = Experiment(run, version=VERSION, timed=True, grows=("batch", "prompt_tokens", "new_tokens"))

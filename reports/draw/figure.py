@@ -84,7 +84,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Percentages [y][x] on a grid of named places, drawn with their numbers; None where there is none."""
+    """Percentages [y][x] on a grid of named places, drawn with their numbers; None where there is none. ratios: they
+    are of another quantity, and 100 is the middle of the colours.
+    """
 
     title: str
     x_title: str
@@ -92,6 +94,7 @@ class HeatMap:
     x_names: Sequence[str]
     y_names: Sequence[str]
     percent: Sequence[Sequence[float | None]]
+    ratios: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,13 +154,15 @@ def _span_a_decade(axis: Axis) -> None:
 
 def _draw_grid(ax: Axes, panel: HeatMap) -> None:
     values = np.array(panel.percent, dtype=float)
-    ax.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    colours, most = ("RdBu_r", 200) if panel.ratios else ("cividis", 100)
+    ax.imshow(values, cmap=colours, vmin=0, vmax=most, aspect="auto")
     ax.grid(False)
     ax.set_xticks(range(len(panel.x_names)), panel.x_names)
     ax.set_yticks(range(len(panel.y_names)), panel.y_names)
     for (y, x), value in np.ndenumerate(values):
         if not np.isnan(value):
-            ax.text(x, y, f"{value:.0f}", ha="center", va="center", color="black" if value > 50 else "white")
+            light = 50 < value < 150 if panel.ratios else value > 50
+            ax.text(x, y, f"{value:.0f}", ha="center", va="center", color="black" if light else "white")
 
 
 def _draw_apart(ax: Axes, panel: Panel) -> None:

@@ -17,9 +17,9 @@ from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import SIZE, TIME, Comparison, beyond_noise, of_bytes
 from reports.statistics.bands import spread
-from reports.views import contexts, curves
+from reports.views import curves
 from reports.views.families import compared, ours
-from reports.views.processes import WHERE, pooled
+from reports.views.processes import FEW, ONE_PROCESS, WHERE, pooled
 from reports.views.view import DISTURBED, Section, View, disturbed_note, eager_note, parts, timed
 
 OURS = (
@@ -33,12 +33,7 @@ DEVICE_MEMORY = {
     "cuda_reserved_bytes": "CUDA reserved, all",
     "nvml_process_bytes": "NVML, all",
 }
-FEW_PROCESSES = 3
 UNLIKE = 1.1  # in bytes of weights
-ONE_PROCESS = (
-    "Each model ran in fewer than three processes, and times of the same work differ more between processes than "
-    "between repeats of one."
-)
 NO_CACHE = (
     "Here Transformers ran without a cache: the whole sequence again for every token, as in the public scripts "
     "that likely made the paper's figures, while RWKV carried its state. Their products are of many vectors at once, "
@@ -97,7 +92,6 @@ def views(results: Results) -> Iterator[View]:
     frame = pooled(results.frame("inference"))
     if frame.empty:
         return
-    frame = frame[~contexts.of_contexts(frame)]  # they have a section of their own
     published = pd.DataFrame(paper.generation_rows())
     for number, _, part in parts(frame, WHERE):
         yield from _one_machine(longest(part), published, number)
@@ -162,7 +156,7 @@ def comparisons(chosen: pd.DataFrame) -> Iterator[Comparison]:
 def _times(heading: str, one: Mapping[Hashable, Any], other: Mapping[Hashable, Any]) -> Comparison:
     """The ratio of the medians, and what the extremes of both sides allow."""
     ratio, low, high = one["value"] / other["value"], one["low"] / other["high"], one["high"] / other["low"]
-    few = min(one["processes"], other["processes"]) < FEW_PROCESSES
+    few = min(one["processes"], other["processes"]) < FEW
     size = f"{numbers.spread(ratio, low, high, numbers.ratio)} x its time"
     read = one["read_bytes"] / other["read_bytes"]
     if not 1 / UNLIKE < read < UNLIKE:

@@ -8,6 +8,11 @@ import pandas as pd
 
 from reports.statistics.bands import spread
 
+FEW = 3  # of fewer a sentence says so
+ONE_PROCESS = (
+    "Each model ran in fewer than three processes, and times of the same work differ more between processes than "
+    "between repeats of one."
+)
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
 
 

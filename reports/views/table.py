@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from reports.records.record import Record
 from reports.results import Results
 from reports.views import (
-    contexts,
+    decode,
     encoders,
     harness,
     inference,
@@ -28,8 +28,8 @@ from reports.views.view import View
 
 VIEWS = (
     summary.SECTION,
+    decode.SECTION,
     inference.SECTION,
-    contexts.SECTION,
     races.SECTION,
     zeroshot.SECTION,
     harness.SECTION,

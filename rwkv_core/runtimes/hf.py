@@ -122,6 +122,10 @@ class HFModel(TorchModel):
             return None
         return CacheState(hf_cache.empty(self.causal.config, self.cache, tokens), None, 0)
 
+    def fork(self, state: CacheState) -> CacheState:
+        """A cache that shares the buffers of `state`, a copy of Mamba's state; see LanguageModel."""
+        return CacheState(hf_cache.fork(state.cache), state.mask, state.tokens)
+
     def state_bytes(self, state: CacheState) -> int:
         """Exact bytes of what the cache keeps of its tokens."""
         return hf_cache.used_bytes(state.cache)

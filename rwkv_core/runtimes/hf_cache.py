@@ -63,6 +63,9 @@ class PreallocatedLayer(DynamicLayer):
         return self.keys, self.values
 
 
+KEEP_ALL = (DynamicLayer, PreallocatedLayer)  # layers that keep the keys and values of all tokens
+
+
 def _with_room(used: Tensor, capacity: int) -> Tensor:
     """A buffer [B, H, capacity, D] that begins with `used` [B, H, n, D]."""
     batch, heads, tokens, width = used.shape
@@ -84,11 +87,20 @@ def empty(config: Any, kind: str, room: int) -> Cache:
     return Cache(layers=[PreallocatedLayer(room) for _ in cache.layers]) if kind == "preallocated" else cache
 
 
+def fork(cache: Cache) -> Cache:
+    """A cache with the same tokens, which grows apart from `cache`: where that has room, behind its tokens in the same
+    buffers.
+    """
+    if all(type(layer) in KEEP_ALL for layer in cache.layers):
+        return Cache(layers=[copy.copy(layer) for layer in cache.layers])
+    return copy.deepcopy(cache)
+
+
 def take(cache: Cache, rows: Tensor, first: int = 0) -> Cache:
     """A new cache of the given rows [N], repeated where asked, from slot `first` on; its room ends where that of
     `cache` does. Layers that do not keep all keys are taken whole: `first` must be 0.
     """
-    if not all(type(layer) in (DynamicLayer, PreallocatedLayer) for layer in cache.layers):
+    if not all(type(layer) in KEEP_ALL for layer in cache.layers):
         reordered = copy.deepcopy(cache)
         reordered.reorder_cache(rows)
         return reordered

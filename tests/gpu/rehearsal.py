@@ -59,6 +59,8 @@ def tiny(cell: Cell, work: Path) -> Cell:
     params = {key: min(value, MOST[key]) if key in MOST and value else value for key, value in cell.params.items()}
     if "prompt_tokens" in params:
         params["prompt_tokens"] = params["prompt_tokens"].bit_length() // 3  # so that most stay different
+    if "contexts" in params:
+        params["contexts"] = "2, 5"
     if "docs" in params:  # where 0 stands for all
         params["docs"] = MOST["docs"]
     paths = {**cell.paths, **({"work": str(work)} if "work" in params else {})}

@@ -39,8 +39,8 @@ KERNELS = ("rwkv_core/wkv/**/*.py", "tests/checks/*_cases.py", "tests/checks/*_s
 STEPS = (
     Step("proofs", 30, 60, command=("tests.gpu.proofs", "essential"), sources=KERNELS, rehearsal=("--rehearse",)),
     Step("kernels", 110, 140, "gpu/kernels.yaml", cell_s=60),
-    Step("contexts", 90, 150, "gpu/contexts.yaml", cell_s=50),
-    Step("contexts-between", 70, 120, "gpu/contexts-between.yaml", cell_s=40),
+    Step("contexts", 150, 200, "gpu/contexts.yaml", cell_s=60),
+    Step("batches", 70, 90, "gpu/batches.yaml", cell_s=40),
     Step("figures", 200, 60, "gpu/figures.yaml", cell_s=60),
     Step(
         "tests",

@@ -178,3 +178,32 @@ def test_rows_that_transformers_reorders_are_kept() -> None:
     swapped, _ = model.hidden(more, state)
     _, state = model.hidden(tokens.flip(0), model.reserve(10))
     torch.testing.assert_close(swapped, model.hidden(more, state)[0])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["preallocated", "dynamic"])
+def test_forks_go_on_apart_from_the_same_tokens(kind: str) -> None:
+    model = small("pythia")
+    model = model if kind == "preallocated" else with_copies(model)
+    text = torch.arange(24)[None]
+    _, state = model.hidden(text[:, :10], model.reserve(20))
+    before, held = places(state), model.held_bytes(state)
+    for more in (text[:, 10:13], text[:, 15:24], text[:, 10:24]):  # the last beyond the room that there is
+        hidden, after = model.hidden(more, model.fork(state))
+        whole, _ = model.hidden(torch.cat([text[:, :10], more], 1), keep=False)
+        torch.testing.assert_close(hidden, whole[:, 10:])
+        assert after.tokens == 10 + more.shape[1]
+    assert state.tokens == 10 and model.state_bytes(state) == model.spec.state_bytes(10)
+    assert places(model.fork(state)) == places(state) == before and model.held_bytes(state) == held
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["mamba", "sliding"])
+def test_forks_of_what_is_changed_in_place_are_copies(family: str) -> None:
+    model = small("mamba") if family == "mamba" else load(ModelSpec("m", "m", SLIDING, weights="random:1"))
+    text = torch.arange(12)[None]
+    _, state = model.hidden(text[:, :10])
+    first, _ = model.hidden(text[:, 10:11], model.fork(state))
+    model.hidden(text[:, 11:], model.fork(state))
+    torch.testing.assert_close(model.hidden(text[:, 10:11], model.fork(state))[0], first)
+    torch.testing.assert_close(model.hidden(text[:, 10:11], state)[0], first)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench import matrix
-from bench.speed import inference, peers
+from bench.speed import agreement, inference, peers
 from evals.ask.score import Scorer
 from evals.ask.sharing import Request
 from evals.language import pretrain
@@ -103,7 +103,7 @@ def test_half_precision_is_held_to_its_own_bound_and_the_package_changes_no_sett
     model = load(spec(weights, "pip_rwkv"), dtype=dtype)
     assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.benchmark
     if dtype == "bfloat16":  # its logits come as float32, whose bound does not hold for them
-        monkeypatch.setitem(inference.AGREEMENT, torch.float32, -1.0)
+        monkeypatch.setitem(agreement.AGREEMENT, torch.float32, -1.0)
     metrics, _ = inference.run(model, device="cpu", prompt_tokens=4, new_tokens=6)
     assert (model.itemsize, metrics["disagreement"] < 0.1) == ({"bfloat16": 2, "float32": 4}[dtype], True)
 

@@ -1,0 +1,133 @@
+"""The pass over growing contexts, on small models: what it reports, where it ends, and no time of a wrong state."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from bench.speed import decode
+from rwkv_core.errors import BadInput, Unsupported
+from rwkv_core.spec import LanguageModel
+from tests.checks import parity
+from tests.rwkv_core.runtimes.test_hf import small
+
+CONTEXTS = "3, 8, 9, 30"
+
+
+def models() -> list[Any]:
+    return [parity.make("small"), small("pythia"), small("bloom"), small("mamba")]
+
+
+def points(model: LanguageModel, **more: Any) -> list[dict[str, Any]]:
+    arguments: dict[str, Any] = {"contexts": CONTEXTS, "steps": 4, "chunk": 8, "batch": 2}
+    _, samples = decode.run(model, device="cpu", **arguments | more)
+    return samples["points"]
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda m: m.spec.family)
+def test_each_context_has_its_times_and_bytes(model: LanguageModel) -> None:
+    metrics, samples = decode.run(model, device="cpu", contexts=CONTEXTS, steps=4, chunk=8, batch=2)
+    assert metrics["parameter_bytes"] == 4 * metrics["parameters"]
+    assert metrics["bandwidth"] > 1e8 and metrics["operations"] > 1e8 and "ended" not in metrics
+    assert [point["context_tokens"] for point in samples["points"]] == [3, 8, 9, 30]
+    for point in samples["points"]:
+        in_one_piece = point["context_tokens"] <= 8 or not model.ragged
+        assert len(point["first_token_seconds"]) == (3 if in_one_piece else 1)
+        assert [len(run) for run in point["step_seconds"]] == [4, 4, 4] == [len(point["joules"]) + 1] * 3
+        assert min(map(min, [point["first_token_seconds"], *point["step_seconds"]])) > 0
+        assert point["state_bytes"] == model.spec.state_bytes(point["context_tokens"], batch=2)
+        assert point["chunk_bytes"] > 0 < point["step_bytes"] and point["disagreement"] < 1e-4
+    watched = samples["disturbance"]["intervals"]
+    assert len(watched) == sum(len(point["first_token_seconds"]) + 3 for point in samples["points"])
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda m: m.spec.family)
+def test_a_context_is_read_once_in_chunks(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside what is short, what is checked, and the steps."""
+    lengths: list[int] = []
+    hidden = model.hidden
+
+    def spy(tokens: Any, state: Any = None, *rest: Any, keep: bool = True, **more: Any) -> Any:
+        if keep and tokens.shape[1] > 1:
+            lengths.append(tokens.shape[1])
+        return hidden(tokens, state, *rest, keep=keep, **more)
+
+    monkeypatch.setattr(model, "hidden", spy)
+    monkeypatch.setattr("bench.instruments.memory.working", lambda device, call: 1)
+    monkeypatch.setattr("bench.instruments.disturbance.AGAIN", 0)
+    points(model, contexts="3, 16, 30")
+    assert lengths[1:] == ([3] * 3 + [8, 8] + [8, 6] if model.ragged else [3] * 3 + [16] * 3 + [30] * 3)
+
+
+def test_the_first_token_of_a_longer_prompt_comes_after_the_shorter_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time holds that of what was read before, but not what was done at the stop before."""
+
+    class Clock:
+        now = 0.0
+
+        def __init__(self) -> None:
+            self.start, self.marks = Clock.now, list[float]()
+
+        def mark(self) -> None:
+            self.marks.append(Clock.now - self.start)
+
+        def seconds(self) -> list[float]:
+            return self.marks
+
+    model = small("pythia")
+    hidden, logits = model.hidden, model.logits
+
+    def read(tokens: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        Clock.now += tokens.shape[1]
+        return hidden(tokens, *rest, **more)
+
+    def head(x: torch.Tensor) -> torch.Tensor:
+        Clock.now += 1000
+        return logits(x)
+
+    monkeypatch.setattr(model, "hidden", read)
+    monkeypatch.setattr(model, "logits", head)
+    monkeypatch.setattr("bench.instruments.clock.start", lambda device: Clock())
+    measured = points(model, batch=1)
+    assert [point["first_token_seconds"][-1] for point in measured] == [1003, 1008, 1009, 1030]
+    assert all(point["step_seconds"] == [[1001] * 4] * 3 for point in measured)
+
+
+def test_the_curve_ends_where_positions_do() -> None:
+    metrics, samples = decode.run(small("opt"), device="cpu", contexts="3, 60, 61, 500", steps=4, chunk=8)
+    assert [point["context_tokens"] for point in samples["points"]] == [3, 60]
+    assert metrics["ended"] == "64 learned positions"
+    with pytest.raises(Unsupported, match=r"64 learned positions; 61 \+ 4 do not fit"):
+        decode.run(small("opt"), device="cpu", contexts="61", steps=4)
+
+
+def test_the_curve_ends_where_memory_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small("pythia")
+    room = model.spec.state_bytes(20)
+    monkeypatch.setattr("bench.speed.sweep.free_memory", lambda device: room)
+    metrics, samples = decode.run(model, device="cpu", contexts="3, 8, 16, 64", steps=4, chunk=8)
+    assert [point["context_tokens"] for point in samples["points"]] == [3, 8, 16]
+    assert metrics["ended"] == "no memory for more than 16 tokens"
+    with pytest.raises(MemoryError, match=r"of cache or state, .* free at 3 tokens of context"):
+        decode.run(model, device="cpu", contexts="3", batch=100)
+
+
+@pytest.mark.parametrize("context", ["20", "3, 5000"])
+def test_a_wrong_state_is_not_timed(context: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = parity.make("tiny")
+    right = model.hidden
+
+    def forgetful(tokens: torch.Tensor, state: Any = None, *rest: Any, **more: Any) -> Any:
+        return right(tokens, None if tokens.shape[1] == 1 else state, *rest, **more)
+
+    monkeypatch.setattr(model, "hidden", forgetful)
+    with pytest.raises(RuntimeError, match="disagree"):
+        points(model, contexts=context)
+
+
+def test_a_logit_that_is_not_finite_is_no_result() -> None:
+    model = parity.make("tiny")
+    with torch.no_grad():
+        model.blocks[0].ffn.value.weight[0, 0] = torch.nan
+    with pytest.raises(BadInput, match="not finite"):
+        points(model)
