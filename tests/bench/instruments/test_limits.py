@@ -1,0 +1,36 @@
+"""What a device can do at most: the best of a few tries, and no long wait where it is slow."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from bench.instruments import limits
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    for measured in (limits.bandwidth, limits.operations):
+        measured.cache_clear()
+    yield
+    for measured in (limits.bandwidth, limits.operations):
+        measured.cache_clear()
+
+
+def test_the_best_of_a_few_after_a_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    takes = [0.01, 0.04, 0.02, 0.03, 0.05, 0.06]
+    now = iter([t for i, take in enumerate(takes) for t in (i, i + take)])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    assert limits.operations("cpu", torch.float32) == pytest.approx(2 * 512**3 / 0.02)
+
+
+def test_one_slow_product_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 3.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    assert limits.operations("cpu", torch.bfloat16) == pytest.approx(2 * 512**3 / 3)
+
+
+def test_bytes_that_are_read_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "READ_BYTES", {"cpu": 1 << 20})
+    monkeypatch.setattr(limits, "_seconds", lambda call, device: 0.5)
+    assert limits.bandwidth("cpu") == (1 << 20) / 0.5
