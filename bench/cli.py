@@ -135,6 +135,29 @@ def compare(
 
 
 @app.command()
+def advise(
+    context: Annotated[int, typer.Option(min=1, help="Tokens of context, as in 32768.")],
+    memory: Annotated[str, typer.Option(help="For weights, caches and what is worked with, as in 16GB.")],
+    batch: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    store: Annotated[
+        list[Path] | None, typer.Option("--from", help="Folders of records; if not given, those of results/.")
+    ] = None,
+    quality_from: Annotated[
+        list[Path] | None, typer.Option(help="Folders with zero-shot records; if not given, what was published.")
+    ] = None,
+) -> None:
+    """Which models fit, what they would take, and who wins from which context on: from what was measured here.
+
+    It reads the records of the experiment `decode`, of this machine or, where it has none, the gallery's, and says so.
+    """
+    from bench import advice
+
+    for line in advice.lines(context, batch, memory, device, store or [], quality_from or []):
+        typer.echo(line)
+
+
+@app.command()
 def explain(
     experiment: Annotated[str, typer.Argument(help="An experiment's name; without one all are listed.")] = "",
 ) -> None:

@@ -48,7 +48,7 @@ def write(stores: Sequence[Path], out: Path, versions: Mapping[str, int] | None 
     write_atomically(out / "index.html", _html(shown, sentences, images, records))
     for view in shown:
         if view.printed is not None:
-            yield from _printed(view.printed)
+            yield from printed(view.printed)
     yield f"page: {out / 'index.html'}"
 
 
@@ -56,10 +56,11 @@ def compare(stores: Sequence[Path], first: str, second: str) -> Iterator[str]:
     """Lines that compare two models item by item. Raises BadInput as `write` does, and where nothing compares."""
     records, warnings = read(stores)
     yield from warnings
-    yield from _printed(pairs.comparison(table.read(records), first, second))
+    yield from printed(pairs.comparison(table.read(records), first, second))
 
 
-def _printed(shown: Table) -> Iterator[str]:
+def printed(shown: Table) -> Iterator[str]:
+    """A table for the terminal, and its note."""
     yield shown.frame.to_string(index=False)
     yield shown.note
 

@@ -96,13 +96,15 @@ def table(pairs: Sequence[Pair], name: str) -> Table:
                         "ratio": ends[0],
                         "longest": numbers.count(places[-1]),
                         "ratio there": ends[1],
-                        "ahead from": _shown(crossing(places, first, second), places[0], places[-1]),
+                        "ahead from": shown(crossing(places, first, second), places[0], places[-1]),
                     }
                 )
     return Table(name, "From which context on the first is ahead", pd.DataFrame(lines), NOTE)
 
 
-def _shown(found: Crossing, shortest: float, longest: float) -> str:
+def shown(found: Crossing, shortest: float, longest: float) -> str:
+    """From where on, in brackets the interval. shortest, longest: of the places that were looked at."""
+
     def place(at: float) -> str:
         if math.isinf(at):
             return f"> {numbers.count(longest)}" if at > 0 else f"≤ {numbers.count(shortest)}"

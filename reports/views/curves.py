@@ -127,6 +127,11 @@ def classes(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         lower = upper
 
 
+def size(parameters: float) -> str:
+    """The class that a model of so many parameters is in."""
+    return next(name for name, upper in CLASSES.items() if parameters <= upper)
+
+
 def common_tokens(frame: pd.DataFrame, metric: str) -> int:
     """The largest number of tokens at which every model has a value."""
     values = frame[frame.metric == metric]

@@ -64,6 +64,7 @@ def _rows(record: Record) -> Iterator[Row]:
         values = {
             "bound_s": least,
             "state_bytes": point["state_bytes"],
+            "working_bytes": working,
             "peak_bytes": metrics["parameter_bytes"] + point["state_bytes"] + working,
             "disagreement": point["disagreement"],
         }
@@ -71,6 +72,8 @@ def _rows(record: Record) -> Iterator[Row]:
         if None not in point["joules"]:
             made = batch * len(point["step_seconds"][0])
             yield spread("joules", [joules / made for joules in point["joules"]], tokens=at)
+    if spec.max_tokens is not None:
+        yield {"metric": "most_tokens", "value": spec.max_tokens}
     if "ended" in metrics:
         yield {"metric": "ended", "value": record.samples["points"][-1]["context_tokens"], "why": metrics["ended"]}
 

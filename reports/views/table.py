@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from reports.records.record import Record
 from reports.results import Results
 from reports.views import (
+    batches,
     decode,
     encoders,
     harness,
@@ -29,6 +30,7 @@ from reports.views.view import View
 VIEWS = (
     summary.SECTION,
     decode.SECTION,
+    batches.SECTION,
     inference.SECTION,
     races.SECTION,
     zeroshot.SECTION,

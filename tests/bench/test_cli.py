@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench import cli
+from reports.records.store import Store
 from rwkv_core.errors import BadInput
 from tests import make
+from tests.reports.views.test_decode import record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +52,6 @@ def test_the_page_tells_what_is_of_an_older_version(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     from bench.experiments import VERSIONS
-    from reports.records.store import Store
 
     old = make.cell("kernels", "rwkv4-169m", {"tokens": 3}, version=0)
     Store(tmp_path / "store").write(make.record(old, status="unsupported", error="so"))
@@ -132,3 +133,23 @@ def test_doctor_says_what_this_machine_can_do(
         "inference",
     ):
         assert word in shown
+
+
+def test_advice_is_from_this_machine_or_says_whose(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "store")
+    store.write(record("rwkv4-169m", 0.05))
+    arguments = ["advise", "--context", "2000", "--memory", "16GB", "--from", str(tmp_path / "store")]
+    assert call(monkeypatch, *arguments) == 0
+    shown = capsys.readouterr().out
+    assert "another machine" in shown and "RWKV-4 169M" in shown and "tasks, published)" in shown
+    monkeypatch.setattr("reports.records.provenance.machine_name", lambda accelerator: "Test CPU <2 cores>")
+    assert call(monkeypatch, *arguments) == 0 and "this machine." in capsys.readouterr().out
+    for wrong, line in (
+        (["--memory", "16"], "--memory '16': write a number and one of MB"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--device", "cuda"], "no records of the experiment decode on cuda"),
+    ):
+        assert call(monkeypatch, *arguments, *wrong) == 2
+        assert line in capsys.readouterr().err
