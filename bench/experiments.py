@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.speed import decode, encoders, harness, inference, kernels, peers
 from evals.experiment import Experiment
-from evals.language import context, extend, pretrain
+from evals.language import context, extend, precision, pretrain
 from evals.lra import run as lra
 from evals.needles import run as needles
 from evals.prompts import run as prompts
@@ -22,6 +22,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "pretrain": pretrain.EXPERIMENT,
     "context": context.EXPERIMENT,
     "extend": extend.EXPERIMENT,
+    "precision": precision.EXPERIMENT,
     "recall": recall.EXPERIMENT,
     "needles": needles.EXPERIMENT,
     "lra": lra.EXPERIMENT,
