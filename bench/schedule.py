@@ -83,7 +83,7 @@ def choose(path: Path, folder: Path | None, only: str, overrides: Mapping[str, s
     folder: of the store, where it is not results/NAME.
     """
     cells = matrix.read(path, overrides)
-    matching = [cell for cell in cells if only in cell.id or only in _settings(cell)]
+    matching = [cell for cell in cells if cell.chosen(only)]
     if not matching:
         raise BadInput(f"--only {only!r} is in none of the {len(cells)} cells; `rwkv-bench plan {path}` lists them")
     store = Store(folder or Path("results") / path.stem)
@@ -159,14 +159,6 @@ def _batches(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[str, list[Cell]
     for _, group in itertools.groupby(sequential, key=lambda cell: (cell.group, cell.experiment)):
         for name, batch in itertools.groupby(sorted(group, key=_size), key=lambda cell: launch.launcher_of(cell, jobs)):
             yield name, list(batch)
-
-
-def _settings(cell: Cell) -> set[str]:
-    """Every parameter and axis of a cell, as "protocol=fair"."""
-    axes = {"device": cell.device, "dtype": cell.dtype, "threads": cell.threads}
-    if cell.model is not None:
-        axes |= {key: getattr(cell.model, key) for key in ("weights", "attention", "cache", "runtime")}
-    return {f"{key}={value}" for key, value in {**axes, **cell.params}.items()}
 
 
 def _read_from(cell: Cell) -> str:

@@ -44,7 +44,7 @@ class Cell:
         it. Labels, sizes that follow from the architecture, and what is at its default are in neither.
         """
         digest = hashlib.sha256(json.dumps(self._measured(), sort_keys=True).encode()).hexdigest()[:DIGITS]
-        words = "_".join(self._words()).replace("/", "-")
+        words = "_".join(self.words).replace("/", "-")
         readable = words.encode()[:LONGEST_NAME].decode(errors="ignore")
         return f"{readable}_{digest}"
 
@@ -62,6 +62,18 @@ class Cell:
     def seed(self) -> int | None:
         """The seed of weights that were made here; None where they were read."""
         return self.params.get("seed") if self.model is None else self.model.seed
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every axis and parameter by its name."""
+        axes = {"device": self.device, "dtype": self.dtype, "threads": self.threads}
+        if self.model is not None:
+            axes |= {key: getattr(self.model, key) for key in ("weights", "attention", "cache", "runtime")}
+        return {**axes, **self.params}
+
+    def chosen(self, only: str) -> bool:
+        """Whether its id contains `only`, or it has that setting: "protocol=fair"."""
+        return only in self.id or only in {f"{key}={value}" for key, value in self.settings.items()}
 
     def to_json(self) -> dict[str, Any]:
         """For a record, which does not tell where somebody's files lie."""
@@ -99,7 +111,8 @@ class Cell:
             content["model"]["cache"] = model.cache
         return content
 
-    def _words(self) -> list[str]:
+    @property
+    def words(self) -> list[str]:
         """The parts of the readable name, which only the cell decides: what is usual elsewhere may change."""
         words = [self.experiment]
         if (model := self.model) is not None:
