@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.records.record import Record
+
+SHOWN = 2  # of several commits and the like
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,39 @@ def of(records: Iterable[Record], versions: Mapping[str, int]) -> Origin:
         max(days),
         sorted({str(one["machine"]) for one in facts}),
     )
+
+
+def beside(first: Iterable[Record], second: Iterable[Record]) -> str:
+    """In what the code, the machines and the libraries of A and B differ, and in what they do not."""
+    facts, others = _facts(first), _facts(second)
+    names = list(dict.fromkeys([*facts, *others]))
+    differing = [name for name in names if facts[name] != others[name]]
+    said = [f"{name} {_some(facts[name])} (A), {_some(others[name])} (B)" for name in differing]
+    same = [f"{name} {_some(facts[name])}" for name in ("commit", "machine") if name not in differing]
+    return f"A and B differ in {'; '.join(said) or 'nothing'}." + (f" Both: {'; '.join(same)}." if same else "")
+
+
+def _facts(records: Iterable[Record]) -> defaultdict[str, set[str]]:
+    """What a number may depend on, by what it is called: all that the records say of it."""
+    facts: defaultdict[str, set[str]] = defaultdict(set)
+    for record in records:
+        p, model = record.provenance, record.cell.model
+        facts["commit"].add(f"{(p['commit'] or 'none')[:12]}{' with changes' if p['dirty'] else ''}")
+        named = {key: p.get(key) for key in ("machine", "platform", "python", "waits")}
+        named |= {"driver": ", ".join(gpu.get("driver", "") for gpu in p["gpus"]), **p["versions"]}
+        named[f"version of {record.cell.experiment}"] = record.cell.version
+        if model is not None:
+            named |= {f"weights of {model.name}": p.get("weights_fingerprint")}
+            named |= {f"attention of {model.name}": p.get("attention")}
+        for name, value in named.items():
+            if value:
+                facts[name].add(str(value))
+    return facts
+
+
+def _some(values: set[str]) -> str:
+    shown = sorted(values)[:SHOWN] or ["none"]
+    return " and ".join(shown) + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
 
 
 def _older(key: tuple[str, int, int | None]) -> bool:

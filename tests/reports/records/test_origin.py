@@ -52,6 +52,28 @@ def test_what_records_are_from_is_said_in_words(records: list[Record], said: str
     assert origin.of(records, VERSIONS).sentences == said
 
 
+def test_what_two_sides_differ_in_is_said_and_what_they_share() -> None:
+    def trained(**facts: Any) -> Record:
+        return make.record(make.cell("inference", "rwkv4-169m", {}), **facts)
+
+    assert origin.beside(MIXED[:1], MIXED[:1]) == (
+        "A and B differ in nothing. Both: commit 000000000000; machine Test CPU <2 cores>."
+    )
+    versions = {"torch": "2.14.0", "triton": "3.7.1"}
+    changed = {"dirty": True, "attention": "eager", "weights_fingerprint": "abc", "gpus": [{"driver": "570"}]}
+    assert origin.beside([trained()], [trained(versions=versions, machine="Other", **changed)]) == (
+        "A and B differ in commit 000000000000 (A), 000000000000 with changes (B); machine Test CPU <2 cores> (A), "
+        "Other (B); torch 2.13.0 (A), 2.14.0 (B); attention of rwkv4-169m sdpa (A), eager (B); driver none (A), "
+        "570 (B); triton none (A), 3.7.1 (B); weights of rwkv4-169m none (A), abc (B)."
+    )
+    assert origin.beside(MIXED[:1], MIXED) == (
+        "A and B differ in commit 000000000000 (A), 000000000000 and 000000000000 with changes and 2 more (B); machine "
+        "Test CPU <2 cores> (A), Other CPU and Test CPU <2 cores> (B); platform Linux-x86_64 (A), Linux-aarch64 and "
+        "Linux-x86_64 (B); version of kernels 3 (A), 1 and 2 and 1 more (B); version of peers none (A), 1 (B); "
+        "version of new none (A), 1 (B)."
+    )
+
+
 def test_a_line_of_the_page_marks_older_versions_and_changed_trees() -> None:
     (view,) = provenance.views(read(MIXED, VERSIONS))
     assert view.text[0] == origin.of(MIXED, VERSIONS).sentences
