@@ -1,4 +1,4 @@
-"""rwkv-bench: plan, run, report, compare, explain, doctor. Parses and calls, nothing else."""
+"""rwkv-bench: plan, run, report, compare, compare-items, explain, doctor. Parses and calls, nothing else."""
 
 from __future__ import annotations
 
@@ -123,6 +123,27 @@ def report(
 
 @app.command()
 def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A folder of records: before a change, say.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one: after it.")],
+    only: Only = "",
+    every: Annotated[bool, typer.Option("--all", help="Show also what is neither worse nor better.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A file for all lines, as CSV.")] = None,
+) -> None:
+    """Two commits, machines or libraries on the same cells: what is slower, larger or worse in B, and what is better.
+
+    Exits with 1 if anything is worse in B, and with 2 if nothing can be compared.
+    """
+    from reports import compare as comparing
+
+    lines, worse = comparing.stores(first, second, only, every, out)
+    for line in lines:
+        typer.echo(line)
+    if worse:
+        raise typer.Exit(1)
+
+
+@app.command("compare-items")
+def compare_items(
     store: Annotated[Path, typer.Argument(help="A folder of records with zero-shot cells.")],
     first: Annotated[str, typer.Argument(help="A model's name, as in rwkv4-169m.")],
     second: Annotated[str, typer.Argument(help="Another one, as in pythia-160m.")],

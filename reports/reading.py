@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from reports.records.record import Record
+from reports.statistics.paired import Paired
 
 Row = dict[str, Any]  # of one value; reports.rows says which columns all of them have
+Kind = Literal["time", "bytes", "score"]  # of times and bytes less is better
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class Reading:
     seeds_pooled: the views show means over the seeds of fresh weights.
     line_of_cell: the tables have a line a cell, with its number of items.
     items: what the parameter `docs` counts.
+    compared: the metrics of the rows by which two stores are compared; of several contexts it is the largest.
+    on_items: which of these scores is tested item by item, and two records by it, the first minus the second; None
+        where they did not score the same items.
     """
 
     rows: Callable[[Record], Iterator[Row]]
@@ -30,3 +35,5 @@ class Reading:
     seeds_pooled: bool = False
     line_of_cell: bool = False
     items: str = "docs"
+    compared: Mapping[str, Kind] = field(default_factory=dict)
+    on_items: Callable[[Record, Record], tuple[str, Paired] | None] | None = None

@@ -63,10 +63,15 @@ def beyond_noise(low: float, high: float) -> bool:
     return low > NOISE or high < 1 / NOISE
 
 
+def beyond_alike(low: float, high: float) -> bool:
+    """Whether all ratios of bytes from `low` to `high` are named: bytes are counted, and so the same each time."""
+    return low > 1 + ALIKE or high < 1 - ALIKE
+
+
 def of_bytes(heading: str, words: Words, item: str, one: float, other: float) -> Comparison:
-    """Of two numbers of bytes, which are counted, and so the same each time: named from one in a hundred on."""
-    lead, size = 1 - one / other, f"{numbers.mebibytes(one)} beside {numbers.mebibytes(other)}"
-    return Comparison(heading, words, item, lead, size, apart=abs(lead) > ALIKE)
+    """Of two numbers of bytes: named from one in a hundred on."""
+    ratio, size = one / other, f"{numbers.mebibytes(one)} beside {numbers.mebibytes(other)}"
+    return Comparison(heading, words, item, 1 - ratio, size, apart=beyond_alike(ratio, ratio))
 
 
 def of_page(views: Sequence[Sequence[Comparison]]) -> list[list[str]]:

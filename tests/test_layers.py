@@ -100,8 +100,9 @@ def test_what_is_heavy_is_not_needed(module: str, absent: tuple[str, ...]) -> No
 
 
 def test_every_experiment_is_shown() -> None:
-    """Its values become rows, and what tells its cells apart is known."""
+    """Its values become rows, and it is known what tells its cells apart and what of them is compared."""
     assert set(EXPERIMENTS) == set(READINGS)
+    assert all(reading.compared for reading in READINGS.values())
 
 
 def test_every_operator_has_an_oracle_cases_and_a_model() -> None:

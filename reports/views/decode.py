@@ -11,7 +11,7 @@ import pandas as pd
 from reports.draw import numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
-from reports.reading import Reading, Row
+from reports.reading import Kind, Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.statistics.bands import spread
@@ -159,4 +159,5 @@ def _table(part: pd.DataFrame, name: str) -> Table:
 
 
 APART = {"batch", "contexts", "process", "repeats"}
-SECTION = Section(views, {"decode": Reading(rows, APART)})
+COMPARED: dict[str, Kind] = {"step_s": "time", "first_token_s": "time", "state_bytes": "bytes", "peak_bytes": "bytes"}
+SECTION = Section(views, {"decode": Reading(rows, APART, compared=COMPARED)})

@@ -11,7 +11,7 @@ from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.numbers import MIB
 from reports.draw.table import Table
-from reports.reading import Reading, Row
+from reports.reading import Kind, Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import AT, SIZE, TIME, Comparison, beyond_noise, of_bytes
@@ -175,6 +175,6 @@ def _cell(at: pd.DataFrame, mixer: str) -> str:
     return ", ".join([*parts, f"{peak.value / MIB:.0f}"])
 
 
-SECTION = Section(
-    views, {"encoders": Reading(rows, apart={"mixer", "direction", "tokens", "width", "heads", "inner"}, oldest=3)}
-)
+APART = {"mixer", "direction", "tokens", "width", "heads", "inner"}
+COMPARED: dict[str, Kind] = {"race_s": "time", "peak_bytes": "bytes"}
+SECTION = Section(views, {"encoders": Reading(rows, APART, oldest=3, compared=COMPARED)})

@@ -10,7 +10,7 @@ import pandas as pd
 import configs
 from reports.draw import looks, numbers
 from reports.draw.table import Table
-from reports.reading import Reading, Row
+from reports.reading import Kind, Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.statistics import totals
@@ -229,6 +229,6 @@ def _answers(compared: pd.DataFrame, titles: Mapping[str, str], name: str) -> Ta
     return Table(f"{name}-answers", "Answers beside HFLM's", pd.DataFrame(lines), note)
 
 
-SECTION = Section(
-    views, {"harness": Reading(rows, apart={"task", "rounds", "threads"}, line_of_cell=True, items="items")}
-)
+APART = {"task", "rounds", "threads"}
+COMPARED: dict[str, Kind] = {"harness_s": "time"}
+SECTION = Section(views, {"harness": Reading(rows, APART, line_of_cell=True, items="items", compared=COMPARED)})

@@ -12,7 +12,7 @@ import pandas as pd
 from reports.draw import numbers
 from reports.draw.table import Table
 from reports.published import paper
-from reports.reading import Reading, Row
+from reports.reading import Kind, Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import SIZE, TIME, Comparison, beyond_noise, of_bytes
@@ -272,4 +272,6 @@ def longest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 APART = {"protocol", "batch", "prompt_tokens", "new_tokens", "threads", "process"}
-SECTION = Section(views, {"inference": Reading(rows, APART, oldest=2)})
+COMPARED: dict[str, Kind] = {"first_token_s": "time", "p50_s": "time"}
+COMPARED |= {"peak_bytes": "bytes", "state_bytes": "bytes", "parameter_bytes": "bytes"}
+SECTION = Section(views, {"inference": Reading(rows, APART, oldest=2, compared=COMPARED)})

@@ -210,7 +210,7 @@ def _published() -> list[Panel]:
 SECTION = Section(
     views,
     {
-        "context": Reading(context_rows, apart={"text"}, oldest=2),
-        "extend": Reading(extend_rows, apart={"text", "schedule"}, oldest=2),
+        "context": Reading(context_rows, apart={"text"}, oldest=2, compared={"context_loss": "score"}),
+        "extend": Reading(extend_rows, apart={"text", "schedule"}, oldest=2, compared={"context_loss": "score"}),
     },
 )

@@ -286,4 +286,4 @@ def _floors(part: pd.DataFrame, ends: tuple[float, float]) -> Iterator[Series]:
             yield Series(label, label, ends, [100 * value] * 2, markers=False, dashed=dashed)
 
 
-SECTION = Section(views, {"lra": Reading(rows, apart=None, oldest=2, seeds_pooled=True)})
+SECTION = Section(views, {"lra": Reading(rows, apart=None, oldest=2, seeds_pooled=True, compared={"lra": "score"})})

@@ -13,7 +13,7 @@ import pandas as pd
 from reports.draw import numbers
 from reports.draw.figure import HeatMap, Picture
 from reports.draw.table import Table
-from reports.reading import Reading, Row
+from reports.reading import Kind, Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import AT, ONE_TRAINING, Comparison
@@ -160,4 +160,6 @@ def _table(frame: pd.DataFrame, name: str) -> Table:
     return Table(name, "Facts found in long texts", table, note + bounds_note(table))
 
 
-SECTION = Section(views, {"needles": Reading(rows, apart={"task", "length"}, line_of_cell=True, items="texts")})
+COMPARED: dict[str, Kind] = {"needle": "score", "state_bytes": "bytes"}
+READING = Reading(rows, apart={"task", "length"}, line_of_cell=True, items="texts", compared=COMPARED)
+SECTION = Section(views, {"needles": READING})

@@ -96,6 +96,14 @@ def same_items(first: Record, second: Record) -> bool:
     return bool(first.metrics["data_fingerprint"] == second.metrics["data_fingerprint"])
 
 
+def on_items(first: Record, second: Record) -> tuple[str, paired.Paired] | None:
+    """The metric of their task, and two records by it; None where they do not hold the same items."""
+    if not same_items(first, second):
+        return None
+    entry, compared = _compared(first, second)
+    return entry["metric"], compared
+
+
 def _compared(first: Record, second: Record) -> tuple[Mapping[str, Any], paired.Paired]:
     """The entry of their task in configs/tasks.yaml, and their items by its metric."""
     entry = configs.read("tasks")[first.cell.params["task"]]

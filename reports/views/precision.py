@@ -76,4 +76,6 @@ def _time(timed: pd.DataFrame, machine: str, label: Hashable, dtype: Hashable) -
     return shown
 
 
-SECTION = Section(views, {"precision": Reading(rows, {"documents", "tokens"})})
+SECTION = Section(
+    views, {"precision": Reading(rows, {"documents", "tokens"}, compared={"kl": "score", "agreement": "score"})}
+)

@@ -8,11 +8,9 @@ import pandas as pd
 
 from reports.statistics.bands import spread
 
-FEW = 3  # of fewer a sentence says so
-ONE_PROCESS = (
-    "Each model ran in fewer than three processes, and times of the same work differ more between processes than "
-    "between repeats of one."
-)
+FEW = 3  # of fewer nothing is said without a caution
+BETWEEN = "times of the same work differ more between processes than between repeats of one"
+ONE_PROCESS = f"Each model ran in fewer than three processes, and {BETWEEN}."
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
 
 

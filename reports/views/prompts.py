@@ -14,7 +14,7 @@ from reports.draw import numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.published import paper
-from reports.reading import Reading, Row
+from reports.reading import Kind, Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import LEVEL, ON, ONE_TRAINING, Comparison
@@ -243,4 +243,6 @@ def _published(frame: pd.DataFrame, name: str) -> Iterator[Table]:
 
 
 APART = {"task", "order", "way"}
-SECTION = Section(views, {"prompts": Reading(rows, APART, oldest=2, line_of_cell=True, items="items")})
+COMPARED: dict[str, Kind] = dict.fromkeys(orders.METRICS, "score")
+READING = Reading(rows, APART, oldest=2, line_of_cell=True, items="items", compared=COMPARED)
+SECTION = Section(views, {"prompts": READING})

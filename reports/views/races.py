@@ -296,7 +296,7 @@ SHARED = {"batch", "tokens", "threads"}
 SECTION = Section(
     views,
     {
-        "kernels": Reading(rows, apart={"direction", *SHARED}, oldest=3),
-        "peers": Reading(rows, apart={"task", *SHARED}, oldest=3),
+        "kernels": Reading(rows, apart={"direction", *SHARED}, oldest=3, compared={"race_s": "time"}),
+        "peers": Reading(rows, apart={"task", *SHARED}, oldest=3, compared={"race_s": "time"}),
     },
 )

@@ -10,7 +10,7 @@ import pandas as pd
 from reports.draw import looks, numbers
 from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
-from reports.reading import Reading, Row
+from reports.reading import Kind, Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import AT, Comparison
@@ -222,4 +222,5 @@ def _sweep(frame: pd.DataFrame, name: str) -> Table:
 
 
 APART = {"task", "size", "length", "alphabet", "token_shift", "shuffled", "steps", "batch", "learning_rate"}
-SECTION = Section(views, {"recall": Reading(rows, APART, seeds_pooled=True)})
+COMPARED: dict[str, Kind] = {"accuracy": "score", "loss": "score", "state_bytes": "bytes"}
+SECTION = Section(views, {"recall": Reading(rows, APART, seeds_pooled=True, compared=COMPARED)})

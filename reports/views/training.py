@@ -138,6 +138,12 @@ def _unsearched(part: pd.DataFrame) -> Iterator[str]:
 SECTION = Section(
     views,
     {
-        "pretrain": Reading(rows, apart={"text", "learning_rate", "steps"}, oldest=2, seeds_pooled=True),
+        "pretrain": Reading(
+            rows,
+            apart={"text", "learning_rate", "steps"},
+            oldest=2,
+            seeds_pooled=True,
+            compared={"held_out_loss": "score"},
+        ),
     },
 )

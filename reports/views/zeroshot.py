@@ -12,7 +12,7 @@ import configs
 from reports.draw import numbers
 from reports.draw.table import Table
 from reports.published import paper
-from reports.reading import Reading, Row
+from reports.reading import Kind, Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.views import pairs, scores
@@ -257,4 +257,8 @@ def beside(published: str, row: Any, plain: bool, comparable: bool) -> str:
     return f"{published} / {ours} / {scale * row.value - float(published):+.2f}"
 
 
-SECTION = Section(views, {"zeroshot": Reading(rows, apart={"task", "protocol"}, items="items")})
+COMPARED: dict[str, Kind] = dict.fromkeys(("acc", "acc_norm", "em", "exact_match", "f1", "perplexity"), "score")
+SECTION = Section(
+    views,
+    {"zeroshot": Reading(rows, {"task", "protocol"}, items="items", compared=COMPARED, on_items=pairs.on_items)},
+)

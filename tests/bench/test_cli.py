@@ -10,6 +10,8 @@ from bench import cli
 from reports.records.store import Store
 from rwkv_core.errors import BadInput
 from tests import make
+from tests.reports import test_page
+from tests.reports.views import test_zeroshot
 from tests.reports.views.test_decode import record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +44,15 @@ def test_what_is_wrong_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    for arguments in (["run", "absent.yaml"], ["report", "absent"], ["report", str(tmp_path / "empty")]):
+    empty = str(tmp_path / "empty")
+    for arguments in (
+        ["run", "absent.yaml"],
+        ["report", "absent"],
+        ["report", empty],
+        ["compare", "absent", empty],
+        ["compare", empty, empty],
+        ["compare-items", empty, "rwkv4-169m", "pythia-160m"],
+    ):
         assert call(monkeypatch, *arguments) == 2
         err = capsys.readouterr().err
         assert err.startswith("rwkv-bench: ") and err.count("\n") == 1
@@ -58,6 +68,25 @@ def test_the_page_tells_what_is_of_an_older_version(
     assert call(monkeypatch, "report", str(tmp_path / "store"), "--out", str(tmp_path / "page")) == 0
     said = f"1 is of an older version of its experiment (kernels 0, now {VERSIONS['kernels']})"
     assert said in (tmp_path / "page" / "report.md").read_text()
+
+
+def test_compare_is_an_alarm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name, step in (("before", 0.1), ("after", 0.3)):
+        Store(tmp_path / name).write(test_page.record("rwkv4-169m", step=step))
+    Store(tmp_path / "other").write(test_zeroshot.record("rwkv4-169m", "piqa", 0.5))
+    before, after, other = (str(tmp_path / name) for name in ("before", "after", "other"))
+    assert call(monkeypatch, "compare", before, after, "--out", str(tmp_path / "all.csv")) == 1
+    assert "slower" in capsys.readouterr().out and (tmp_path / "all.csv").is_file()
+    assert call(monkeypatch, "compare", after, before) == 0
+    assert "faster" in capsys.readouterr().out
+    assert call(monkeypatch, "compare", before, before, "--all", "--only", "protocol=fair") == 0
+    assert "no difference shown inference" in capsys.readouterr().out
+    for arguments in ([before, other], [before, after, "--only", "bloom"]):
+        assert call(monkeypatch, "compare", *arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("rwkv-bench: nothing in common") and said.count("\n") == 1
 
 
 def test_doctor_and_records_name_what_the_process_may_use(
