@@ -44,14 +44,18 @@ def plan(
     data_dir: DataDir = None,
     tokenizer: TokenizerFile = None,
 ) -> None:
-    """List the cells of a matrix and which of them are measured. Measures nothing."""
-    from bench import schedule
+    """List the cells of a matrix and which of them are measured. Measures nothing but the machine's limits, by which
+    it says what generation takes at least.
+    """
+    from bench import estimate, schedule
 
     selection = schedule.choose(matrix, store, only, _files(data_dir, tokenizer))
+    pending = {cell.id for cell in selection.pending}
     for cell in selection.cells:
-        typer.echo(f"{selection.state(cell):12} {cell.id}")
+        expected = estimate.line(cell) if cell.id in pending else ""
+        typer.echo(f"{selection.state(cell):12} {cell.id}{expected}")
     counts = f"{len(selection.cells)} cells, {len(selection.pending)} to measure"
-    typer.echo(f"{counts}, records in {selection.store.folder}")
+    typer.echo(f"{counts}, records in {selection.store.folder}{estimate.total(selection.pending)}")
 
 
 @app.command()

@@ -76,6 +76,4 @@ def _time(timed: pd.DataFrame, machine: str, label: Hashable, dtype: Hashable) -
     return shown
 
 
-SECTION = Section(
-    views, {"precision": Reading(rows, {"documents", "tokens"}, compared={"kl": "score", "agreement": "score"})}
-)
+SECTION = Section(views, {"precision": Reading(rows, {"documents", "tokens"}, compared={"agreement": "score"})})
