@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reports.matching import Pair
-from reports.reading import Kind, Reading, Row
+from reports.measured import Measured, Values, lacked, named, values
+from reports.reading import Kind, Reading
 from reports.records.record import Record
 from reports.sentences import LEVEL, beyond_alike, beyond_noise
 from reports.statistics import holm
-from reports.statistics.bands import spread
 from reports.views import processes
 
 VERDICTS: Mapping[Kind, tuple[str, str]] = {
@@ -22,24 +21,8 @@ VERDICTS: Mapping[Kind, tuple[str, str]] = {
     "score": ("worse", "better"),
 }
 NO_DIFFERENCE, NOT_TESTED = "no difference shown", "not tested"
-LACKED = "values of {}, which the other lacks"
 ONE_REPEAT = "one repeat has no spread"
 FEW = f"fewer than {processes.FEW} processes"
-
-Name = tuple[str, str]  # a metric, and whose or how: of a race the contender
-Place = tuple[float, float]  # stage and tokens, of which the last is compared
-Values = Mapping[Name, Mapping[Place, "Measured"]]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The median of the repeats of all processes, with the least and the largest; what has no repeats, thrice."""
-
-    value: float
-    low: float
-    high: float
-    repeats: int
-    processes: int
 
 
 @dataclass(frozen=True)
@@ -87,9 +70,9 @@ def of_pairs(
         states = _state(pair.first), _state(pair.second)
         if states == ("ok", "ok"):
             reading = readings[pair.first[0].cell.experiment]
-            one, other = _values(pair.first, reading), _values(pair.second, reading)
-            left_out[0].update(LACKED.format(" ".join(name).strip()) for name in one.keys() - other.keys())
-            left_out[1].update(LACKED.format(" ".join(name).strip()) for name in other.keys() - one.keys())
+            one, other = values(pair.first, reading), values(pair.second, reading)
+            left_out[0].update(lacked(one, other))
+            left_out[1].update(lacked(other, one))
             changes += _of_values(pair, reading, one, other)
         elif "ok" in states and "disturbed" not in states:
             changes.append(_of_states(pair, states))
@@ -114,41 +97,19 @@ def _cell(pair: Pair) -> str:
     return " ".join(word for word in pair.first[0].cell.words if not word.startswith("process="))
 
 
-def _values(records: Sequence[Record], reading: Reading) -> Values:
-    """What is compared of one side: of several processes those that nothing disturbed, together."""
-    rows: dict[Name, dict[Place, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for record in (record for record in records if record.status == "ok"):
-        for row in reading.rows(record):
-            if row["metric"] in reading.compared and row["value"] is not None and row.get("depth") is None:
-                contender = row.get("contender", "")
-                at = f" at batch size {row['batch']}" if contender and "batch" in row else ""  # HFLM has several
-                rows[row["metric"], contender + at][row.get("stage", 0), row.get("tokens", 0)].append(row)
-    return {name: {place: _pooled(same) for place, same in places.items()} for name, places in rows.items()}
-
-
-def _pooled(rows: Sequence[Row]) -> Measured:
-    """The rows of one value, one a process."""
-    repeats = itertools.chain.from_iterable(row.get("samples", [row["value"]]) for row in rows)
-    row = rows[0] if len(rows) == 1 else spread("", repeats)
-    value, repeats = row["value"], row.get("repeats", 1)
-    low, high = (row["low"], row["high"]) if repeats > 1 else (value, value)
-    return Measured(value, low, high, repeats, len(rows))
-
-
 def _of_values(pair: Pair, reading: Reading, one: Values, other: Values) -> Iterator[Change]:
     """Each value that both sides have, at the last place that both have."""
     tested, test = (reading.on_items and reading.on_items(pair.second[0], pair.first[0])) or (None, None)
-    for (metric, whose), places in one.items():
-        common = places.keys() & other.get((metric, whose), {}).keys()
+    for name, places in one.items():
+        common = places.keys() & other.get(name, {}).keys()
         if not common:
             continue
         place = max(common)
-        first, second, kind = places[place], other[metric, whose][place], reading.compared[metric]
-        tokens = f"at {place[1]:.0f} tokens" if len(places) > 1 else ""
-        change = Change(_cell(pair), " ".join(filter(None, (metric, whose, tokens))), kind, first, second)
+        first, second, kind = places[place], other[name][place], reading.compared[name[0]]
+        change = Change(_cell(pair), named(name, place, places), kind, first, second)
         if kind != "score":
             yield _of_repeats(change, first, second)
-        elif test and metric == tested:
+        elif test and name[0] == tested:
             yield replace(change, change=test.difference, low=test.low, high=test.high, p=test.p, note=test.undecided)
         else:
             yield replace(change, change=second.value - first.value)
@@ -157,7 +118,7 @@ def _of_values(pair: Pair, reading: Reading, one: Values, other: Values) -> Iter
 def _of_repeats(change: Change, first: Measured, second: Measured) -> Change:
     """The ratio of the medians, and what the extremes of both sides allow."""
     ratio, low, high = (
-        _ratio(*values) for values in ((second.value, first.value), (second.low, first.high), (second.high, first.low))
+        _ratio(*sides) for sides in ((second.value, first.value), (second.low, first.high), (second.high, first.low))
     )
     change = replace(change, change=ratio, low=low, high=high)
     if change.kind == "bytes":  # which are the same each time

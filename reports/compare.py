@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from reports import changes, page
-from reports.changes import NO_DIFFERENCE, NOT_TESTED, Change, Measured
+from reports.changes import NO_DIFFERENCE, NOT_TESTED, Change
 from reports.draw import numbers
 from reports.draw.table import Table
 from reports.matching import Matched, match
+from reports.measured import Measured
 from reports.reading import Kind
 from reports.records import origin
 from reports.records.record import Record

@@ -18,7 +18,7 @@ from reports.views.table import READINGS
 from rwkv_core.errors import BadInput
 from tests.make import altered, measured_elsewhere
 from tests.reports.test_page import disturbed, record
-from tests.reports.views import test_learning, test_lra, test_needles, test_zeroshot
+from tests.reports.views import test_decode, test_learning, test_lra, test_needles, test_precision, test_zeroshot
 
 MODEL = "rwkv4-169m"
 
@@ -105,6 +105,17 @@ def test_one_repeat_has_no_spread_and_so_no_verdict() -> None:
     assert (change.verdict, change.note) == (NOT_TESTED, changes.ONE_REPEAT) and change.change == pytest.approx(20 / 11)
     pooled = [altered(after, process=1), altered(after, process=2)]
     assert compared([before], pooled)["p50_s"].verdict == "slower"
+
+
+def test_what_ended_earlier_is_compared_at_the_last_context_of_both() -> None:
+    before, after = test_decode.record(MODEL, 0.1, slope=1e-4), test_decode.record(MODEL, 0.2, slope=1e-4)
+    gone = after.samples["points"].pop()["context_tokens"]
+    last = after.samples["points"][-1]["context_tokens"]
+    found, left_out = changes.of_pairs(matching.match([before], [after]).pairs, READINGS)
+    verdicts = {change.metric: change.verdict for change in found}
+    assert verdicts[f"step_s at {last} tokens"] == "slower"
+    assert verdicts[f"first_token_s at {last} tokens"] == NOT_TESTED, "read once"
+    assert left_out[0][f"values of step_s at {gone} tokens, which the other lacks"] == 1 and not left_out[1]
 
 
 def turned(task: str, items: int, version: int = 1) -> tuple[Record, Record]:
@@ -290,12 +301,11 @@ def test_worse_stands_before_better_and_all_of_it_in_the_file(
 def test_what_is_compared_is_among_the_rows() -> None:
     """So that no metric is renamed and silently compared no more."""
     gallery = Path(__file__).resolve().parents[2] / "reports" / "gallery"
+    records = [test_decode.record(MODEL, 0.1), test_precision.record("bfloat16", [0.1, 0.2], [1, 1], [2.0, 2.5])]
+    records += [test_zeroshot.record(MODEL, "triviaqa", 0.5)]
+    records += [one for folder in gallery.iterdir() for one in Store(folder / "records").read(items=True)[0]]
     missing = {name: set(reading.compared) for name, reading in READINGS.items()}
-    for folder in gallery.iterdir():
-        for one in Store(folder / "records").read(items=True)[0] if (folder / "records").is_dir() else []:
-            if missing[one.cell.experiment]:
-                rows = READINGS[one.cell.experiment].rows(one)
-                missing[one.cell.experiment] -= {row["metric"] for row in rows}
-    assert {name: metrics for name, metrics in missing.items() if metrics} == {
-        "zeroshot": {"exact_match"}
-    }  # of TriviaQA
+    for one in records:
+        if missing[one.cell.experiment]:
+            missing[one.cell.experiment] -= {row["metric"] for row in READINGS[one.cell.experiment].rows(one)}
+    assert not any(missing.values()), missing
