@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.speed import decode, encoders, harness, inference, kernels, peers
+from bench.speed import capacity, decode, encoders, harness, inference, kernels, peers
 from evals.experiment import Experiment
 from evals.language import context, extend, precision, pretrain
 from evals.lra import run as lra
@@ -14,6 +14,7 @@ from evals.zeroshot import run as zeroshot
 EXPERIMENTS: dict[str, Experiment] = {
     "inference": inference.EXPERIMENT,
     "decode": decode.EXPERIMENT,
+    "capacity": capacity.EXPERIMENT,
     "kernels": kernels.EXPERIMENT,
     "peers": peers.EXPERIMENT,
     "zeroshot": zeroshot.EXPERIMENT,

@@ -8,6 +8,7 @@ from reports.records.record import Record
 from reports.results import Results
 from reports.views import (
     batches,
+    capacity,
     decode,
     encoders,
     harness,
@@ -32,6 +33,7 @@ VIEWS = (
     summary.SECTION,
     decode.SECTION,
     batches.SECTION,
+    capacity.SECTION,
     precision.SECTION,
     inference.SECTION,
     races.SECTION,

@@ -18,7 +18,7 @@ from reports.views.table import READINGS
 from rwkv_core.errors import BadInput
 from tests.make import altered, measured_elsewhere
 from tests.reports.test_page import disturbed, record
-from tests.reports.views import test_decode, test_learning, test_lra, test_needles, test_precision, test_zeroshot
+from tests.reports.views import test_capacity, test_decode, test_learning, test_lra, test_needles, test_precision, test_zeroshot
 
 MODEL = "rwkv4-169m"
 
@@ -302,7 +302,7 @@ def test_what_is_compared_is_among_the_rows() -> None:
     """So that no metric is renamed and silently compared no more."""
     gallery = Path(__file__).resolve().parents[2] / "reports" / "gallery"
     records = [test_decode.record(MODEL, 0.1), test_precision.record("bfloat16", [0.1, 0.2], [1, 1], [2.0, 2.5])]
-    records += [test_zeroshot.record(MODEL, "triviaqa", 0.5)]
+    records += [test_zeroshot.record(MODEL, "triviaqa", 0.5), test_capacity.record(MODEL, 40, 44)]
     records += [one for folder in gallery.iterdir() for one in Store(folder / "records").read(items=True)[0]]
     missing = {name: set(reading.compared) for name, reading in READINGS.items()}
     for one in records:
