@@ -35,6 +35,9 @@ NAMES = {
     "fla": "flash-linear-attention",
     "ours": "ours",
     "pip rwkv": "pip rwkv",
+    "llama.cpp Q8_0": "llama.cpp, weights quantised to 8 bits",
+    "llama.cpp Q4_0": "llama.cpp, weights quantised to 4 bits",
+    "torch dynamic int8": "torch, weights quantised to 8 bits",
     "gemv": "its weights times vectors",
     "gemv in C": "its weights times vectors, in C",
     "gemm": "its products alone",
@@ -56,6 +59,12 @@ PRODUCT = "matrix product"  # its samples are of a product, its rows of the recu
 PRODUCTS = ("gemv", "gemv in C", "gemm", "gemm, three times")  # of a whole model's matrices
 NOT_COMPARED = (*OURS, "floor", PRODUCT, *PRODUCTS)
 EAGER = " eager"  # behind the names of those that ran as a CUDA graph too, and here without it
+QUANTISED_TEXT = (
+    "Quantised weights are another arithmetic on purpose: no bound is set to their error. How far they move the model "
+    "was measured over random text of 64 tokens: KL is the mean divergence of the next token's distribution from ours, "
+    "same first token the share of positions where the likeliest token is ours. Random weights have no clear first "
+    "token, so that such a share says little of trained ones. The products alone are of the weights in full."
+)
 KERNEL_TEXT = (
     "The WKV operator alone. Every contender's result, gradients included, was compared with the paper's recurrence "
     "in float64 before it was timed; error is the largest difference, of the largest entry, and one that was far off "
@@ -75,8 +84,8 @@ PRODUCT_TEXT = (
     "float32 on the same threads; share of peak is its part of a contender's time."
 )
 WHOLE_TEXT = (
-    "{families} as a whole in three implementations with the same random weights, inputs, type and threads, in turn in "
-    "one process after warming up, each by its own call for the task, with logits of the last position alone; what its "
+    "{families} as a whole in several implementations with the same weights, inputs, type and threads, in turn in one "
+    "process after warming up, each by its own call for the task, with logits of the last position alone; what its "
     "call needs beforehand (its copy of the weights, tokens as a list, the state of what came before) is not timed. "
     "error is the largest difference of their logits (for a training step, of the embedding's gradient) from ours. "
     "prompt: the last logits of a prompt. train: one forward and backward pass of the loss. token: the next token's "
@@ -87,11 +96,13 @@ WHOLE_TEXT = (
 def rows(record: Record) -> Iterator[Row]:
     """Seconds of each contender, the spread over the rounds. scale: what a floor's were multiplied by."""
     params, metrics = record.cell.params, record.metrics
+    after = f" after {params['context']:,}" if "context" in record.cell.differing else ""
     shared = {
-        "what": params.get("direction") or params["task"],
+        "what": params.get("direction") or params["task"] + after,
         "tokens": params["tokens"],
         "channels": metrics.get("channels"),
         "threads": metrics["threads"],
+        "left_out": metrics.get("left_out", {}),
     }
     # a floor moves its own bytes, or does its own multiply-adds: its time is scaled to those that must be
     scales = {"floor": ("bytes", "floor_bytes"), PRODUCT: ("multiply_adds", "product_multiply_adds")}
@@ -101,7 +112,9 @@ def rows(record: Record) -> Iterator[Row]:
         graphed = name in metrics["graphed"]
         times = spread("race_s", [scale * s for s in seconds], contender=name, error=error, graphed=graphed)
         implementation = metrics.get("implementations", {}).get(name.removesuffix(EAGER))
-        yield {**times, **shared, "scale": scale, "samples": seconds, "implementation": implementation}
+        distance = metrics.get("distances", {}).get(name, {})
+        moved = {key: distance.get(key) for key in ("kl", "same_first")}
+        yield {**times, **shared, **moved, "scale": scale, "samples": seconds, "implementation": implementation}
 
 
 def views(results: Results) -> Iterator[View]:
@@ -134,6 +147,7 @@ def views(results: Results) -> Iterator[View]:
             heading = f"{title.format(families=families)}, {machine}, {device} {dtype}"
             beside = list(_comparisons(chosen))
             texts = [text.format(families=families)] + [PRODUCT_TEXT] * bool((chosen.contender == PRODUCT).any())
+            texts += [QUANTISED_TEXT] * bool(chosen.kl.notna().any())
             yield View(name, heading, texts, tables, pictures, printed, beside)
             printed = None
 
@@ -210,14 +224,15 @@ def _what(row: pd.Series, several: bool) -> str:
 
 
 def _name(row: pd.Series) -> str:
-    return _named(row.contender) + (", CUDA graph" if row.graphed else "")
+    return _named(row.contender, row.runtime) + (", CUDA graph" if row.graphed else "")
 
 
-def _named(contender: str) -> str:
-    """What is before a comma by its name in tables; what follows says how it ran."""
+def _named(contender: str, runtime: str | None = None) -> str:
+    """What is before a comma by its name in tables; what follows says how it ran. runtime: of the model."""
     base = _base(contender)
     how = contender.removeprefix(base)
-    return NAMES.get(base, base) + (", eager" if how == EAGER else how)
+    name = "transformers as here" if (base, runtime) == ("ours", "transformers") else NAMES.get(base, base)
+    return name + (", eager" if how == EAGER else how)
 
 
 def _base(contender: str) -> str:
@@ -238,6 +253,7 @@ def _shape(row: pd.Series) -> str:
 def _times(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
     several, arithmetics = _several(chosen), bool((chosen.contender == PRODUCT).any())
+    moved = bool(chosen.kl.notna().any())
     for _, part in chosen.groupby([*SHAPE, "cell"], sort=False, dropna=False):
         floors = part[part.contender.isin(["floor", *PRODUCTS])].value
         arithmetic = part[part.contender == PRODUCT].value
@@ -255,17 +271,29 @@ def _times(chosen: pd.DataFrame, name: str) -> Table:
                     "times the floor": over_floor,
                     **({"share of peak": share} if arithmetics else {}),
                     "error": numbers.magnitude(row.error),
+                    **({"KL": numbers.magnitude(row.kl), "same first token": _share(row.same_first)} if moved else {}),
                 }
             )
-    note = "Median of the rounds, in brackets the least and the largest." + disturbed_note(chosen)
+    note = "Median of the rounds, in brackets the least and the largest." + _left_out(chosen) + disturbed_note(chosen)
     return Table(name, "Time of each contender", pd.DataFrame(lines), note)
+
+
+def _share(value: float) -> str:
+    return "-" if pd.isna(value) else numbers.percent(value)
+
+
+def _left_out(chosen: pd.DataFrame) -> str:
+    """What could have been raced and was not, with the reason."""
+    reasons = dict.fromkeys(f"{name} ({why})" for left in chosen.left_out for name, why in left.items())
+    return f" Not raced: {', '.join(reasons)}." if reasons else ""
 
 
 def _implementations(chosen: pd.DataFrame, name: str) -> Iterator[Table]:
     """What each contender is, where the records say so."""
     said = chosen.dropna(subset="implementation").drop_duplicates(["contender", "implementation"])
     if len(said):
-        lines = {"contender": said.contender.map(_named), "what it is": said.implementation}
+        names = map(_named, said.contender, said.runtime)
+        lines = {"contender": list(names), "what it is": said.implementation}
         yield Table(f"{name}-implementations", "What each contender is", pd.DataFrame(lines))
 
 
@@ -297,6 +325,6 @@ SECTION = Section(
     views,
     {
         "kernels": Reading(rows, apart={"direction", *SHARED}, oldest=3, compared={"race_s": "time"}),
-        "peers": Reading(rows, apart={"task", *SHARED}, oldest=3, compared={"race_s": "time"}),
+        "peers": Reading(rows, apart={"task", "context", *SHARED}, oldest=3, compared={"race_s": "time"}),
     },
 )

@@ -96,6 +96,10 @@ class HFModel(TorchModel):
             after.mask = hf_cache.align_right(key_values, mask, lengths, past, new)
         return out.last_hidden_state, after
 
+    def rewind(self, state: CacheState) -> None:
+        """Forget what was fed after `state`, whose cache was extended in place: one can go on from it again."""
+        hf_cache.rewind(state.cache, state.tokens)
+
     def take(self, state: CacheState, rows: Tensor) -> CacheState:
         """The cache of the given rows [N], repeated where `rows` repeats, less the slots that none of them uses."""
         first, mask = 0, None

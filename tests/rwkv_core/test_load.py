@@ -34,8 +34,8 @@ def test_parameters_of_every_model(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == spec.parameters
 
 
-def test_there_are_59_models_and_the_pocket_ones() -> None:
-    assert len([spec for spec in models.catalogue().values() if not spec.repo.startswith("package:")]) == 59
+def test_there_are_60_models_and_the_pocket_ones() -> None:
+    assert len([spec for spec in models.catalogue().values() if not spec.repo.startswith("package:")]) == 60
     assert all(spec.repo and spec.label for spec in models.catalogue().values())
 
 
