@@ -89,7 +89,7 @@ WHOLE_TEXT = (
     "call needs beforehand (its copy of the weights, tokens as a list, the state of what came before) is not timed. "
     "error is the largest difference of their logits (for a training step, of the embedding's gradient) from ours. "
     "prompt: the last logits of a prompt. train: one forward and backward pass of the loss. token: the next token's "
-    "logits from a state."
+    "logits from a state or cache that has seen 16 tokens, or as many as are named."
 )
 
 
