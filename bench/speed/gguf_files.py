@@ -58,7 +58,7 @@ def write(model: Any, path: Path, kind: str) -> None:
     writer.close()
 
 
-def _rwkv(model: Any, head_size: int) -> Facts:
+def _rwkv(model: Any) -> Facts:
     """Keys that RWKV-6 and 7 share. Raises Unsupported."""
     shape = model.spec.architecture
     if heads.width(shape) != shape["hidden_size"] or model.blocks[0].att.ln_x.eps != heads.EPSILON:
@@ -71,7 +71,7 @@ def _rwkv(model: Any, head_size: int) -> Facts:
         "feed_forward_length": int(shape["intermediate_size"]),
         "attention.head_count": 0,
         "attention.layer_norm_epsilon": float(model.ln_out.eps),
-        "wkv.head_size": head_size,
+        "wkv.head_size": int(shape["head_size"]),
         "token_shift_count": 2,
     }
 
@@ -79,14 +79,14 @@ def _rwkv(model: Any, head_size: int) -> Facts:
 def _rwkv6(model: Any) -> tuple[str, Facts, Tensors]:
     shape = model.spec.architecture
     ranks = {"time_mix_extra_dim": "mix_low_rank_dim", "time_decay_extra_dim": "decay_low_rank_dim"}
-    facts = _rwkv(model, shape["head_size"]) | {key: int(shape[ours]) for key, ours in ranks.items()}
+    facts = _rwkv(model) | {key: int(shape[ours]) for key, ours in ranks.items()}
     return "rwkv6", {**facts, "rescale_every_n_layers": 0}, _rwkv_tensors(model, _rwkv6_layer)
 
 
 def _rwkv7(model: Any) -> tuple[str, Facts, Tensors]:
     shape = model.spec.architecture
     ranks = dict(zip(("decay", "iclr", "value_residual_mix", "gate"), v7.LOW_RANK, strict=True))
-    facts = _rwkv(model, shape["head_size"])
+    facts = _rwkv(model)
     facts |= {f"attention.{key}_lora_rank": int(shape[ours]) for key, ours in ranks.items()}
     return "rwkv7", facts, _rwkv_tensors(model, _rwkv7_layer)
 
@@ -133,14 +133,10 @@ def _rwkv6_layer(block: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _rwkv7_layer(block: Mapping[str, Tensor]) -> dict[str, Tensor]:
     tensors = {f"time_mix_{name}": block[f"att.{name}"].flatten() for name in ("w0", "a0", "k_k", "k_a", "r_k")}
     tensors |= {f"time_mix_{name}": block[f"att.{name}"].mT for name in ("w1", "w2", "a1", "a2", "g1", "g2")}
-    for name, like in (
-        ("v0", "a0"),
-        ("v1", "a1"),
-        ("v2", "a2"),
-    ):  # it asks for the first layer's and reads none of them
-        weight = block.get(f"att.{name}")
-        weight = torch.zeros_like(block[f"att.{like}"]) if weight is None else weight
-        tensors[f"time_mix_{name}"] = weight.flatten() if name == "v0" else weight.mT
+    for i in range(3):  # of the first layer it asks for them too, in the shapes of the rate's, and reads none
+        weight = block.get(f"att.v{i}")
+        weight = torch.zeros_like(block[f"att.a{i}"]) if weight is None else weight
+        tensors[f"time_mix_v{i}"] = weight.mT if i else weight.flatten()
     tensors["time_mix_lerp_fused"] = _fused([block[f"att.x_{letter}"] for letter in "rwkvag"])
     return {**tensors, "channel_mix_lerp_k": block["ffn.x_k"].flatten()}
 

@@ -197,7 +197,6 @@ def test_llama_cpp_agrees(family: str, shape: dict[str, Any]) -> None:
     each, bound = engine.each(ids.tolist()), BOUND.get(family, 1e-5)
     assert (each - exact).abs().max() <= bound * exact.abs().max()
     prompt = engine.prompt(ids.tolist())
-    token = engine.token(ids.tolist()) if family in TRANSFORMERS else prompt
     for _ in range(3):  # the same again, whatever came between
         assert (prompt() - exact[-1]).abs().max() <= bound * exact[-1].abs().max()
     token = engine.token(ids.tolist())
@@ -225,9 +224,7 @@ def test_quantised_weights_in_llama_cpp_are_near(family: str) -> None:
     assert 0 < 5 * distances["llama.cpp Q8_0"]["kl"] < distances["llama.cpp Q4_0"]["kl"]
     assert distances["llama.cpp Q8_0"]["same_first"] > distances["llama.cpp Q4_0"]["same_first"]
     assert metrics["errors"]["llama.cpp F32"] <= BOUND.get(family, 1e-5)
-    assert (
-        "OPENMP" in metrics["implementations"]["llama.cpp F32"] or "CPU" in metrics["implementations"]["llama.cpp F32"]
-    )
+    assert "CPU : " in metrics["implementations"]["llama.cpp F32"]  # and what it was compiled for
 
 
 @pytest.mark.usefixtures("fake")
