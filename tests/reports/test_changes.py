@@ -18,7 +18,15 @@ from reports.views.table import READINGS
 from rwkv_core.errors import BadInput
 from tests.make import altered, measured_elsewhere
 from tests.reports.test_page import disturbed, record
-from tests.reports.views import test_capacity, test_decode, test_learning, test_lra, test_needles, test_precision, test_zeroshot
+from tests.reports.views import (
+    test_capacity,
+    test_decode,
+    test_learning,
+    test_lra,
+    test_needles,
+    test_precision,
+    test_zeroshot,
+)
 
 MODEL = "rwkv4-169m"
 
