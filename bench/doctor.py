@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from bench import run
 from bench.experiments import EXPERIMENTS
 from reports.records import provenance
-from rwkv_core import linear, machine, models
+from rwkv_core import linear, machine, models, softmax
 from rwkv_core.rwkv import mixing
 from rwkv_core.wkv import OPERATORS
 
@@ -44,6 +44,7 @@ def examine() -> Iterator[tuple[str, str]]:
         yield f"{operator.name}: auto", operator.choose("auto", device, torch.float32)
     yield "linear layers: c", linear.LIBRARY.lacks(device, torch.float32) or "ready"
     yield "token shift: c", mixing.LIBRARY.lacks(device, torch.float32) or "ready"
+    yield "scored logits: c", softmax.LIBRARY.lacks(device, torch.float32) or "ready"
     yield "model hub", _hub()
     yield "experiments", ", ".join(EXPERIMENTS) + (" on cpu and cuda" if torch.cuda.is_available() else " on cpu")
     yield "largest float32", _largest(free)
