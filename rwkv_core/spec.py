@@ -6,10 +6,10 @@ Standard library only, so that the reports can read it where there is no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rwkv_core import architectures
 from rwkv_core.errors import BadInput
@@ -102,6 +102,13 @@ class ModelSpec:
         return batch * self.layers * layer
 
 
+class Tree(NamedTuple):
+    """Tokens of a text, the stem, and of each of its continuations, the branches; none is without any."""
+
+    stem: int
+    branches: tuple[int, ...] = ()
+
+
 class LanguageModel(Protocol):
     """What a harness may ask of a model, RWKV and Transformers alike.
 
@@ -160,6 +167,14 @@ class LanguageModel(Protocol):
         """
         ...
 
+    @property
+    def read(self) -> Callable[[Any, Sequence[Tree]], Any] | None:
+        """Reads texts and what follows them in one pass without padding: (tokens [N], trees) -> hidden [N, C]. Of each
+        tree the stem's tokens, then those of its branches, each of which goes on from the stem's end. No state is kept,
+        no gradient recorded. None where the model, or its device, has no such pass.
+        """
+        ...
+
     def take(self, state: Any, rows: Any) -> Any:
         """A new state of the rows [N] of `state`, in that order, repeats among them; `state` stays usable."""
         ...
@@ -176,8 +191,10 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def logits(self, hidden: Any) -> Any:
-        """hidden [..., C] -> logits [..., V]; separate, so that it is computed only where it is read."""
+    def logits(self, hidden: Any, words: slice | None = None) -> Any:
+        """hidden [..., C] -> logits [..., V], or those of some words of the vocabulary alone; separate, so that it is
+        computed only where it is read.
+        """
         ...
 
     def state_bytes(self, state: Any) -> int:

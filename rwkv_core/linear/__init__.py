@@ -36,6 +36,15 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+def outputs(layer: nn.Module, x: Tensor, some: slice | None) -> Tensor:
+    """x [..., I] through a linear layer, of its outputs [..., O] all or some."""
+    if some is None:
+        return layer(x)
+    if not isinstance(layer, nn.Linear):
+        return layer(x)[..., some]
+    return linear(x, layer.weight[some], None if layer.bias is None else layer.bias[some])
+
+
 def hasten(model: nn.Module) -> None:
     """Let the plain linear layers of a model that others have written multiply by `linear`."""
     for module in model.modules():

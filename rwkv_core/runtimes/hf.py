@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from rwkv_core import finite, text, weights, wrapping
 from rwkv_core.errors import BadInput, Unsupported, out_of_memory
 from rwkv_core.files import replaced
 from rwkv_core.fill import random_fill
-from rwkv_core.linear import hasten
+from rwkv_core.linear import hasten, outputs
 from rwkv_core.models import check_size, local, offline
-from rwkv_core.runtimes import hf_cache
+from rwkv_core.runtimes import hf_cache, hf_trees
 from rwkv_core.runtimes.hf_cache import CacheState
-from rwkv_core.spec import ModelSpec
+from rwkv_core.spec import ModelSpec, Tree
 from rwkv_core.torch_model import TorchModel
 
 BUFFERS = {  # what the hub's older files hold beside the parameters, all of it computed from the configuration
@@ -74,8 +74,8 @@ class HFModel(TorchModel):
         past = state.tokens if state else 0
         mask = state.mask if state else None
         limit = self.spec.max_tokens
-        if limit is not None and (reach := _longest(past, new, mask, lengths)) > limit:
-            raise Unsupported(f"{self.spec.name} has {limit} learned positions; {reach} tokens do not fit")
+        if limit is not None:
+            self._check_positions(_longest(past, new, mask, lengths))
         if not keep and state is None:
             return self.causal.base_model(input_ids=tokens, use_cache=False).last_hidden_state, None
         if not self.ragged and lengths is not None and bool((lengths != new).any()):
@@ -100,6 +100,21 @@ class HFModel(TorchModel):
         """Forget what was fed after `state`, whose cache was extended in place: one can go on from it again."""
         hf_cache.rewind(state.cache, state.tokens)
 
+    @property
+    def read(self) -> Callable[[Tensor, Sequence[Tree]], Tensor] | None:
+        """Trees of texts in one pass; see LanguageModel. On a CPU alone: nothing else was measured."""
+        here = self.causal.device.type == "cpu" and self.ragged
+        return self._read if here and hf_trees.served(self.causal) else None
+
+    def _read(self, tokens: Tensor, trees: Sequence[Tree]) -> Tensor:
+        self._check_positions(max(tree.stem + max(tree.branches, default=0) for tree in trees))
+        return hf_trees.read(self.causal, tokens, trees)
+
+    def _check_positions(self, reach: int) -> None:
+        limit = self.spec.max_tokens
+        if limit is not None and reach > limit:
+            raise Unsupported(f"{self.spec.name} has {limit} learned positions; {reach} tokens do not fit")
+
     def take(self, state: CacheState, rows: Tensor) -> CacheState:
         """The cache of the given rows [N], repeated where `rows` repeats, less the slots that none of them uses."""
         first, mask = 0, None
@@ -116,9 +131,9 @@ class HFModel(TorchModel):
             out.cache_params, None, (state.tokens if state else 0) + tokens.shape[1]
         )
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [..., C] -> logits [..., V]."""
-        return self.causal.get_output_embeddings()(hidden)
+    def logits(self, hidden: Tensor, words: slice | None = None) -> Tensor:
+        """hidden [..., C] -> logits [..., V], or of some words."""
+        return outputs(self.causal.get_output_embeddings(), hidden, words)
 
     def reserve(self, tokens: int) -> CacheState | None:
         """A cache before the first token with room for `tokens`; None for Mamba, whose state needs none."""

@@ -100,6 +100,7 @@ class PipRWKV(OneSizeState):
     """
 
     ragged = True
+    read = None
     attention = f"pip rwkv, RWKV_CUDA_ON={os.environ.get('RWKV_CUDA_ON', '0')}"
 
     def __init__(self, model: RWKV, author: Any) -> None:
@@ -155,9 +156,9 @@ class PipRWKV(OneSizeState):
         """Copies of the states of the given rows [N], repeated where `rows` repeats."""
         return [None if (row := state[i]) is None else [part.clone() for part in row] for i in rows.tolist()]
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, words: slice | None = None) -> Tensor:
         """The logits that `hidden` has computed."""
-        return hidden
+        return hidden if words is None else hidden[..., words]
 
     def state_bytes(self, state: State) -> int:
         """Exact bytes of the states' tensors."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rwkv_core import machine, text
 from rwkv_core.errors import Unsupported
-from rwkv_core.linear import hasten
+from rwkv_core.linear import hasten, outputs
 from rwkv_core.models import check_room
 from rwkv_core.one_size import OneSizeState
 from rwkv_core.runtimes import native
@@ -53,6 +53,7 @@ class TransformersRWKV(OneSizeState, TorchModel):
     """
 
     ragged = False
+    read = None
     attention = "transformers"
 
     def __init__(self, model: RWKV, causal: Any) -> None:
@@ -87,9 +88,9 @@ class TransformersRWKV(OneSizeState, TorchModel):
         """The state of the given rows [N], repeated where `rows` repeats."""
         return [part[rows] for part in state]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [..., C] -> logits [..., V]."""
-        return self.causal.head(hidden)
+    def logits(self, hidden: Tensor, words: slice | None = None) -> Tensor:
+        """hidden [..., C] -> logits [..., V], or of some words."""
+        return outputs(self.causal.head, hidden, words)
 
     def state_bytes(self, state: State) -> int:
         """Exact bytes of the state's tensors."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkv_core.rwkv.mixing import add_
+from rwkv_core.rwkv.rows import Rows
 from rwkv_core.wkv.matrix_state import initial_state
 
 EPSILON = 64e-5  # of the group norm: 1e-5, of values that RWKV-5's training code divides by 8
@@ -24,7 +25,7 @@ class LayerState(NamedTuple):
 
 
 class Block(nn.Module):
-    """x + att(LN(x)), then x + ffn(LN(x)). att: (x, last, wkv, shared, lengths, impl) -> out, last, wkv, shared."""
+    """x + att(LN(x)), then x + ffn(LN(x)). att: (x, last, wkv, shared, rows, impl) -> out, last, wkv, shared."""
 
     def __init__(self, shape: Mapping[str, Any], layer: int, att: nn.Module, ffn: nn.Module) -> None:
         super().__init__()
@@ -37,12 +38,12 @@ class Block(nn.Module):
         self.ffn = ffn
 
     def forward(
-        self, x: Tensor, state: LayerState, shared: Any, lengths: Tensor | None, impl: str
+        self, x: Tensor, state: LayerState, shared: Any, rows: Rows, impl: str
     ) -> tuple[Tensor, LayerState, Any]:
         """x [B, T, C] or [B, C], what the layer carries, what the blocks share -> the same three for the next block."""
-        out, att_x, wkv, shared = self.att(self.ln1(x), state.att_x, state.wkv, shared, lengths, impl)
+        out, att_x, wkv, shared = self.att(self.ln1(x), state.att_x, state.wkv, shared, rows, impl)
         x = add_(out, x)
-        out, ffn_x = self.ffn(self.ln2(x), state.ffn_x, lengths)
+        out, ffn_x = self.ffn(self.ln2(x), state.ffn_x, rows)
         return add_(out, x), LayerState(att_x, wkv, ffn_x), shared
 
 

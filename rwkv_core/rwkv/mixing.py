@@ -25,16 +25,6 @@ def shift(x: Tensor, last: Tensor) -> Tensor:
     return torch.cat([last[:, None], x[:, :-1]], 1)
 
 
-def at_end(x: Tensor, last: Tensor, lengths: Tensor | None) -> Tensor:
-    """The vector [B, C] of x [B, T, C] or [B, C] at each row's last true token; `last` where a row has none."""
-    if x.dim() == 2:
-        return x
-    if lengths is None:
-        return x[:, -1]
-    ends = x[torch.arange(len(x), device=x.device), (lengths - 1).clamp(min=0)]
-    return torch.where((lengths > 0)[:, None], ends, last)
-
-
 def mix(
     x: Tensor, last: Tensor, shares: Sequence[Tensor], *, current: bool = False, parts: Tensor | None = None
 ) -> Iterator[Tensor]:

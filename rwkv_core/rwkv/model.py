@@ -6,7 +6,7 @@ What its versions differ in is in their modules (see version.py).
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core import text
-from rwkv_core.linear import Linear
+from rwkv_core.linear import Linear, outputs
 from rwkv_core.one_size import OneSizeState
 from rwkv_core.rwkv import checkpoint, version
+from rwkv_core.rwkv.rows import Rows, Trees
 from rwkv_core.rwkv.version import Version
-from rwkv_core.spec import ModelSpec
+from rwkv_core.spec import ModelSpec, Tree
 from rwkv_core.torch_model import TorchModel
 from rwkv_core.wkv.operator import FALLBACK
 
@@ -125,24 +126,37 @@ class RWKV(OneSizeState, TorchModel):
         """
         before = self.empty_state(len(tokens)) if state is None else state
         single = tokens.shape[1] == 1 and lengths is None  # [B, C] all the way: less to do in Python
-        x = self.blocks[0].ln0(self.emb(tokens[:, 0] if single else tokens))
+        x, after = self._through(tokens[:, 0] if single else tokens, before, Rows(lengths))
+        return x[:, None] if single else x, after
+
+    @property
+    def read(self) -> Callable[[Tensor, Sequence[Tree]], Tensor] | None:
+        """Trees of texts in one pass; see LanguageModel. On a CPU alone: nothing else was measured."""
+        return self._read if self.emb.weight.device.type == "cpu" else None
+
+    def _read(self, tokens: Tensor, trees: Sequence[Tree]) -> Tensor:
+        rows = Trees(trees, tokens.device)
+        return self._through(tokens[None], self.empty_state(len(trees)), rows)[0][0]
+
+    def _through(self, tokens: Tensor, before: State, rows: Rows) -> tuple[Tensor, State]:
+        """tokens [B, T], or [B] of a single token each -> the last hidden layer, normalised, and the state."""
+        x = self.blocks[0].ln0(self.emb(tokens))
         after = []
         shared = self.version.begin(self.blocks)
         for i, block in enumerate(self.blocks):
-            x, layer, shared = block(x, before[i], shared, lengths, self.impl)
+            x, layer, shared = block(x, before[i], shared, rows, self.impl)
             after.append(layer)
             if self.rescale_every and (i + 1) % self.rescale_every == 0:
                 x = x / 2
-        x = self.ln_out(x)
-        return x[:, None] if single else x, after
+        return self.ln_out(x), after
 
     def take(self, state: State, rows: Tensor) -> State:
         """The state of the given rows [N], repeated where `rows` repeats; see LanguageModel."""
         return [type(layer)(*(part[rows] for part in layer)) for layer in state]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [..., C] -> logits [..., V]."""
-        return self.head(hidden)
+    def logits(self, hidden: Tensor, words: slice | None = None) -> Tensor:
+        """hidden [..., C] -> logits [..., V], or of some words."""
+        return outputs(self.head, hidden, words)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> logits [B, T, V]."""

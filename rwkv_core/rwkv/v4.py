@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from rwkv_core.fill import orthogonal
 from rwkv_core.linear import linear
 from rwkv_core.rwkv import layouts
-from rwkv_core.rwkv.mixing import add_, at_end, mix, squared_relu_
+from rwkv_core.rwkv.mixing import add_, squared_relu_
+from rwkv_core.rwkv.rows import Rows
 from rwkv_core.wkv.wkv4 import WKV4, initial_state, wkv4
 
 NAME = "RWKV-4"
@@ -64,16 +66,17 @@ class TimeMix(nn.Module):
         last: Tensor,
         state: tuple[Tensor, Tensor, Tensor],
         w: Tensor,
-        lengths: Tensor | None,
+        rows: Rows,
         impl: str,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """x [B, T, C] or [B, C], w = -exp(time_decay) -> output like x, the input to shift in next, the WKV state."""
-        mixed = mix(x, last, (self.time_mix_k, self.time_mix_v, self.time_mix_r), current=True)
+        mixed = rows.mix(x, last, (self.time_mix_k, self.time_mix_v, self.time_mix_r), current=True)
         k, v, r = map(linear, mixed, (self.key.weight, self.value.weight, self.receptance.weight))
         r = torch.sigmoid_(r)
         sequence = (len(k), -1, k.shape[-1])  # a single token is a sequence of one
-        y, state = wkv4(w, self.time_first.float(), k.view(sequence), v.view(sequence), state, lengths, impl=impl)
-        return linear(r * y.view_as(r), self.output.weight), at_end(x, last, lengths), state
+        call = functools.partial(wkv4, w, self.time_first.float(), impl=impl)
+        y, state = rows.scan(call, (k.view(sequence), v.view(sequence)), state)
+        return linear(r * y.view_as(r), self.output.weight), rows.at_end(x, last), state
 
 
 class ChannelMix(nn.Module):
@@ -87,11 +90,11 @@ class ChannelMix(nn.Module):
         self.receptance = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, last: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
-        mixed = mix(x, last, (self.time_mix_k, self.time_mix_r), current=True)
+        mixed = rows.mix(x, last, (self.time_mix_k, self.time_mix_r), current=True)
         k, r = map(linear, mixed, (self.key.weight, self.receptance.weight))
-        return torch.sigmoid_(r) * linear(squared_relu_(k), self.value.weight), at_end(x, last, lengths)
+        return torch.sigmoid_(r) * linear(squared_relu_(k), self.value.weight), rows.at_end(x, last)
 
 
 class Block(nn.Module):
@@ -109,13 +112,13 @@ class Block(nn.Module):
         self.ffn = ChannelMix(width, shape.get("intermediate_size") or 4 * width)
 
     def forward(
-        self, x: Tensor, state: LayerState, shared: Sequence[Tensor], lengths: Tensor | None, impl: str
+        self, x: Tensor, state: LayerState, shared: Sequence[Tensor], rows: Rows, impl: str
     ) -> tuple[Tensor, LayerState, Sequence[Tensor]]:
         """x [B, T, C] or [B, C], what the layer carries, all layers' decays -> the same three for the next block."""
         att_x, a, b, p, ffn_x = state
-        out, att_x, (a, b, p) = self.att(self.ln1(x), att_x, (a, b, p), shared[self.layer], lengths, impl)
+        out, att_x, (a, b, p) = self.att(self.ln1(x), att_x, (a, b, p), shared[self.layer], rows, impl)
         x = add_(out, x)
-        out, ffn_x = self.ffn(self.ln2(x), ffn_x, lengths)
+        out, ffn_x = self.ffn(self.ln2(x), ffn_x, rows)
         return add_(out, x), LayerState(att_x, a, b, p, ffn_x), shared
 
 

@@ -7,6 +7,7 @@ checkpoints.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from rwkv_core.fill import orthogonal
 from rwkv_core.linear import linear
 from rwkv_core.rwkv import heads, layouts, v4
-from rwkv_core.rwkv.mixing import at_end, mix
+from rwkv_core.rwkv.rows import Rows
 from rwkv_core.rwkv.v4 import ChannelMix
 from rwkv_core.wkv.wkv6 import WKV6, wkv6
 
@@ -61,23 +62,23 @@ class TimeMix(nn.Module):
             self.gate = nn.Linear(width, inner, bias=False)
 
     def forward(
-        self, x: Tensor, last: Tensor, state: Tensor, decays: Sequence[Tensor], lengths: Tensor | None, impl: str
+        self, x: Tensor, last: Tensor, state: Tensor, decays: Sequence[Tensor], rows: Rows, impl: str
     ) -> tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]:
         """x [B, T, C] or [B, C], all layers' log-decays -> output like x, the input to shift in next, the state, and
         the decays.
         """
         shares = (self.time_mix_k, self.time_mix_v, self.time_mix_r, *([self.time_mix_g] if self.gated else []))
         matrices = (self.key, self.value, self.receptance, *([self.gate] if self.gated else []))
-        mixed = mix(x, last, shares, current=True)
+        mixed = rows.mix(x, last, shares, current=True)
         k, v, r, *gate = map(linear, mixed, (matrix.weight for matrix in matrices))
         k, v, r = (heads.split(part, self.heads) for part in (k, v, r))
         u = self.time_faaaa.float().view(self.heads, -1).expand(k.shape[2:])
         w = decays[self.layer].view(self.heads, -1).expand(k.shape)
-        y, state = wkv6(u, r, w, k, heads.roomy(v), state, lengths, impl=impl)
+        y, state = rows.scan(functools.partial(wkv6, u, impl=impl), (r, w, k, heads.roomy(v)), state)
         out = heads.joined(y, self.ln_x, x)
         if self.gated:
             out = out * F.silu(gate[0])
-        return linear(out, self.output.weight), at_end(x, last, lengths), state, decays
+        return linear(out, self.output.weight), rows.at_end(x, last), state, decays
 
 
 def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:

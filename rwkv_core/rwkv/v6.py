@@ -4,6 +4,7 @@ BlinkDL's checkpoints.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from rwkv_core.linear import linear
 from rwkv_core.rwkv import heads, layouts, v4, v5
-from rwkv_core.rwkv.mixing import at_end, mix, squared_relu_
+from rwkv_core.rwkv.mixing import squared_relu_
+from rwkv_core.rwkv.rows import Rows
 from rwkv_core.wkv.wkv6 import WKV6, wkv6
 
 NAME = "RWKV-6"
@@ -62,10 +64,10 @@ class TimeMix(nn.Module):
         self.ln_x = heads.norm(shape)
 
     def forward(
-        self, x: Tensor, last: Tensor, state: Tensor, shared: None, lengths: Tensor | None, impl: str
+        self, x: Tensor, last: Tensor, state: Tensor, shared: None, rows: Rows, impl: str
     ) -> tuple[Tensor, Tensor, Tensor, None]:
         """x [B, T, C] or [B, C] -> output like x, the input to shift in next, the state, and nothing shared."""
-        x_w, x_k, x_v, x_r, x_g = self._mixed(x, last)
+        x_w, x_k, x_v, x_r, x_g = self._mixed(x, last, rows)
         decay = self.time_decay.view(-1) + torch.tanh(x_w @ self.time_decay_w1) @ self.time_decay_w2
         w = -torch.exp(decay.float().clamp(max=LARGEST_LOG_RATE))
         inputs = (
@@ -75,18 +77,19 @@ class TimeMix(nn.Module):
             linear(x_v, self.value.weight),
         )
         r, w, k, v = (heads.split(part, self.heads) for part in inputs)
-        y, state = wkv6(self.time_faaaa.float(), r, w, k, heads.roomy(v), state, lengths, impl=impl)
+        call = functools.partial(wkv6, self.time_faaaa.float(), impl=impl)
+        y, state = rows.scan(call, (r, w, k, heads.roomy(v)), state)
         out = heads.joined(y, self.ln_x, x) * F.silu(linear(x_g, self.gate.weight))
-        return linear(out, self.output.weight), at_end(x, last, lengths), state, None
+        return linear(out, self.output.weight), rows.at_end(x, last), state, None
 
-    def _mixed(self, x: Tensor, last: Tensor) -> Iterator[Tensor]:
+    def _mixed(self, x: Tensor, last: Tensor, rows: Rows) -> Iterator[Tensor]:
         """The input of the decay, key, value, receptance and gate: x + (shifted - x)(maa + its low-rank part)."""
         groups, rank, _ = self.time_maa_w2.shape
-        (x_x,) = mix(x, last, (self.time_maa_x,))
+        (x_x,) = rows.mix(x, last, (self.time_maa_x,))
         hidden = torch.tanh(x_x @ self.time_maa_w1)
         parts = torch.bmm(hidden.view(-1, groups, rank).transpose(0, 1), self.time_maa_w2)
         fixed = (self.time_maa_w, self.time_maa_k, self.time_maa_v, self.time_maa_r, self.time_maa_g)  # the order of w2
-        return mix(x, last, fixed, parts=parts)
+        return rows.mix(x, last, fixed, parts=parts)
 
 
 class ChannelMix(nn.Module):
@@ -100,11 +103,11 @@ class ChannelMix(nn.Module):
         self.receptance = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, last: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
-        mixed = mix(x, last, (self.time_maa_k, self.time_maa_r))
+        mixed = rows.mix(x, last, (self.time_maa_k, self.time_maa_r))
         k, r = map(linear, mixed, (self.key.weight, self.receptance.weight))
-        return torch.sigmoid_(r) * linear(squared_relu_(k), self.value.weight), at_end(x, last, lengths)
+        return torch.sigmoid_(r) * linear(squared_relu_(k), self.value.weight), rows.at_end(x, last)
 
 
 def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:

@@ -4,6 +4,7 @@ BlinkDL's checkpoints.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from rwkv_core.fill import orthogonal
 from rwkv_core.linear import linear
 from rwkv_core.rwkv import heads, layouts, v5
-from rwkv_core.rwkv.mixing import at_end, mix, squared_relu_
+from rwkv_core.rwkv.mixing import squared_relu_
+from rwkv_core.rwkv.rows import Rows
 from rwkv_core.wkv.wkv7 import FASTEST, WKV7, wkv7
 
 NAME = "RWKV-7"
@@ -68,12 +70,12 @@ class TimeMix(nn.Module):
         self.ln_x = heads.norm(shape)
 
     def forward(
-        self, x: Tensor, last: Tensor, state: Tensor, first: Tensor | None, lengths: Tensor | None, impl: str
+        self, x: Tensor, last: Tensor, state: Tensor, first: Tensor | None, rows: Rows, impl: str
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x [B, T, C] or [B, C], the first layer's values (None in that layer) -> output like x, the input to shift in
         next, the state, and the first layer's values.
         """
-        mixed = mix(x, last, (self.x_r, self.x_k, self.x_v, self.x_w, self.x_a, self.x_g))
+        mixed = rows.mix(x, last, (self.x_r, self.x_k, self.x_v, self.x_w, self.x_a, self.x_g))
         r = linear(next(mixed), self.receptance.weight)
         k = linear(next(mixed), self.key.weight)
         x_v = next(mixed)
@@ -91,10 +93,11 @@ class TimeMix(nn.Module):
         kk = F.normalize(heads.split((k * self.k_k.view(-1)).float(), self.heads), dim=-1).to(k.dtype)
         k = k * torch.addcmul(1 - self.k_a.view(-1), rate, self.k_a.view(-1))
         r, w, k, v_heads, rate = (heads.split(part, self.heads) for part in (r, w, k, v, rate))
-        y, state = wkv7(r, w, k, heads.roomy(v_heads), -kk, kk * rate, state, lengths, impl=impl)
+        call = functools.partial(wkv7, impl=impl)
+        y, state = rows.scan(call, (r, w, k, heads.roomy(v_heads), -kk, kk * rate), state)
         bonus = (r * k * self.r_k).sum(-1, keepdim=True)
         out = torch.addcmul(heads.joined(y, self.ln_x, x).view_as(v_heads), bonus, v_heads)
-        return linear(out.view_as(gate) * gate, self.output.weight), at_end(x, last, lengths), state, first
+        return linear(out.view_as(gate) * gate, self.output.weight), rows.at_end(x, last), state, first
 
 
 class ChannelMix(nn.Module):
@@ -106,10 +109,10 @@ class ChannelMix(nn.Module):
         self.key = nn.Linear(width, inner, bias=False)
         self.value = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x: Tensor, last: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, last: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         """x [B, T, C] or [B, C] -> output like x and the input to shift in next."""
-        (x_k,) = mix(x, last, (self.x_k,))
-        return linear(squared_relu_(linear(x_k, self.key.weight)), self.value.weight), at_end(x, last, lengths)
+        (x_k,) = rows.mix(x, last, (self.x_k,))
+        return linear(squared_relu_(linear(x_k, self.key.weight)), self.value.weight), rows.at_end(x, last)
 
 
 def Block(shape: Mapping[str, Any], layer: int) -> heads.Block:

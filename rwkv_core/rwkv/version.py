@@ -23,7 +23,7 @@ class Version(Protocol):
     RESCALE_EVERY: layers after which the residual stream is halved in float16, which overflows without it; 0 where it
         does not.
     OPERATOR: the recurrence.
-    Block: (shape, layer) -> a module; its forward(x, state, shared, lengths, impl) -> x, state, shared.
+    Block: (shape, layer) -> a module; its forward(x, state, shared, rows, impl) -> x, state, shared.
     begin: what the blocks of one pass hand on to each other as `shared`, before the first.
     empty: (shape, batch, like) -> what a layer carries, a flat NamedTuple of tensors [B, ...].
     published: (tensors) -> those of a file, in any layout in which the version is published, under the module's names.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, each_way
+from rwkv_core.rwkv.rows import Rows
 from rwkv_core.rwkv.v4 import TimeMix, set_time_mix_vectors
 from rwkv_core.wkv.wkv4 import initial_state
 
@@ -24,7 +25,7 @@ class Mixer(nn.Module):
 
 def _run(way: TimeMix, x: Tensor) -> Tensor:
     start = initial_state(len(x), len(way.time_decay), x.device, torch.float32)
-    y, _, _ = way(x, torch.zeros_like(x[:, 0]), start, -torch.exp(way.time_decay.float()), None, "auto")
+    y, _, _ = way(x, torch.zeros_like(x[:, 0]), start, -torch.exp(way.time_decay.float()), Rows(), "auto")
     return y
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from evals.lra.mixers.shape import Shape, each_way
 from rwkv_core.rwkv import heads, v5, v6, v7
+from rwkv_core.rwkv.rows import Rows
 
 CHANNELS_A_RANK = 8  # of the width to a dimension of the low-rank matrices, about as the published models have it
 
@@ -50,7 +51,7 @@ class Mixer(nn.Module):
 
     def _run(self, way: nn.Module, x: Tensor) -> Tensor:
         state = heads.empty(self.shape, len(x), x)
-        y: Tensor = way(x, state.att_x, state.wkv, self.shared(way), None, "auto")[0]
+        y: Tensor = way(x, state.att_x, state.wkv, self.shared(way), Rows(), "auto")[0]
         return y
 
 

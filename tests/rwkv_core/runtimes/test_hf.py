@@ -7,8 +7,10 @@ import torch
 
 from rwkv_core.errors import Unsupported
 from rwkv_core.load import load
+from rwkv_core.runtimes import hf_trees
 from rwkv_core.runtimes.hf import HFModel
-from rwkv_core.spec import ModelSpec
+from rwkv_core.spec import ModelSpec, Tree
+from tests.rwkv_core import trees
 
 SMALL = {
     "pythia": {
@@ -73,6 +75,7 @@ SMALL = {
         "expand": 2,
     },
 }
+TREES = ["pythia", "opt", "llama", "qwen3"]  # families whose attention is transformers' interface
 ATTENTION = [family for family in SMALL if family != "mamba"]
 
 
@@ -148,3 +151,31 @@ def test_the_kind_of_attention_that_ran_is_recorded_and_can_be_eager(
         calls.clear()
         model.hidden(torch.zeros(1, 4, dtype=torch.long))
         assert (model.attention, bool(calls)) == (expected, expected == "sdpa")
+
+
+@pytest.mark.parametrize("part", [1, 6, 256], ids=lambda part: f"{part} at once")
+@pytest.mark.parametrize("forest", trees.FORESTS)
+@pytest.mark.parametrize("family", TREES)
+def test_trees_are_read_as_their_texts_alone(
+    family: str, forest: str, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf_trees, "PART", part)
+    model = small(family)
+    trees.check(model, trees.FORESTS[forest])
+    assert model.attention == "sdpa" and model.causal.config._attn_implementation == "sdpa"
+
+
+def test_trees_are_read_where_transformers_lets_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [family for family in SMALL if small(family).read] == TREES
+    eager = load(ModelSpec("pythia", "pythia", SMALL["pythia"], weights="random:1", attention="eager"))
+    assert eager.read is None
+    assert small("pythia").to("meta").read is None
+
+
+def test_trees_do_not_reach_beyond_learned_positions() -> None:
+    model = small("opt")
+    assert model.read
+    trees.check(model, [Tree(60, (4, 4, 4)), Tree(64)])
+    with pytest.raises(Unsupported, match="64 learned positions; 65 tokens"):
+        model.read(torch.zeros(70, dtype=torch.long), [Tree(60, (4, 5, 1))])
+    assert model.causal.config._attn_implementation == "sdpa"

@@ -15,6 +15,7 @@ from rwkv_core.wkv import OPERATORS
 from rwkv_core.wkv.operator import KERNELS
 from rwkv_core.wkv.wkv7 import WKV7
 from tests.checks import parity
+from tests.rwkv_core import trees
 
 
 @pytest.mark.parametrize("version", parity.SHAPES)
@@ -249,3 +250,15 @@ def test_what_computes_in_training_is_said_where_it_is_another(monkeypatch: pyte
     WKV7.choose.cache_clear()
     assert model.attention == "wkv7:triton, in training torch"
     WKV7.choose.cache_clear()
+
+
+@pytest.mark.parametrize("forest", trees.FORESTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("version", parity.SHAPES)
+def test_trees_are_read_as_their_texts_alone(version: str, dtype: torch.dtype, forest: str) -> None:
+    """In float64 by torch, in float32 in C where it is compiled."""
+    trees.check(parity.make("small", version=version).to(dtype), trees.FORESTS[forest])
+
+
+def test_trees_are_read_on_a_cpu_alone() -> None:
+    assert parity.make("tiny").to("meta").read is None
