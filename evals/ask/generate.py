@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from evals.ask.score import Scorer, halving
+from evals.ask.halving import halving
+from evals.ask.score import Scorer
 from evals.ask.sharing import batches
 from rwkv_core import finite
 from rwkv_core.errors import BadInput

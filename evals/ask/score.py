@@ -1,28 +1,24 @@
 """Log-likelihoods of many continuations with as little computed as possible, for recurrent models and Transformers.
 
-A common prefix is read once and its continuations go on from copies of its state or cache; the
-vocabulary is computed only where a token is scored. What is shared is decided in sharing.py.
+A common prefix is read once, and its continuations in the same pass, without padding; where a model has no such pass,
+they go on from copies of its state or cache. The vocabulary is computed only where a token is scored (head.py). What is
+shared is decided in sharing.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from evals.ask.sharing import Group, Leaf, Request, Tokens, batches, groups, leaves
-from rwkv_core import finite
-from rwkv_core.errors import out_of_memory
-from rwkv_core.spec import LanguageModel
-
-T = TypeVar("T")
-
-HEAD_ROWS = 512  # positions whose logits are held at once: 100 MB in float32 at a vocabulary of 50 k
+from evals.ask.halving import halving
+from evals.ask.head import ROWS, Answer, Head
+from evals.ask.sharing import Group, Request, Row, batches, even_cuts, fitting, groups, leaves
+from rwkv_core.spec import LanguageModel, Tree
 
 
 class Limits(NamedTuple):
@@ -42,26 +38,6 @@ LIMITS = {"cpu": Limits(2048, 56, 0.5, 256 << 20), "cuda": Limits(32768, 2048, 0
 CACHE_COPY = 0.08  # what copying a token's cache costs beside computing the token; a fixed-size state costs nothing
 
 
-class Answer(NamedTuple):
-    """The summed natural log-probability of the scored tokens, and whether each was the likeliest."""
-
-    loglikelihood: float
-    greedy: bool
-
-
-@dataclass(frozen=True)
-class Row:
-    """A sequence to feed, `offset` tokens of which are already in the state; requests score within it."""
-
-    tokens: Tokens
-    offset: int
-    requests: list[int]
-    source: int = 0  # which row of the state it goes on from
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
 class Scorer:
     """Scores requests with one model. `limits` are the device's unless given; `share` False computes all apart."""
 
@@ -76,49 +52,64 @@ class Scorer:
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request]) -> tuple[list[Answer], dict[str, int]]:
-        """One answer a request, and how many tokens were read, and would have been without sharing."""
-        self.requests = requests
-        self.sums = np.zeros((2, len(requests)))  # of the prefix and of the rest, so that a repeated batch is no harm
-        self.likeliest = np.ones((2, len(requests)), dtype=bool)
+        """One answer a request; and how many tokens were read, would have been without sharing, and how many positions
+        were scored.
+        """
+        self.head = Head(self.model, requests)
         distinct = leaves(requests)
-        copy = 0.0 if self.model.spec.recurrent else CACHE_COPY
+        copy = 0.0 if self.model.spec.recurrent or self.model.read else CACHE_COPY
         plan = groups(distinct, self.limits.row_tokens, copy) if self.share else [Group(0, [leaf]) for leaf in distinct]
+        trees, plan = fitting(plan, self.limits.tokens) if self.model.read else ([], plan)
         counts = {
-            "tokens_read": sum(group.computed for group in plan),
+            "tokens_read": sum(group.computed for group in [*trees, *plan]),
             "tokens_unshared": sum(len(request.fed) for request in requests),
         }
         with tqdm(
             total=counts["tokens_read"], desc=self.label, unit="token", unit_scale=True, leave=False, dynamic_ncols=True
         ) as self.bar:
-            self._alone([group.leaves[0] for group in plan if not group.prefix])
+            self._trees(trees)
+            self._alone([group.stem for group in plan if not group.prefix])
             self._shared([group for group in plan if group.prefix])
-        greedy = self.likeliest[0] & self.likeliest[1]
-        return [Answer(float(s), bool(g)) for s, g in zip(self.sums.sum(0), greedy, strict=True)], counts
+            self.head.score()
+        return self.head.answers(), {**counts, "positions_scored": self.head.scored}
 
-    def _alone(self, alone: Sequence[Leaf]) -> None:
-        rows = [Row(leaf.fed, 0, leaf.requests) for leaf in alone]
+    def _trees(self, trees: Sequence[Group]) -> None:
+        """Prefixes of similar length together, since the recurrence pads them, with what follows them."""
+        trees = sorted(trees, key=lambda group: len(group.stem), reverse=True)
+        for cut in even_cuts([group.computed for group in trees], self.limits.tokens):
+            halving(self._read_trees, trees[cut])
+            self.head.score(ROWS)
+
+    def _read_trees(self, groups: Sequence[Group]) -> None:
+        rows, trees = [], []
+        for group in groups:
+            stem, branches = group.stem, group.branches()
+            rows += [stem, *branches]
+            trees.append(Tree(len(stem), tuple(map(len, branches))))
+        tokens = np.concatenate([row.tokens for row in rows]).astype(np.int64)
+        assert self.model.read is not None
+        hidden = self.model.read(torch.from_numpy(tokens).to(self.device), trees)
+        self.head.add(hidden, rows, list(accumulate(map(len, rows[:-1]), initial=0)))
+        self.bar.update(len(tokens))
+
+    def _alone(self, rows: Sequence[Row]) -> None:
         for batch in self._batches(rows):
             halving(lambda part: self._read(part, None), batch)
+            self.head.score(ROWS)
 
     def _shared(self, shared: Sequence[Group]) -> None:
         """Prefixes of similar length together, as many as their states and the limit allow; then what follows them."""
-        prefixes = [
-            Row(g.leaves[0].fed[: g.prefix], 0, [r for leaf in g.leaves for r in leaf.requests]) for g in shared
-        ]
+        prefixes = [group.stem for group in shared]
         following = dict(zip(map(id, prefixes), shared, strict=True))
         for batch in self._batches(prefixes, holds_states=True):
             halving(lambda part: self._wave(part, [following[id(row)] for row in part]), batch)
 
     def _wave(self, prefixes: Sequence[Row], following: Sequence[Group]) -> None:
         state = self._read(prefixes, None, keep=True)
-        rows = [
-            Row(leaf.fed[group.prefix :], group.prefix, leaf.requests, i)
-            for i, group in enumerate(following)
-            for leaf in group.leaves
-            if len(leaf.fed) > group.prefix
-        ]
+        rows = [row for i, group in enumerate(following) for row in group.branches(i)]
         for batch in self._batches(rows, before=max(map(len, prefixes)), holds_states=True):
             halving(lambda part: self._read(part, state), batch)
+            self.head.score(ROWS)
 
     def _batches(self, rows: Sequence[Row], before: int = 0, holds_states: bool = False) -> list[list[Row]]:
         """Rows in batches, longest first; `holds_states`: states of `before` tokens and their own must fit too."""
@@ -141,68 +132,7 @@ class Scorer:
             state = self.model.take(state, torch.tensor([row.source for row in rows], device=self.device))
         ragged = lengths if keep or state is not None else None
         hidden, after = self.model.hidden(torch.from_numpy(tokens).to(self.device), state, ragged, keep=keep)
-        self._score_rows(hidden, rows)
+        width = hidden.shape[1]
+        self.head.add(hidden.flatten(0, 1), rows, range(0, len(rows) * width, width))
         self.bar.update(sum(map(len, rows)))
         return after if keep else None
-
-    def _score_rows(self, hidden: Tensor, rows: Sequence[Row]) -> None:
-        """hidden [B, T, C]: the scored positions of each row against their tokens, each position's head once."""
-        places, targets, owners, parts = [], [], [], []
-        for i, row in enumerate(rows):
-            for number in row.requests:
-                request = self.requests[number]
-                end = len(request.fed)
-                first = max(end - request.scored, row.offset)
-                last = min(end, row.offset + len(row))
-                for position in range(first, last):
-                    places.append(i * hidden.shape[1] + position - row.offset)
-                    targets.append(int(request.tokens[position + 1]))
-                    owners.append(number)
-                    parts.append(int(row.offset > 0))
-        if not places:
-            return
-        positions, which = np.unique(places, return_inverse=True)
-        log_probs, greedy = self._at(hidden.flatten(0, 1), positions, which, np.array(targets))
-        if np.isnan(log_probs).any():
-            finite.refuse(self.model, self.requests[owners[int(np.isnan(log_probs).argmax())]].fed)
-        part, owner = np.array(parts), np.array(owners)
-        self.sums[part, owner] = 0.0
-        np.add.at(self.sums, (part, owner), log_probs)
-        self.likeliest[part, owner] = True
-        np.logical_and.at(self.likeliest, (part, owner), greedy)
-
-    def _at(
-        self, flat: Tensor, positions: np.ndarray, which: np.ndarray, targets: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """flat [N, C] at `positions`: for each target, its log-probability at positions[which], and if it is likeliest.
-
-        NaN where a logit is not finite. The log-softmax is float32 whatever the model's type is: sums in a shorter one
-        tie.
-        """
-        log_probs, greedy = np.empty(len(targets)), np.empty(len(targets), dtype=bool)
-        order = np.argsort(which, kind="stable")
-        for start in range(0, len(positions), HEAD_ROWS):
-            index = torch.from_numpy(positions[start : start + HEAD_ROWS]).to(self.device)
-            logits = self.model.logits(flat[index]).float()
-            low, high = np.searchsorted(which[order], [start, start + len(index)])
-            these = order[low:high]
-            row = torch.from_numpy(which[these] - start).to(self.device)
-            token = torch.from_numpy(targets[these]).to(self.device)
-            log_prob = logits[row, token] - logits.logsumexp(-1)[row]
-            log_probs[these] = log_prob.where(finite.rows(logits)[row], torch.nan).double().cpu().numpy()
-            greedy[these] = (logits.argmax(-1)[row] == token).cpu().numpy()
-        return log_probs, greedy
-
-
-def halving(run: Callable[[list[T]], object], rows: list[T]) -> None:
-    """Run a batch, and where memory runs out its halves, down to single rows."""
-    try:
-        run(rows)
-        return
-    except Exception as error:
-        if len(rows) == 1 or not out_of_memory(error):
-            raise
-    torch.cuda.empty_cache()  # does nothing where CUDA is not in use
-    half = len(rows) // 2
-    halving(run, rows[:half])
-    halving(run, rows[half:])

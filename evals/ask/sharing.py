@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+SHORT = 16  # prefixes that fit into a batch, of one that costs little to read again
 Tokens = np.ndarray  # [T] of int32: a list of Python's integers takes nine times the memory
 
 
@@ -37,6 +38,19 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A sequence to feed, `offset` tokens of which are already in the state; requests score within it."""
+
+    tokens: Tokens
+    offset: int
+    requests: list[int]
+    source: int = 0  # which row of the state it goes on from
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
 class Group:
     """Leaves with a common prefix of `prefix` tokens that is computed once; 0: nothing is shared."""
 
@@ -47,6 +61,17 @@ class Group:
     def computed(self) -> int:
         """Tokens that the model must read."""
         return self.prefix + sum(len(leaf.fed) - self.prefix for leaf in self.leaves)
+
+    @property
+    def stem(self) -> Row:
+        """What is read once: the prefix, or the only leaf."""
+        requests = [number for leaf in self.leaves for number in leaf.requests]
+        return Row(self.leaves[0].fed[: self.prefix or None], 0, requests)
+
+    def branches(self, source: int = 0) -> list[Row]:
+        """What follows the prefix, if anything does; the prefix's state is row `source` of all that are kept."""
+        rest = [leaf for leaf in self.leaves if len(leaf.fed) > self.prefix > 0]
+        return [Row(leaf.fed[self.prefix :], self.prefix, leaf.requests, source) for leaf in rest]
 
 
 def leaves(requests: Sequence[Request]) -> list[Leaf]:
@@ -92,6 +117,35 @@ def groups(sorted_leaves: Sequence[Leaf], row_tokens: float, copy_share: float) 
         return parts, apart
 
     return best(0, len(sorted_leaves))[0] if sorted_leaves else []
+
+
+def fitting(found: Sequence[Group], most_tokens: int) -> tuple[list[Group], list[Group]]:
+    """Groups of at most so many tokens, and larger ones. Of the latter, those with a short prefix are cut into several
+    that fit, each of which reads the prefix again.
+    """
+    fit, larger = [], []
+    for group in found:
+        if group.computed <= most_tokens or len(group.leaves) == 1:
+            fit.append(group)
+        elif group.prefix * SHORT > most_tokens:
+            larger.append(group)
+        else:
+            sizes = [len(leaf.fed) - group.prefix for leaf in group.leaves]
+            cuts = even_cuts(sizes, most_tokens - group.prefix)
+            fit += [Group(group.prefix, group.leaves[cut]) for cut in cuts]
+    return fit, larger
+
+
+def even_cuts(sizes: Sequence[int], most_tokens: int) -> list[slice]:
+    """Cut rows into as few batches as hold at most `most_tokens` each, or a single row, all about equally large."""
+    aim = sum(sizes) / max(1, -(-sum(sizes) // most_tokens))
+    cuts, start, held = [], 0, 0
+    for i, size in enumerate(sizes):
+        if i > start and (held + size > most_tokens or held >= aim):
+            cuts.append(slice(start, i))
+            start, held = i, 0
+        held += size
+    return [*cuts, slice(start, len(sizes))] if sizes else []
 
 
 def _common(a: Tokens, b: Tokens) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from evals.ask import head, score
 from evals.ask.score import Limits, Scorer
 from evals.ask.sharing import Request, leaves
 from rwkv_core.load import load
@@ -64,11 +65,21 @@ def same(answers: list[Any], expected: list[tuple[float, bool]]) -> None:
     np.testing.assert_allclose([a[0] for a in answers], [a[0] for a in expected], atol=1e-4, rtol=0)
 
 
+def by_padding(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a model has no pass without padding, and on a GPU."""
+    monkeypatch.setattr(type(model), "read", None)
+
+
 @pytest.mark.parametrize("limits", [TIGHT, WIDE], ids=["tight", "wide"])
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "apart"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_answers_are_those_of_one_forward_each(family: str, share: bool, limits: Limits) -> None:
+@pytest.mark.parametrize("family", [*FAMILIES, "rwkv4 padded", "pythia padded"])
+def test_answers_are_those_of_one_forward_each(
+    family: str, share: bool, limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family, _, padded = family.partition(" ")
     model, requests = model_of(family), some_requests()
+    if padded:
+        by_padding(model, monkeypatch)
     expected = plain(model, requests)
     found, counts = Scorer(model, "cpu", share=share, limits=limits).score(requests)
     same(found, expected)
@@ -103,27 +114,92 @@ def test_the_order_of_documents_does_not_matter() -> None:
     same(shuffled, [found[i] for i in order])
 
 
-@pytest.mark.parametrize("family", ["rwkv4", "bloom"])
-def test_a_batch_that_does_not_fit_is_halved(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_no_padding_is_read_in_few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, requests = model_of("rwkv4"), some_requests()
+    sizes = []
+    read = model.read
+    assert read
+    monkeypatch.setattr(
+        type(model), "read", property(lambda _: lambda tokens, trees: sizes.append(len(tokens)) or read(tokens, trees))
+    )
+    found, counts = Scorer(model, "cpu", limits=WIDE).score(requests)
+    same(found, plain(model, requests))
+    assert sizes == [counts["tokens_read"]]
+    sizes.clear()
+    same(Scorer(model, "cpu", limits=TIGHT).score(requests)[0], found)
+    longest = max(len(request.fed) for request in requests)  # read alone where it exceeds a batch
+    assert len(sizes) > 3 and max(sizes) <= max(TIGHT.tokens, longest)
+
+
+@pytest.mark.parametrize("prefix", [1, 20], ids=["read again", "kept"])
+def test_a_group_that_exceeds_a_batch(prefix: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short prefix is read in every batch, a long one once, and its state is kept."""
+    model, rng = model_of("rwkv4"), np.random.default_rng(0)
+    start = rng.integers(128, size=prefix)
+    requests = [Request(np.array([*start, n, *rng.integers(128, size=9)], dtype=np.int32), 4) for n in range(30)]
+    calls, hidden = [], model.hidden
+    monkeypatch.setattr(model, "hidden", lambda *a, **k: calls.append(a) or hidden(*a, **k))
+    limits = TIGHT._replace(tokens=40)
+    found, counts = Scorer(model, "cpu", limits=limits).score(requests)
+    assert bool(calls) == (prefix == 20)
+    assert counts["tokens_read"] == 30 * 9 + prefix * (1 if calls else 8)
+    same(found, plain(model, requests))
+
+
+@pytest.mark.parametrize("rows,block", [(1, 1), (5, 64), (7, 5 * 33), (1 << 20, 1 << 20)])
+@pytest.mark.parametrize("family", ["rwkv4", "pythia"])
+def test_the_head_is_computed_in_parts(family: str, rows: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "ROWS", rows)
+    monkeypatch.setattr(score, "ROWS", rows)
+    monkeypatch.setattr(head, "BLOCK", block)
     model, requests = model_of(family), some_requests()
+    found, counts = Scorer(model, "cpu", limits=TIGHT).score(requests)
+    same(found, plain(model, requests))
+    distinct = {
+        request.fed[:end].tobytes()
+        for request in requests
+        for end in range(len(request.fed) - request.scored + 1, len(request.fed) + 1)
+    }
+    assert counts["positions_scored"] == len(distinct)
+
+
+@pytest.mark.parametrize("family", ["rwkv4", "rwkv4 padded", "bloom"])
+def test_a_batch_that_does_not_fit_is_halved(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, _, padded = family.partition(" ")
+    model, requests = model_of(family), some_requests()
+    if padded:
+        by_padding(model, monkeypatch)
     expected, sizes = plain(model, requests), []
-    hidden = model.hidden
+    hidden, read, logits = model.hidden, model.read, model.logits
+    allowed = 2
+
+    def small(count: int) -> None:
+        sizes.append(count)
+        if count > allowed:
+            raise torch.OutOfMemoryError("out of memory")
 
     def narrow(tokens: Any, *args: Any, **options: Any) -> Any:
-        sizes.append(len(tokens))
-        if len(tokens) > 2:
-            raise torch.OutOfMemoryError("out of memory")
+        small(len(tokens))
         return hidden(tokens, *args, **options)
 
+    def few(tokens: Any, trees: Any) -> Any:
+        small(len(trees))
+        assert read
+        return read(tokens, trees)
+
+    def tight(vectors: Any, words: Any) -> Any:
+        small(allowed + (len(vectors) > 10))
+        return logits(vectors, words)
+
     monkeypatch.setattr(model, "hidden", narrow)
+    monkeypatch.setattr(model, "logits", tight)
+    if read:
+        monkeypatch.setattr(type(model), "read", property(lambda _: few))
     found, _ = Scorer(model, "cpu", limits=WIDE).score(requests)
     same(found, expected)
     assert max(sizes) > 4
 
-    def nothing_fits(*_: Any, **__: Any) -> Any:
-        raise torch.OutOfMemoryError("out of memory")
-
-    monkeypatch.setattr(model, "hidden", nothing_fits)
+    allowed = 0
     with pytest.raises(torch.OutOfMemoryError):
         Scorer(model, "cpu").score(requests)
 
