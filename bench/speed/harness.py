@@ -10,16 +10,18 @@ from typing import Annotated, Any
 import torch
 
 from bench.instruments import disturbance
+from bench.speed import forward
 from evals import identity
 from evals.experiment import AtLeast, Experiment, Numbers, OneOf
 from evals.zeroshot import run as zeroshot
 from evals.zeroshot import tasks
 from rwkv_core.spec import LanguageModel
 
-VERSION = 2  # of 2 on: token shift in C
+VERSION = 3  # of 2 on: token shift in C; of 3 on: contexts and what follows them in one pass without padding
 
 SIZES = Numbers(1)
 OURS = "ours"
+FORWARD = "forward_s"
 
 
 def run(
@@ -44,7 +46,8 @@ def run(
 
     Returns metrics (`difference` of a log-likelihood from HFLM's at batch size 1, the largest, HFLM's softmax being in
     float64; `differing`, what else is not the same, None where nothing was compared) and samples: `seconds` {ours, and
-    HFLM's by batch size: one a round}, without what loads and warms up, and `disturbance`, of each round. Raises
+    HFLM's by batch size: one a round}, without what loads and warms up; `forward_s`, of the pure forward (forward.py)
+    of what ours read and scored, one a round, unless the task generates text; and `disturbance`, of each round. Raises
     Unsupported for a runtime whose weights HFLM cannot use.
     """
     loaded = tasks.load(task, data, "v0.4", docs)  # first: it says where lm-eval is missing
@@ -67,11 +70,14 @@ def run(
 
     def measure(number: int) -> dict[str, float]:
         seconds = {}
+        lm.asker.counts.clear()
         for name in list(calls)[:: -1 if number % 2 else 1]:
             started = time.perf_counter()
             answers = calls[name]()
             seconds[name] = time.perf_counter() - started
             requests[name] = len(answers.responses)
+        if read := lm.asker.counts["tokens_read"]:
+            seconds[FORWARD] = forward.seconds(model, device, read, lm.asker.counts["positions_scored"])
         return seconds
 
     measured, disturbed = disturbance.watched(measure, rounds, disturbance.Watch(device))
@@ -85,7 +91,9 @@ def run(
         "window": model.spec.context_length,
         "parameters": model.parameter_count,
     }
-    return metrics, {"seconds": {name: [one[name] for one in measured] for name in calls}, "disturbance": disturbed}
+    samples = {name: [one[name] for one in measured] for name in measured[0]}
+    pure = {FORWARD: samples.pop(FORWARD)} if FORWARD in samples else {}
+    return metrics, {"seconds": samples, **pure, "disturbance": disturbed}
 
 
 EXPERIMENT = Experiment(

@@ -64,6 +64,7 @@ def test_rounds_alternate_and_without_size_1_nothing_is_compared(monkeypatch: py
     assert metrics["difference"] is None and metrics["differing"] is None
     assert {name: len(seconds) for name, seconds in samples["seconds"].items()} == {"ours": 3, "2": 3, "4": 3}
     assert len(samples["disturbance"]["intervals"]) == 3
+    assert len(samples["forward_s"]) == 3 and min(samples["forward_s"]) > 0
 
 
 def test_what_differs_is_named() -> None:

@@ -28,6 +28,7 @@ def record(model: str, task: str, rounds: int = 1, sizes: str = "8, 16", **more:
         str(size): theirs.get(size, [1.0]) * rounds for size in map(int, sizes.split(", "))
     }
     samples = {"seconds": more.pop("seconds", seconds), "disturbance": {"intervals": [], "not_watched": []}}
+    samples |= {"forward_s": more.pop("forward_s")} if "forward_s" in more else {}
     return make.record(make.cell("harness", model, params, weights=weights), metrics, samples, **more)
 
 
@@ -89,6 +90,20 @@ def test_what_was_disturbed_is_in_no_total() -> None:
     assert (line["tasks"], line["ratio"], line["without it"]) == ("1 of 2", "2.00", "-")
     (line,) = tables(records[1])["harness-totals"].to_dict("records")
     assert line == {**dict.fromkeys(harness.TOTALS, "-"), "model": "Pythia 160M", "tasks": "0 of 1"}
+
+
+def test_the_pure_forward_beside_ours() -> None:
+    records = [
+        record("pythia-160m", "piqa", forward_s=[9.0]),
+        record("pythia-160m", "copa", 3, forward_s=[9.5, 8.0, 10.5]),
+        record("rwkv4-169m", "copa", status="disturbed", error="a neighbour", forward_s=[9.0]),
+        record("rwkv4-169m", "record"),
+    ]
+    lines = tables(*records)["harness-forward"].set_index("task")
+    assert list(lines.index) == ["COPA", "PIQA", "ReCoRD"]
+    assert list(lines["Pythia 160M"]) == ["95% (80%-105%)", "90%", "-"]
+    assert list(lines["RWKV-4 169M"]) == ["†", "-", "-"]
+    assert "harness-forward" not in tables(records[-1])  # as in records of earlier versions
 
 
 @pytest.mark.parametrize("differing", [[], ["1 greedy flags", "acc (0.5 for 0.4)"]])
