@@ -14,7 +14,8 @@ from huggingface_hub import constants
 from bench import run
 from bench.experiments import EXPERIMENTS
 from reports.records import provenance
-from rwkv_core import linear, machine, models, softmax
+from rwkv_core import machine, models, softmax
+from rwkv_core.linear import products
 from rwkv_core.rwkv import mixing
 from rwkv_core.wkv import OPERATORS
 
@@ -42,7 +43,7 @@ def examine() -> Iterator[tuple[str, str]]:
         for name, implementation in operator.implementations.items():
             yield f"{operator.name}: {name}", implementation.lacks(device, torch.float32) or "ready"
         yield f"{operator.name}: auto", operator.choose("auto", device, torch.float32)
-    yield "linear layers: c", linear.LIBRARY.lacks(device, torch.float32) or "ready"
+    yield "linear layers: c", products.LIBRARY.lacks(device, torch.float32) or "ready"
     yield "token shift: c", mixing.LIBRARY.lacks(device, torch.float32) or "ready"
     yield "scored logits: c", softmax.LIBRARY.lacks(device, torch.float32) or "ready"
     yield "model hub", _hub()

@@ -13,9 +13,8 @@ from bench.instruments import limits
 from bench.speed.decode import CONTEXTS
 from reports.draw import numbers
 from reports.records.cell import Cell
+from rwkv_core import dtypes
 from rwkv_core.spec import ModelSpec
-
-ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -78,15 +77,16 @@ def _inference(cell: Cell, spec: ModelSpec) -> Estimate:
 
 def _step(cell: Cell, spec: ModelSpec, context: int) -> float:
     """Seconds of a token: weights and all caches or states are read once, or the products take longer."""
-    size, batch = ITEMSIZE[cell.dtype], cell.params["batch"]
-    read = (spec.parameters - spec.lookup_parameters) * size + spec.state_bytes(context, size, batch)
+    size, batch = dtypes.itemsize(cell.dtype, cell.device), cell.params["batch"]
+    weights = (spec.parameters - spec.lookup_parameters) * dtypes.weight_bytes(cell.dtype, cell.device)
+    read = weights + spec.state_bytes(context, size, batch)
     return max(read / limits.bandwidth(cell.device), _compute(cell, spec))
 
 
 def _compute(cell: Cell, spec: ModelSpec) -> float:
     """Seconds of the products of a token of each sequence."""
     operations = 2 * cell.params["batch"] * (spec.parameters - spec.lookup_parameters)
-    return operations / limits.operations(cell.device, getattr(torch, cell.dtype))
+    return operations / limits.operations(cell.device, getattr(torch, dtypes.computed(cell.dtype, cell.device)))
 
 
 ESTIMATES: dict[str, Callable[[Cell, ModelSpec], Estimate]] = {"decode": _decode, "inference": _inference}

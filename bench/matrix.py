@@ -16,7 +16,7 @@ from bench import cells
 from bench.experiments import EXPERIMENTS
 from evals.experiment import NEEDED, AtLeast, Numbers, OneOf
 from reports.records.cell import Cell
-from rwkv_core import load, models, utf8
+from rwkv_core import dtypes, models, utf8
 from rwkv_core.content import identified
 from rwkv_core.errors import BadInput, did_you_mean
 from rwkv_core.runtimes import RUNTIMES
@@ -106,7 +106,7 @@ def _cell(where: str, name: str, one: Mapping[str, Any], contents: Contents) -> 
     if model and experiment.subject == "spec":  # of which nothing runs
         model = dataclasses.replace(model, attention="default", cache="preallocated", runtime="")
     _choice(where, "device", one["device"], DEVICES)
-    _choice(where, "dtype", one["dtype"], load.DTYPES)
+    _choice(where, "dtype", one["dtype"], dtypes.DTYPES)
     threads = one["threads"]
     if type(threads) is not int or threads < 0:
         raise BadInput(f"{where}: threads must be a whole number, 0 for one a core, not {threads!r}")

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_iter
 
 from rwkv_core.errors import BadInput
 from rwkv_core.spec import LanguageModel
+from rwkv_core.torch_model import arithmetic
 
 PART = 64  # positions whose logits are held at once, and that are read again at once: little beside what is measured
 MEND = {
@@ -49,7 +50,7 @@ def fault(name: str, module: nn.Module, again: Callable[[], object], mend: str =
     """The error that says which layer of `module` is the first to give a value that is not finite when `again` is
     called. mend: what to do about it, unless the type is to blame or the checkpoint.
     """
-    dtype = next(module.parameters()).dtype
+    dtype = arithmetic(module)
     layer = first_layer(module, again)
     where = f"{layer} is the first layer with values" if layer else "its logits have values"
     return BadInput(f"{name}: {where} that are not finite in {_named(dtype)}; {mend or MEND[dtype]}")

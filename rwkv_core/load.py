@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from rwkv_core import machine
+from rwkv_core import machine, quantise
+from rwkv_core.dtypes import DTYPES, QUANTISED, computed
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.models import check_room, find
 from rwkv_core.runtimes import RUNTIMES
 from rwkv_core.spec import LanguageModel, ModelSpec
 
-DTYPES = ("float32", "bfloat16", "float16")
-
 
 def load(name_or_spec: str | ModelSpec, *, device: str = "cpu", dtype: str = "float32") -> LanguageModel:
     """A model ready to run, in the spec's runtime.
 
-    A name stands for its pretrained weights; a ModelSpec says where they come from. Raises BadInput
-    for an unknown model or unusable weights, NaN and infinity among them, Unsupported for a device or runtime that
-    is not here or cannot run the model, MemoryError before anything is allocated where the weights alone cannot fit.
+    A name stands for its pretrained weights; a ModelSpec says where they come from. Those of int8 and int4 are read in
+    the type of the arithmetic, and need that much memory in passing. Raises BadInput for an unknown model or unusable
+    weights, NaN and infinity among them, Unsupported for a device, runtime or type that is not here or cannot run the
+    model, MemoryError before anything is allocated where the weights alone cannot fit.
     """
     spec = find(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec
     if dtype not in DTYPES:
         raise BadInput(f"unknown dtype {dtype!r}: one of {', '.join(DTYPES)}")
-    torch_dtype: torch.dtype = getattr(torch, dtype)
+    torch_dtype: torch.dtype = getattr(torch, computed(dtype, device))
     check_room(spec, spec.parameters * torch_dtype.itemsize, free_memory(device), f"on {device}")
-    return RUNTIMES[spec.runtime](spec, device, torch_dtype)
+    if dtype not in QUANTISED:
+        return RUNTIMES[spec.runtime](spec, device, torch_dtype)
+    quantise.check(spec, dtype, device)
+    model: Any = RUNTIMES[spec.runtime](spec, device, torch_dtype)
+    quantise.quantise(model, spec.width, dtype, device)
+    return model
 
 
 def free_memory(device: str) -> int | None:

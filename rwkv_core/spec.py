@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from rwkv_core import architectures
+from rwkv_core import architectures, dtypes
 from rwkv_core.errors import BadInput
 
 
@@ -90,6 +90,10 @@ class ModelSpec:
         tied = self.architecture.get("tie_word_embeddings", False)
         return 0 if tied else self.vocab_size * self.width
 
+    def lookup_bytes(self, dtype: str, device: str) -> int:
+        """Bytes of the same, with a type's scales."""
+        return dtypes.table_bytes(self.vocab_size, self.width, dtype, device) if self.lookup_parameters else 0
+
     @property
     def max_tokens(self) -> int | None:
         """The longest sequence the architecture can represent; None where it has no such bound."""
@@ -138,7 +142,7 @@ class LanguageModel(Protocol):
 
     @property
     def parameter_count(self) -> int:
-        """Numbers of all weights, tied ones once."""
+        """Numbers of all weights, tied ones once, whatever type they have."""
         ...
 
     @property
@@ -148,7 +152,7 @@ class LanguageModel(Protocol):
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number of the model's type."""
+        """Bytes of a number of the type that the model computes in."""
         ...
 
     def fingerprint(self) -> str:

@@ -31,6 +31,7 @@ ALLOWED = {
     "reports": {
         "reports",
         "rwkv_core.architectures",
+        "rwkv_core.dtypes",
         "rwkv_core.errors",
         "rwkv_core.files",
         "rwkv_core.spec",

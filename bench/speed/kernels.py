@@ -18,6 +18,7 @@ from bench.instruments.race import race
 from bench.speed.compiled_loops import Function
 from bench.speed.kernel_peers import PEERS
 from evals.experiment import AtLeast, Experiment
+from rwkv_core import dtypes
 from rwkv_core.errors import Unsupported
 from rwkv_core.rwkv.version import VERSIONS
 from rwkv_core.spec import ModelSpec
@@ -60,6 +61,8 @@ def run(
     state is a matrix, `multiply_adds` that the recurrence takes, `product_multiply_adds` that the matrix product took)
     and the samples of a race. Raises RuntimeError where one of our own implementations is wrong.
     """
+    if dtype in dtypes.QUANTISED:
+        raise Unsupported(f"a recurrence has no weights to be in {dtype}; write one of {', '.join(dtypes.ITEMSIZES)}")
     operators = {version.MODEL_TYPE: version.OPERATOR for version in VERSIONS}
     operator = operators.get(spec.architecture["model_type"])
     if operator is None:

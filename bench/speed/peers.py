@@ -31,7 +31,7 @@ from rwkv_core.rwkv import v4
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel
 
-VERSION = 5  # of 3 on: nobody finds memory that another has freed; of 4 on: the products of all tasks; of 5 on: in C
+VERSION = 6  # of 3 on: nobody finds memory that another has freed; of 4 on: all tasks' products; of 5 and 6 on: in C
 
 AGREEMENT = {torch.float32: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.1}  # of the largest entry
 CONTEXT = 16  # tokens that the state has seen before a token is timed, where nothing else is said
@@ -109,6 +109,8 @@ def _check(model: LanguageModel, task: str, context: int) -> None:
     """Raises BadInput or Unsupported where there is nothing to race."""
     if task != "token" and context != CONTEXT:
         raise BadInput("`context` is what a token follows: leave it out where the task is `prompt` or `train`")
+    if getattr(model, "quantised", False):
+        raise Unsupported(f"{model.spec.name}: nobody else has its quantised weights; write `dtype: float32`")
     if isinstance(model, RWKV):
         return
     if architectures.of(model.spec.architecture).runtime == "native":

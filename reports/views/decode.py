@@ -20,7 +20,6 @@ from reports.views.processes import pooled
 from reports.views.view import Section, View, disturbed_note, eager_note, parts, timed
 
 ALIKE = ["machine", "device", "dtype", "threads", "batch", "weights"]
-ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 SHOWN = {  # picture: metric, title, x, unit, what its values are divided by
     "token": ("step_s", "Time a token against context", "tokens of context", "milliseconds a token", 1e-3),
     "first": ("first_token_s", "Time to the first token against the prompt", "tokens of the prompt", "seconds", 1.0),
@@ -50,7 +49,7 @@ def _rows(record: Record) -> Iterator[Row]:
     spec, batch = record.cell.model, record.cell.params["batch"]
     assert spec is not None
     metrics = record.metrics
-    read = metrics["parameter_bytes"] - spec.lookup_parameters * ITEMSIZE[record.cell.dtype]
+    read = metrics["parameter_bytes"] - spec.lookup_bytes(record.cell.dtype, record.cell.device)
     yield {"metric": "parameter_bytes", "value": metrics["parameter_bytes"]}
     operations = 2 * batch * (metrics["parameters"] - spec.lookup_parameters)
     for point in record.samples["points"]:

@@ -21,11 +21,12 @@ from reports.views import curves
 from reports.views.families import compared, ours
 from reports.views.processes import FEW, ONE_PROCESS, WHERE, pooled
 from reports.views.view import DISTURBED, Section, View, disturbed_note, eager_note, parts, timed
+from rwkv_core import dtypes
 
 OURS = (
     "RWKV runs in this suite's own code, the others in transformers', whose work in Python between two tokens is part "
-    "of their time; on a fast device and at small sizes it can be most of it. On a CPU products of up to four vectors "
-    "in float32 with the matrices of linear layers are this suite's for all of them."
+    "of their time; on a fast device and at small sizes it can be most of it. On a CPU products of a few vectors "
+    "with the matrices of linear layers are this suite's for all of them."
 )
 DEVICE_MEMORY = {
     "resident_growth_bytes": "resident growth",
@@ -66,7 +67,7 @@ def _timed_rows(record: Record) -> Iterator[Row]:
 
     spec = record.cell.model
     assert spec is not None
-    itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[record.cell.dtype]
+    kind = (record.cell.dtype, record.cell.device)
     for point in record.samples["memory"]:
         context = point["context_tokens"]
         # what the figures call memory: the allocator's peak on a GPU, live tensors on a CPU
@@ -78,11 +79,11 @@ def _timed_rows(record: Record) -> Iterator[Row]:
     if "state_bytes" in record.metrics:
         lengths = {point["context_tokens"] for point in record.samples["memory"]}
         for context in sorted(lengths | {2**i for i in range(4, 14)}):  # by formula further than measured, to 8192
-            value = spec.state_bytes(context, itemsize, batch)
+            value = spec.state_bytes(context, dtypes.itemsize(*kind), batch)
             yield {"metric": "state_formula_bytes", "value": value, "tokens": context}
     stored = record.metrics["parameter_bytes"]
     yield {"metric": "parameter_bytes", "value": stored}
-    yield {"metric": "read_bytes", "value": stored - spec.lookup_parameters * itemsize}
+    yield {"metric": "read_bytes", "value": stored - spec.lookup_bytes(*kind)}
     if record.metrics.get("disagreement") is not None:
         yield {"metric": "disagreement", "value": record.metrics["disagreement"]}
 

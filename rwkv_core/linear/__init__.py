@@ -1,31 +1,26 @@
-"""The product of a few vectors with a large matrix, as linear layers need it in generation: on a CPU in C, since
-torch's reads the matrix more slowly. For the models of all families alike.
+"""Linear layers and embeddings as generation needs them, for the models of all families alike: on a CPU in C, since
+torch's products of a few vectors read the matrix more slowly, and with weights in int8.
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rwkv_core.wkv.compiled import Library
-
-LIBRARY = Library(__file__, sizes=3, pointers=4)
-MOST = 4  # vectors of one call to linear.c
-FEWEST = 1 << 15  # weights that are worth a call
+from rwkv_core.linear.matrix import Int8Matrix
+from rwkv_core.linear.products import product, serves
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | Int8Matrix, bias: Tensor | None = None) -> Tensor:
     """x W^T + b, as torch's function of this name.
 
     x [..., I]; weight [O, I]; bias [O]. Returns [..., O].
     """
-    if not serves(x, weight, bias):
-        return F.linear(x, weight, bias)
-    outputs, inputs = weight.shape
-    y = x.new_empty((*x.shape[:-1], outputs))
-    LIBRARY.run((x.numel() // inputs, inputs, outputs), x.contiguous(), weight, bias, y)
-    return y
+    if isinstance(weight, Int8Matrix):
+        return weight.product(x, bias)
+    if serves(x, weight, bias):
+        return product(x, weight, bias=bias)
+    return F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):
@@ -36,13 +31,24 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+class Int8Embedding(nn.Embedding):
+    """torch's layer over an Int8Matrix."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens [...] -> [..., C]."""
+        matrix: Int8Matrix = self.weight  # type: ignore[assignment]
+        return matrix.rows(tokens)
+
+
 def outputs(layer: nn.Module, x: Tensor, some: slice | None) -> Tensor:
     """x [..., I] through a linear layer, of its outputs [..., O] all or some."""
     if some is None:
         return layer(x)
     if not isinstance(layer, nn.Linear):
         return layer(x)[..., some]
-    return linear(x, layer.weight[some], None if layer.bias is None else layer.bias[some])
+    weight: Tensor | Int8Matrix = layer.weight
+    part = weight.part(some) if isinstance(weight, Int8Matrix) else weight[some]
+    return linear(x, part, None if layer.bias is None else layer.bias[some])
 
 
 def hasten(model: nn.Module) -> None:
@@ -50,23 +56,3 @@ def hasten(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = Linear
-
-
-def serves(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether linear.c multiplies these, or torch, which says what does not fit."""
-    if not x.dim() or weight.dim() != 2:
-        return False
-    outputs, inputs = weight.shape
-    if not 0 < x.numel() <= MOST * inputs or x.shape[-1] != inputs or outputs * inputs < FEWEST:
-        return False
-    if not weight.is_contiguous() or not _plain(weight) or not _plain(x):
-        return False
-    if bias is not None and not (bias.shape == (outputs,) and bias.is_contiguous() and _plain(bias)):
-        return False
-    return not torch.is_autocast_enabled("cpu") and LIBRARY.lacks(x.device, torch.float32) is None
-
-
-def _plain(x: Tensor) -> bool:
-    """Numbers of float32 on the CPU of which no gradient is recorded."""
-    recorded = x.requires_grad and torch.is_grad_enabled()
-    return x.dtype == torch.float32 and x.device.type == "cpu" and not recorded

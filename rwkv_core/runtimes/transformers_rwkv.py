@@ -35,13 +35,13 @@ def converted(model: RWKV, device: str = "", dtype: torch.dtype | None = None) -
     """
     from transformers import AutoConfig, AutoModelForCausalLM  # here, because transformers takes seconds to import
 
+    tensors = layouts.to_hub(model.tensors(), v4.HUB_NAMES)
     dtype = dtype or model.emb.weight.dtype
     rescale = v4.RESCALE_EVERY if dtype == torch.float16 else 0
     facts = {"context_length": model.spec.context_length, "rescale_every": rescale}
     config = AutoConfig.for_model(**{**model.spec.architecture, **facts})
     with torch.device("meta"):
         peer = AutoModelForCausalLM.from_config(config)
-    tensors = layouts.to_hub(model.tensors(), v4.HUB_NAMES)
     copies = {name: tensor.to(device or tensor.device, dtype, copy=True) for name, tensor in tensors.items()}
     peer.load_state_dict(copies, assign=True)
     return peer.eval()

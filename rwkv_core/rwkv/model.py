@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkv_core import text
+from rwkv_core.errors import Unsupported
 from rwkv_core.linear import Linear, outputs
 from rwkv_core.one_size import OneSizeState
 from rwkv_core.rwkv import checkpoint, version
@@ -85,7 +86,7 @@ class RWKV(OneSizeState, TorchModel):
     @property
     def attention(self) -> str:
         """Which implementation of the recurrence runs where the weights lie, and which in training if another."""
-        like, operator = self.emb.weight, self.version.OPERATOR
+        like, operator = self.ln_out.weight, self.version.OPERATOR
         exact = torch.promote_types(like.dtype, torch.float32)
         chosen = operator.choose(self.impl, like.device, exact)
         training = FALLBACK if not operator.implementations[chosen].gradients else chosen
@@ -101,7 +102,11 @@ class RWKV(OneSizeState, TorchModel):
 
     @torch.no_grad()
     def tensors(self) -> dict[str, Tensor]:
-        """The weights by BlinkDL's names as a checkpoint has them, what `rescale` has done undone."""
+        """The weights by BlinkDL's names as a checkpoint has them, what `rescale` has done undone. Raises Unsupported
+        for quantised ones, which no checkpoint has.
+        """
+        if self.quantised:
+            raise Unsupported(f"{self.spec.name}: no other program reads its quantised weights; write `dtype: float32`")
         tensors = dict(self.state_dict())
         for i in range(len(self.blocks) if self.rescale_every else 0):
             for name in (f"blocks.{i}.att.output.weight", f"blocks.{i}.ffn.value.weight"):
@@ -110,7 +115,7 @@ class RWKV(OneSizeState, TorchModel):
 
     def empty_state(self, batch: int) -> State:
         """The state before the first token, for `batch` rows."""
-        return [self.version.empty(self.spec.architecture, batch, self.emb.weight)] * len(self.blocks)
+        return [self.version.empty(self.spec.architecture, batch, self.ln_out.weight)] * len(self.blocks)
 
     def hidden(
         self,
