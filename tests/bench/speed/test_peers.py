@@ -285,6 +285,18 @@ def test_what_is_not_raced_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peers.run(half, device="cpu", rounds=3)[0]["left_out"][torch_int8.NAME] == "raced in float32 on a CPU alone"
 
 
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [("rwkv6", {}), ("rwkv7", {}), ("pythia", {}), ("llama", {}), ("llama", {"tie_word_embeddings": True})],
+)
+def test_the_products_are_of_every_matrix_once(family: str, shape: dict[str, Any]) -> None:
+    subject = model(family, **shape)
+    looked_up = 0 if shape else subject.spec.vocab_size * subject.spec.width
+    read = [p for name, p in subject.named_parameters() if p.squeeze().dim() > 1 and not name.endswith(peers.TABLES)]
+    multiplied = [*peers._matrices(subject), peers._head(subject)]
+    assert sum(p.numel() for p in multiplied) == sum(p.numel() for p in read) - looked_up
+
+
 def test_what_nobody_else_computes_is_unsupported() -> None:
     for family in ("opt", "mamba"):
         with pytest.raises(Unsupported, match="no other implementations of it"):
