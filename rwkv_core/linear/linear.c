@@ -2,12 +2,12 @@
  *
  * W is of float32, bfloat16, or int8 with a scale a row; all are multiplied and summed in float32, so that a smaller type
  * costs its rounding and nothing else. The time is that of reading W once. A processor that fetches ahead follows each
- * place that is read from by itself, and one such place does not keep the memory busy: so four parts of W are read at once.
+ * place that is read from by itself, and one such place does not keep the memory busy: so parts of W are read at once.
  */
 #include "../wkv/common.h"
 
 #define MOST 4                    /* vectors of one pass over W */
-#define PARTS 4                   /* of W */
+#define PARTS 4                   /* of W at most */
 #define SUMS 8                    /* at once, so that no sum waits for the one before */
 #define TASK (1 << 14)            /* numbers of W in each part, about; more vectors find them in the cache again */
 #define THREAD_ELEMENTS (1 << 16) /* fewer numbers are read sooner than a second thread has started */
@@ -32,6 +32,8 @@ typedef struct {
 } Work;
 
 INLINE int64_t size(int kind) { return kind == FLOAT32 ? 4 : kind == BFLOAT16 ? 2 : 1; }
+INLINE int parts_of(int kind) { return kind == FLOAT32 ? 2 : PARTS; }
+INLINE int64_t outputs_of(const Call *z, int kind) { return (z->outputs + parts_of(kind) - 1) / parts_of(kind); } /* a part */
 
 INLINE float from_bfloat16(uint16_t bits) {
     const uint32_t wide = (uint32_t)bits << 16;
@@ -92,7 +94,7 @@ INLINE void put(const Call *z, int64_t row, int64_t o, int kind, float y) {
 INLINE void dot(const Work *work, int64_t o, int first, int parts, int64_t row, int rows, int kind) {
     const Call *z = work->call;
     const int unroll = SUMS / parts / rows ? SUMS / parts / rows : 1;
-    const int64_t inputs = z->inputs, part = (z->outputs + PARTS - 1) / PARTS;
+    const int64_t inputs = z->inputs, part = outputs_of(z, kind);
     const float *x[MOST];
     const char *w[PARTS];
     int64_t to[PARTS];
@@ -129,15 +131,15 @@ INLINE void dot(const Work *work, int64_t o, int first, int parts, int64_t row, 
 }
 
 INLINE void task(const Work *w, int64_t number, int64_t row, int rows, int kind) {
-    const int parts = LANES == 16 || rows < 3 ? PARTS : PARTS / 2; /* AVX2 has half the registers */
-    const int64_t part = (w->call->outputs + PARTS - 1) / PARTS, from = number * w->outputs;
+    const int all = parts_of(kind), parts = LANES == 16 || rows < 3 ? all : 2; /* AVX2 has half the registers */
+    const int64_t part = outputs_of(w->call, kind), from = number * w->outputs;
     const int64_t to = from + w->outputs < part ? from + w->outputs : part;
     for (int64_t o = from; o < to; o++)
-        UNROLL for (int first = 0; first < PARTS; first += parts) dot(w, o, first, parts, row, rows, kind);
+        UNROLL for (int first = 0; first < all; first += parts) dot(w, o, first, parts, row, rows, kind);
 }
 
 INLINE void tasks(Work *w, int kind) {
-    const int64_t rows = w->call->rows, part = (w->call->outputs + PARTS - 1) / PARTS;
+    const int64_t rows = w->call->rows, part = outputs_of(w->call, kind);
     for (int64_t number; (number = take_task(&w->next)) * w->outputs < part;)
         for (int64_t row = 0; row < rows; row += MOST)
             switch (rows - row) {
