@@ -43,10 +43,10 @@ def lines(
 
 
 def _bytes(text: str) -> float:
-    found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(UNITS)})", text)
-    if not found:
+    parsed = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(UNITS)})", text)
+    if not parsed:
         raise BadInput(f"--memory {text!r}: write a number and one of {', '.join(UNITS)}, as in 16GB")
-    return float(found[1]) * UNITS[found[2]]
+    return float(parsed[1]) * UNITS[parsed[2]]
 
 
 def _measured(stores: Sequence[Path], device: str) -> tuple[pd.DataFrame, str]:

@@ -108,9 +108,9 @@ def _sentences(candidates: Sequence[_Candidate], question: Question) -> Iterator
         most = min(one.forecast.longest_measured, other.forecast.longest_measured)
         places = [2**i for i in range(4, 25) if 2**i <= max(most, question.context)]
         first, second = ([Point(*each.forecast.step(n, question.batch)[:3]) for n in places] for each in (one, other))
-        found = crossings.shown(crossing(places, first, second), places[0], places[-1])
+        place = crossings.shown(crossing(places, first, second), places[0], places[-1])
         beyond = f"; beyond {most:,} tokens reckoned" if places[-1] > most else ""
         yield (
             f"{one.label} takes less time a token than {other.label} ({one.dtype}, batch {question.batch}) from this "
-            f"context on: {found}{beyond}."
+            f"context on: {place}{beyond}."
         )

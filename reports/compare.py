@@ -39,19 +39,21 @@ def stores(
     """
     (records, warnings), (others, more) = page.read([first]), page.read([second])
     matched = _matched(records, others, only)
-    found, left_out = changes.of_pairs(matched.pairs, READINGS)
+    compared, left_out = changes.of_pairs(matched.pairs, READINGS)
     left_out = left_out[0] + matched.alone[0], left_out[1] + matched.alone[1]
-    if not found:
+    if not compared:
         had = (_had(first, records, only, left_out[0]), _had(second, others, only, left_out[1]))
         raise BadInput(f"nothing in common that can be compared: {'; '.join(had)}")
     if out is not None:
-        write_atomically(out, Table("changes", "", pd.DataFrame(map(_numbers, found))).csv())
+        write_atomically(out, Table("changes", "", pd.DataFrame(map(_numbers, compared))).csv())
     mine, theirs = (list(itertools.chain(*side)) for side in zip(*matched.pairs, strict=True))
-    lines = [*warnings, *more, f"A: {first}, B: {second}", origin.beside(mine, theirs), *_lines(found, every)]
+    lines = [*warnings, *more, f"A: {first}, B: {second}", origin.beside(mine, theirs), *_lines(compared, every)]
     lines += [
         f"{side}, not compared: {_counted(reasons)}." for side, reasons in zip("AB", left_out, strict=True) if reasons
     ]
-    return [*lines, f"{len(matched.pairs)} cells matched, {_summary(found)}"], any(change.worse for change in found)
+    return [*lines, f"{len(matched.pairs)} cells matched, {_summary(compared)}"], any(
+        change.worse for change in compared
+    )
 
 
 def _matched(first: Sequence[Record], second: Sequence[Record], only: str) -> Matched:
@@ -73,9 +75,9 @@ def _had(folder: Path, records: Sequence[Record], only: str, left_out: Counter[s
     return f"{had} ({_counted(left_out)})" if left_out else had
 
 
-def _lines(found: Sequence[Change], every: bool) -> Iterator[str]:
+def _lines(compared: Sequence[Change], every: bool) -> Iterator[str]:
     """What is worse, then what is better, then, if asked for, the rest."""
-    shown = sorted(found, key=lambda change: (not change.worse, not change.better))
+    shown = sorted(compared, key=lambda change: (not change.worse, not change.better))
     shown = [change for change in shown if every or change.worse or change.better]
     if shown:
         frame = pd.DataFrame(map(_display, shown)).apply(lambda column: column.str.ljust(column.str.len().max()))
@@ -84,13 +86,13 @@ def _lines(found: Sequence[Change], every: bool) -> Iterator[str]:
         yield f"{changes.FEW.capitalize()}: {processes.BETWEEN}."
 
 
-def _summary(found: Sequence[Change]) -> str:
-    worse, better = sum(change.worse for change in found), sum(change.better for change in found)
-    alike = sum(change.verdict == NO_DIFFERENCE for change in found)
-    untested = [change for change in found if change.verdict == NOT_TESTED]
+def _summary(compared: Sequence[Change]) -> str:
+    worse, better = sum(change.worse for change in compared), sum(change.better for change in compared)
+    alike = sum(change.verdict == NO_DIFFERENCE for change in compared)
+    untested = [change for change in compared if change.verdict == NOT_TESTED]
     differing = sum(change.first != change.second for change in untested)
     return (
-        f"{len(found)} values compared: {worse} worse, {better} better, {alike} no difference shown, "
+        f"{len(compared)} values compared: {worse} worse, {better} better, {alike} no difference shown, "
         f"{len(untested)} not tested ({differing} of them differ)."
     )
 

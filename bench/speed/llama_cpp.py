@@ -44,17 +44,17 @@ def contenders(model: Any, task: str, ids: Tensor, text: Text) -> tuple[dict[str
     if reason := INSTALL if not installed() else peer.elsewhere(model) or (ONE_BY_ONE if len(ids) > 1 else ""):
         return {}, {NAME: reason}
     tokens, threads = ids[0].tolist(), torch.get_num_threads()
-    found = {}
+    peers = {}
     try:
         for kind in gguf_files.KINDS:
             engine = Engine(model, kind, max(len(tokens), len(text.tokens)), threads)
             moved = {} if kind == "F32" else peer.distance(text.logits, engine.each(text.tokens.tolist()))
             bound = BOUNDS.get(architecture) if kind == "F32" else peer.QUANTISED
             call = engine.prompt(tokens) if task == "prompt" else engine.token(tokens)
-            found[f"{NAME} {kind}"] = Peer(call, _described(kind, threads), bound, moved)
+            peers[f"{NAME} {kind}"] = Peer(call, _described(kind, threads), bound, moved)
     except Unsupported as error:
         return {}, {NAME: str(error)}
-    return found, {}
+    return peers, {}
 
 
 class Engine:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from evals.language import precision
 from rwkv_core.spec import LanguageModel
 
 QUANTISED = math.inf  # no bound: another arithmetic on purpose, whose distance is measured and shown
@@ -64,9 +65,9 @@ def distance(ours: Tensor, theirs: Tensor) -> dict[str, float]:
     """How far logits [T, V] are from ours: the largest error, of our largest; KL, the mean divergence of their
     distribution from ours, in nats; the share of positions with the same likeliest token.
     """
-    exact, other = (part.double().log_softmax(-1) for part in (ours, theirs))
+    divergence, same = precision.apart(theirs, ours)
     return {
         "largest": float((theirs - ours).abs().max() / ours.abs().max()),
-        "kl": float((exact.exp() * (exact - other)).sum(-1).mean()),
-        "same_first": float((ours.argmax(-1) == theirs.argmax(-1)).double().mean()),
+        "kl": float(divergence.mean()),
+        "same_first": float(same.double().mean()),
     }

@@ -30,6 +30,7 @@ from rwkv_core.runtimes import pip_rwkv, transformers_rwkv
 from rwkv_core.rwkv import v4
 from rwkv_core.rwkv.model import RWKV
 from rwkv_core.spec import LanguageModel
+from rwkv_core.torch_model import TorchModel
 
 VERSION = 5  # of 3 on: nobody finds memory that another has freed; of 4 on: all tasks' products; of 5 on: in C
 
@@ -109,7 +110,7 @@ def _check(model: LanguageModel, task: str, context: int) -> None:
     """Raises BadInput or Unsupported where there is nothing to race."""
     if task != "token" and context != CONTEXT:
         raise BadInput("`context` is what a token follows: leave it out where the task is `prompt` or `train`")
-    if getattr(model, "quantised", False):
+    if isinstance(model, TorchModel) and model.quantised:
         raise Unsupported(f"{model.spec.name}: nobody else has its quantised weights; write `dtype: float32`")
     if isinstance(model, RWKV):
         return
@@ -195,9 +196,7 @@ def _next(model: Any, ids: Tensor) -> Step:
     _, state = model.hidden(before, model.reserve(ids.shape[1]))
 
     def step() -> Tensor:
-        logits: Tensor = model.logits(model.hidden(last, state)[0][:, -1])
-        if not model.spec.recurrent:  # whose cache has grown in place
-            model.rewind(state)
+        logits: Tensor = model.logits(model.hidden(last, model.fork(state))[0][:, -1])
         return logits
 
     return step

@@ -40,14 +40,12 @@ def quantised(model: Any) -> Any:
 
 
 class _Weight:
-    """Stands where our models read a layer's weight to multiply by it: the product is the quantised layer's."""
+    """Stands where our models read a layer's weight to multiply by it: the product is the quantised layer's. It is no
+    tensor, so that linear.c leaves it to torch.
+    """
 
     def __init__(self, layer: nn.Module) -> None:
         self._layer = layer
-
-    def dim(self) -> int:
-        """Not a matrix's: linear.c leaves it to torch."""
-        return 0
 
     @classmethod
     def __torch_function__(

@@ -111,9 +111,9 @@ class Head:
             these = order[low:high]
             row = torch.from_numpy(which[these] - start).to(vectors.device)
             token = torch.from_numpy(targets[these]).to(vectors.device)
-            found, chosen = self._summary(vectors[start:end], row, token)
-            log_probs[these] = (chosen.double() - found.log_sum[row]).cpu().numpy()
-            greedy[these] = (found.place[row] == token).cpu().numpy()
+            summary, chosen = self._summary(vectors[start:end], row, token)
+            log_probs[these] = (chosen.double() - summary.log_sum[row]).cpu().numpy()
+            greedy[these] = (summary.place[row] == token).cpu().numpy()
 
         for numbers in np.array_split(np.arange(len(vectors)), -(-len(vectors) // ROWS)):
             halving(look, numbers.tolist())
@@ -121,16 +121,16 @@ class Head:
 
     def _summary(self, vectors: Tensor, row: Tensor, token: Tensor) -> tuple[Summary, Tensor]:
         """Of the logits of vectors [N, C], and the logit of each token at its row."""
-        found: Summary | None = None
+        summary: Summary | None = None
         chosen = torch.zeros(len(row), device=vectors.device)
         for first, logits in self._logits(vectors):
             place = token - first
             inside = place.clamp(0, logits.shape[-1] - 1)
             chosen = logits[row, inside].where(inside == place, chosen)
             here = softmax.summary(logits)
-            found = here if found is None else softmax.joined(found, here, first)
-        assert found is not None
-        return found, chosen
+            summary = here if summary is None else softmax.joined(summary, here, first)
+        assert summary is not None
+        return summary, chosen
 
     def _logits(self, vectors: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The number of the first word and logits from it on, of all words on a GPU, else a block at a time; float32

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-SHORT = 16  # prefixes that fit into a batch, of one that costs little to read again
+SHORT = 16  # a prefix of at most this part of a batch costs little to read again
 Tokens = np.ndarray  # [T] of int32: a list of Python's integers takes nine times the memory
 
 
@@ -119,12 +119,12 @@ def groups(sorted_leaves: Sequence[Leaf], row_tokens: float, copy_share: float) 
     return best(0, len(sorted_leaves))[0] if sorted_leaves else []
 
 
-def fitting(found: Sequence[Group], most_tokens: int) -> tuple[list[Group], list[Group]]:
+def fitting(plan: Sequence[Group], most_tokens: int) -> tuple[list[Group], list[Group]]:
     """Groups of at most so many tokens, and larger ones. Of the latter, those with a short prefix are cut into several
     that fit, each of which reads the prefix again.
     """
     fit, larger = [], []
-    for group in found:
+    for group in plan:
         if group.computed <= most_tokens or len(group.leaves) == 1:
             fit.append(group)
         elif group.prefix * SHORT > most_tokens:

@@ -67,12 +67,17 @@ def _compared(model: LanguageModel, exact: LanguageModel, tokens: Tensor) -> Ite
             logits = one.logits(hidden).double()
             if not bool(finite.rows(logits).all()):
                 finite.refuse(one, inputs[:, : start + CHUNK])
-            logs.append(F.log_softmax(logits[0], -1))
-        few, full = logs
-        divergence = F.kl_div(few, full, reduction="sum", log_target=True)
-        same = (few.argmax(-1) == full.argmax(-1)).sum()
-        losses = [F.nll_loss(log, targets[0, start : start + CHUNK], reduction="sum") for log in logs]
-        yield [float(value) for value in (divergence, same, *losses)]
+            logs.append(logits[0])
+        losses = [F.cross_entropy(part, targets[0, start : start + CHUNK], reduction="sum") for part in logs]
+        yield [float(value) for value in (*map(torch.sum, apart(*logs)), *losses)]
+
+
+def apart(logits: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
+    """Two distributions of the next token, as logits [T, V]: at each position the divergence of the first from the
+    exact one in nats, [T], and whether the likeliest token is the same, [T].
+    """
+    few, full = (part.double().log_softmax(-1) for part in (logits, exact))
+    return F.kl_div(few, full, reduction="none", log_target=True).sum(-1), logits.argmax(-1) == exact.argmax(-1)
 
 
 EXPERIMENT = Experiment(run, version=VERSION, reads={"text": identity.text, "tokenizer": identity.tokenizer})

@@ -13,7 +13,7 @@ from reports.draw.table import Table
 from reports.forecast import Forecast
 from reports.results import Results
 from reports.views import curves
-from reports.views.processes import pooled
+from reports.views.processes import on, pooled
 from reports.views.view import Section, View, eager_note, parts
 
 ALIKE = ["machine", "device", "dtype", "threads", "weights"]
@@ -38,11 +38,7 @@ def views(results: Results) -> Iterator[View]:
         return
     for number, _, part in parts(frame, ALIKE):
         first = part.iloc[0]
-        footer = (
-            f"{first.machine} · {first.device} · {first['dtype']} · {numbers.count(first.threads)} threads · "
-            f"{first.weights} weights"
-        )
-        name, tables, pictures = f"batches{number}", [], []
+        footer, tables, pictures = on(part), [], []
         several = part[part.groupby("label").batch.transform("nunique") > 1]
         undisturbed = several[~several.disturbed]
         if len(undisturbed):
@@ -52,7 +48,7 @@ def views(results: Results) -> Iterator[View]:
             tables.append(_goodput(at, f"goodput{number}", context))
         tables.append(_fits(part, f"fits{number}"))
         title = f"Batches and memory, {first.machine}, {first.device} {first['dtype']}"
-        yield View(name, title, [f"{footer}."], tables, pictures)
+        yield View(f"batches{number}", title, [f"{footer}."], tables, pictures)
 
 
 def _throughput(at: pd.DataFrame, name: str, footer: str) -> Picture:

@@ -102,7 +102,7 @@ def table(pairs: Sequence[Pair], name: str) -> Table:
     return Table(name, "From which context on the first is ahead", pd.DataFrame(lines), NOTE)
 
 
-def shown(found: Crossing, shortest: float, longest: float) -> str:
+def shown(where: Crossing, shortest: float, longest: float) -> str:
     """From where on, in brackets the interval. shortest, longest: of the places that were looked at."""
 
     def place(at: float) -> str:
@@ -110,5 +110,5 @@ def shown(found: Crossing, shortest: float, longest: float) -> str:
             return f"> {numbers.count(longest)}" if at > 0 else f"≤ {numbers.count(shortest)}"
         return numbers.count(float(f"{at:.2g}"))
 
-    low, high = place(found.low), place(found.high)
-    return place(found.at) + (f" ({low} to {high})" if low != high else "")
+    low, high = place(where.low), place(where.high)
+    return place(where.at) + (f" ({low} to {high})" if low != high else "")

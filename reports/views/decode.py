@@ -16,7 +16,7 @@ from reports.records.record import Record
 from reports.results import Results
 from reports.statistics.bands import spread
 from reports.views import crossings, curves, totals
-from reports.views.processes import pooled
+from reports.views.processes import on, pooled
 from reports.views.view import Section, View, disturbed_note, eager_note, parts, timed
 
 ALIKE = ["machine", "device", "dtype", "threads", "batch", "weights"]
@@ -84,11 +84,8 @@ def views(results: Results) -> Iterator[View]:
         return
     for number, _, part in parts(frame, ALIKE):
         first = part.iloc[0]
-        footer = (
-            f"{first.machine} · {first.device} · {first['dtype']} · {numbers.count(first.threads)} threads · batch "
-            f"{first.batch} · {first.weights} weights · median of {part.repeats.max():.0f} runs, "
-            f"processes: {numbers.span(part.processes.min(), part.processes.max())}"
-        )
+        runs = f"{part.repeats.max():.0f} runs, processes: {numbers.span(part.processes.min(), part.processes.max())}"
+        footer = f"{on(part)} · batch {first.batch} · median of {runs}"
         pictures = [_picture(part, f"decode{number}-{kind}", footer, *shown) for kind, shown in SHOWN.items()]
         pairs = list(crossings.pairs(part))
         if pairs and (maps := totals.picture(pairs, f"totals{number}", footer)):

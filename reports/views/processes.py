@@ -6,12 +6,20 @@ import itertools
 
 import pandas as pd
 
+from reports.draw import numbers
 from reports.statistics.bands import spread
 
 FEW = 3  # of fewer nothing is said without a caution
 BETWEEN = "times of the same work differ more between processes than between repeats of one"
 ONE_PROCESS = f"Each model ran in fewer than three processes, and {BETWEEN}."
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
+
+
+def on(part: pd.DataFrame) -> str:
+    """What the rows of a section were measured on."""
+    first = part.iloc[0]
+    threads = numbers.count(first.threads)
+    return f"{first.machine} · {first.device} · {first['dtype']} · {threads} threads · {first.weights} weights"
 
 
 def pooled(frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ ALIKE = 16  # of its rows torch multiplies so many at once
 
 def serves(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether `product` multiplies these as fast as torch does or faster; torch says what does not fit."""
-    if not plain(x, x.dtype) or x.dtype not in MOST or not plain(weight, x.dtype) or weight.dim() != 2:
+    if x.dtype not in MOST or not plain(x, x.dtype) or not plain(weight, x.dtype) or weight.dim() != 2:
         return False
     if weight.numel() < FEWEST or not weight.is_contiguous() or not fits(x, weight.shape, bias):
         return False
@@ -41,8 +41,9 @@ def fits(x: Tensor, shape: torch.Size, bias: Tensor | None) -> bool:
 
 def plain(x: Tensor, dtype: torch.dtype) -> bool:
     """Numbers of that type on the CPU of which no gradient is recorded, and that no subclass keeps in another way."""
-    recorded = x.requires_grad and torch.is_grad_enabled()
-    return x.dtype == dtype and x.is_cpu and not recorded and type(x) in (Tensor, nn.Parameter)
+    if type(x) not in (Tensor, nn.Parameter) or x.dtype != dtype or not x.is_cpu:
+        return False
+    return not (x.requires_grad and torch.is_grad_enabled())
 
 
 def product(x: Tensor, weight: Tensor, scales: Tensor | None = None, bias: Tensor | None = None) -> Tensor:

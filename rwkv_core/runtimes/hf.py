@@ -96,10 +96,6 @@ class HFModel(TorchModel):
             after.mask = hf_cache.align_right(key_values, mask, lengths, past, new)
         return out.last_hidden_state, after
 
-    def rewind(self, state: CacheState) -> None:
-        """Forget what was fed after `state`, whose cache was extended in place: one can go on from it again."""
-        hf_cache.rewind(state.cache, state.tokens)
-
     @property
     def read(self) -> Callable[[Tensor, Sequence[Tree]], Tensor] | None:
         """Trees of texts in one pass; see LanguageModel. On a CPU alone: nothing else was measured."""

@@ -51,7 +51,7 @@ class PreallocatedLayer(DynamicLayer):
         used = (self.keys, self.values)
         begin, new = used[0].shape[2], key_states.shape[2]
         end = begin + new
-        inside = self._inside()
+        inside = bool(self._views) and used[0] is self._views[0] and used[1] is self._views[1]
         if end > self.capacity:
             self.capacity = max(end, 2 * self.capacity) if inside else end
             inside = False
@@ -61,17 +61,6 @@ class PreallocatedLayer(DynamicLayer):
             buffer.narrow(2, begin, new).copy_(states)
         self.keys, self.values = self._views = tuple(buffer.narrow(2, 0, end) for buffer in self._buffers)
         return self.keys, self.values
-
-    def rewind(self, tokens: int) -> None:
-        """Keep the first `tokens`; the next write takes the place of what was behind them."""
-        kept = self.keys.narrow(2, 0, tokens), self.values.narrow(2, 0, tokens)
-        if self._inside():
-            self._views = kept
-        self.keys, self.values = kept
-
-    def _inside(self) -> bool:
-        """Whether keys and values lie in the buffers."""
-        return bool(self._views) and self.keys is self._views[0] and self.values is self._views[1]
 
 
 KEEP_ALL = (DynamicLayer, PreallocatedLayer)  # layers that keep the keys and values of all tokens
@@ -122,15 +111,6 @@ def take(cache: Cache, rows: Tensor, first: int = 0) -> Cache:
         new.keys, new.values = layer.keys[rows, :, first:], layer.values[rows, :, first:]
         layers.append(new)
     return Cache(layers=layers)
-
-
-def rewind(cache: Cache, tokens: int) -> None:
-    """Forget all behind the first `tokens` of layers that keep all keys, without a copy."""
-    for layer in cache.layers:
-        if isinstance(layer, PreallocatedLayer):
-            layer.rewind(tokens)
-        else:
-            layer.keys, layer.values = (states.narrow(2, 0, tokens) for states in (layer.keys, layer.values))
 
 
 def align_right(cache: Cache, mask: Tensor | None, lengths: Tensor, past: int, new: int) -> Tensor:

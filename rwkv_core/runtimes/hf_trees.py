@@ -88,10 +88,10 @@ def _attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """query, key, value [1, H, N, D] -> [1, N, H, D], in the form of transformers' interface."""
-    found = []
+    outputs = []
     for stem, own, mask in parts:
         keys, values = key[:, :, own], value[:, :, own]
         if stem.start != own.start:
             keys, values = (torch.cat([x[:, :, stem], x[:, :, own]], 2) for x in (key, value))
-        found.append(sdpa_attention_forward(module, query[:, :, own], keys, values, mask, **options)[0])
-    return torch.cat(found, 1), None
+        outputs.append(sdpa_attention_forward(module, query[:, :, own], keys, values, mask, **options)[0])
+    return torch.cat(outputs, 1), None

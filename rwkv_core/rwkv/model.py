@@ -155,6 +155,10 @@ class RWKV(OneSizeState, TorchModel):
                 x = x / 2
         return self.ln_out(x), after
 
+    def fork(self, state: State) -> State:
+        """The same one, which no pass changes."""
+        return state
+
     def take(self, state: State, rows: Tensor) -> State:
         """The state of the given rows [N], repeated where `rows` repeats; see LanguageModel."""
         return [type(layer)(*(part[rows] for part in layer)) for layer in state]

@@ -53,7 +53,7 @@ class Rows:
 
 class Trees(Rows):
     """Trees one after another in a single row without padding, [1, N, ...]: of each its stem, then its branches, all of
-    which go on from the stem's end. What is carried in and out is the stems', [trees, ...].
+    which go on from the stem's end. What is carried in is the stems', [trees, ...]; what comes out is of no use.
     """
 
     def __init__(self, trees: Sequence[Tree], device: torch.device) -> None:
@@ -92,25 +92,21 @@ class Trees(Rows):
     ) -> Iterator[Tensor]:
         """All as one row, then the first token of each stem and branch once more, since another one is before it."""
         before = torch.cat([last, x[0, self._ends[self._sources]]])
-        own = None if parts is None else parts[:, self._starts]  # a copy: the memory of `parts` is used
-        firsts = mix(x[0, self._starts], before, shares, current=current, parts=own)
+        copies = None if parts is None else parts[:, self._starts]  # the memory of `parts` is used
+        firsts = mix(x[0, self._starts], before, shares, current=current, parts=copies)
         for mixed, first in zip(mix(x, last[:1], shares, current=current, parts=parts), firsts, strict=True):
             mixed[0, self._starts] = first
             yield mixed
 
-    def at_end(self, x: Tensor, last: Tensor) -> Tensor:
-        """The vector [trees, C] of x at the end of each stem."""
-        return x[0, self._ends]
-
     def scan(self, call: Scan, sequences: Sequence[Tensor], state: Any) -> tuple[Tensor, Any]:
-        """Stems, then branches from the stems' states; the state is the stems'."""
-        found, after = [], None
+        """Stems, then branches from the stems' states."""
+        outputs, after = [], None
         for index, lengths in self._levels:
             before = state if after is None else _taken(after, self._sources)
             y, end = call(*(x[0, index] for x in sequences), before, lengths)
             after = end if after is None else after
-            found.append(y.flatten(0, 1))
-        return torch.cat(found)[self._places][None], after
+            outputs.append(y.flatten(0, 1))
+        return torch.cat(outputs)[self._places][None], after
 
 
 def _grid(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:

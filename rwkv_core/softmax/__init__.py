@@ -31,11 +31,11 @@ def summary(logits: Tensor) -> Summary:
         largest, place = logits.max(-1)
         return Summary(logits.logsumexp(-1).double().where(finite.rows(logits), torch.nan), largest, place)
     rows = len(logits)
-    found = Summary(
+    result = Summary(
         logits.new_empty(rows, dtype=torch.float64), logits.new_empty(rows), logits.new_empty(rows, dtype=torch.long)
     )
-    LIBRARY.run(logits.shape, logits.contiguous(), *found)
-    return found
+    LIBRARY.run(logits.shape, logits.contiguous(), *result)
+    return result
 
 
 def joined(one: Summary, other: Summary, words: int) -> Summary:

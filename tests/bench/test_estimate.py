@@ -20,27 +20,27 @@ def cell(experiment: str, name: str, dtype: str = "float32", device: str = "cpu"
 
 
 def of(made: Cell) -> estimate.Estimate:
-    found = estimate.least(made)
-    assert found
-    return found
+    least = estimate.least(made)
+    assert least
+    return least
 
 
 def test_a_token_reads_weights_and_what_is_carried() -> None:
     spec = models.find("pythia-160m")
     read = spec.parameters - spec.vocab_size * spec.width
     for dtype, size in (("float32", 4), ("bfloat16", 2)):
-        found = of(cell("decode", "pythia-160m", dtype, contexts="16, 512, 8192"))
-        assert found.shortest == pytest.approx((size * read + spec.state_bytes(16, size)) / BANDWIDTH)
-        assert found.longest == pytest.approx((size * read + spec.state_bytes(8192, size)) / BANDWIDTH)
+        least = of(cell("decode", "pythia-160m", dtype, contexts="16, 512, 8192"))
+        assert least.shortest == pytest.approx((size * read + spec.state_bytes(16, size)) / BANDWIDTH)
+        assert least.longest == pytest.approx((size * read + spec.state_bytes(8192, size)) / BANDWIDTH)
         prompts = 3 * (16 + 512) + 8192
         steps = sum((size * read + spec.state_bytes(n, size)) / BANDWIDTH for n in (16, 512, 8192))
-        assert found.total == pytest.approx(prompts * 2 * read / OPERATIONS + 3 * 16 * steps)
+        assert least.total == pytest.approx(prompts * 2 * read / OPERATIONS + 3 * 16 * steps)
 
 
 def test_many_sequences_are_bound_by_arithmetic() -> None:
     spec = models.find("rwkv4-169m")
-    found = of(cell("decode", "rwkv4-169m", batch=256))
-    assert found.shortest == pytest.approx(512 * (spec.parameters - spec.lookup_parameters) / OPERATIONS)
+    least = of(cell("decode", "rwkv4-169m", batch=256))
+    assert least.shortest == pytest.approx(512 * (spec.parameters - spec.lookup_parameters) / OPERATIONS)
 
 
 def test_positions_end_the_curve_and_a_missing_cache_costs_the_whole_sequence() -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 from bench.speed import gguf_files, llama_cpp, peer, peers, torch_int8
 from reports.views import races
 from reports.views.table import read
-from rwkv_core import linear
 from rwkv_core.errors import BadInput, Unsupported
+from rwkv_core.linear import products
 from rwkv_core.load import load
-from rwkv_core.runtimes import hf_cache, pip_rwkv
+from rwkv_core.runtimes import pip_rwkv
 from rwkv_core.spec import ModelSpec
 from tests.bench.speed.test_race import raced
 from tests.checks import parity
@@ -231,13 +231,13 @@ def test_quantised_weights_in_llama_cpp_are_near(family: str) -> None:
 @pytest.mark.parametrize("family", [*RWKV, *TRANSFORMERS])
 @pytest.mark.parametrize("task", ["token", "prompt"])
 def test_llama_cpp_races(monkeypatch: pytest.MonkeyPatch, family: str, task: Any) -> None:
-    monkeypatch.setattr(linear, "FEWEST", 1)
+    monkeypatch.setattr(products, "FEWEST", 1)
     metrics, samples = peers.run(model(family), device="cpu", task=task, tokens=1 if task == "token" else 9, rounds=3)
     names = {"ours", *(f"llama.cpp {kind}" for kind in gguf_files.KINDS)}
     names |= {torch_int8.NAME} if task == "token" else set()
     names |= {"pip rwkv"} if family in RWKV and pip_rwkv.installed() else set()
     assert metrics["errors"].keys() == names and metrics["left_out"].keys() <= {"pip rwkv"}
-    in_c = {"gemv in C"} if linear.LIBRARY.lacks(torch.device("cpu"), torch.float32) is None else set()
+    in_c = {"gemv in C"} if products.LIBRARY.lacks(torch.device("cpu"), torch.float32) is None else set()
     assert samples["seconds"].keys() - names == ({"gemv", *in_c} if task == "token" else {"gemm"})
     assert metrics["implementations"].keys() == samples["seconds"].keys()
     if family in TRANSFORMERS:
@@ -329,23 +329,6 @@ def test_every_call_of_a_cache_is_the_same_work(cache: str) -> None:
     with torch.inference_mode():
         step = peers._next(subject, ids)
         assert all((step() - exact).abs().max() < 1e-5 for _ in range(3))
-
-
-def test_a_cache_is_rewound_without_a_copy() -> None:
-    subject = small("llama")
-    state = subject.reserve(9)
-    _, state = subject.hidden(torch.arange(6)[None], state)
-    layer = state.cache.layers[0]
-    kept, place = layer.keys.clone(), layer.keys.data_ptr()
-    _, longer = subject.hidden(torch.arange(3)[None], state)
-    assert layer.keys.shape[2] == longer.tokens == 9
-    subject.rewind(state)
-    assert torch.equal(layer.keys, kept)
-    _, again = subject.hidden(torch.arange(2)[None], state)
-    assert layer.keys.data_ptr() == place and layer.keys.shape[2] == again.tokens == 8
-    taken = hf_cache.take(longer.cache, torch.tensor([0]))
-    hf_cache.rewind(taken, 6)
-    assert all(torch.equal(a.keys, b.keys[:, :, :6]) for a, b in zip(taken.layers, state.cache.layers, strict=True))
 
 
 @pytest.mark.parametrize("family", ["rwkv4", "rwkv5", *RWKV, *TRANSFORMERS])

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from evals.ask.sharing import Request, batches, groups, leaves
+from evals.ask.sharing import Group, Request, batches, even_cuts, fitting, groups, leaves
 
 
 def request(tokens: str, scored: int = 1) -> Request:
@@ -91,3 +91,29 @@ def test_batches_are_the_cheapest_cut(seed: int) -> None:
     assert cost(found) == min(map(cost, every))
     assert batches([100], most_tokens=60, most_rows=4, call_tokens=7) == [slice(0, 1)]
     assert batches([], 60, 4, 7) == []
+
+
+def test_what_does_not_fit_into_a_batch_is_cut_where_its_prefix_is_short() -> None:
+    def group(prefix: str, endings: list[str]) -> Group:
+        return Group(len(prefix), leaves([request(prefix + ending + "!") for ending in endings]))
+
+    endings = [f"{letter}123456789" for letter in "abcdef"]
+    small, short, long = group("the start ", endings[:2]), group("an", endings), group("three", endings)
+    lone = Group(0, leaves([request("x" * 90)]))
+    fit, larger = fitting([small, short, long, lone], most_tokens=34)
+    assert larger == [long]  # 5 of 34 tokens, more than a sixteenth
+    assert texts(fit) == texts([small, group("an", endings[:3]), group("an", endings[3:]), lone])
+    assert sum(part.computed for part in fit) == 30 + 2 * 32 + 89
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_even_batches_are_few_and_none_is_much_smaller(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 40, rng.integers(1, 200)).tolist()
+    cuts = even_cuts(sizes, 100)
+    assert [size for cut in cuts for size in sizes[cut]] == sizes
+    held = [sum(sizes[cut]) for cut in cuts]
+    assert max(held) <= 100 and len(held) <= 1 + sum(sizes) // 61  # each but the last had no room for a row of 39
+    assert even_cuts(sizes, 10**6) == [slice(0, len(sizes))]
+    assert even_cuts([], 100) == []
+    assert even_cuts([300, 2, 300], 100) == [slice(0, 1), slice(1, 2), slice(2, 3)]
