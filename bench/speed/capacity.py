@@ -29,9 +29,8 @@ def run(
     most: Annotated[int, AtLeast(1)] = 4096,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Find the largest batch of which a step fits, beside weights and caches or states.
-
-    One sequence is read; the others are copies of it.
+    """Find the largest batch of which a step fits, beside weights and caches or states: one is read, the
+    others are copies of it.
 
     context: tokens that each sequence has read.
     gigabytes: of 10^9 bytes, for all of it; 0 for what is free.

@@ -16,7 +16,8 @@ from reports.records.record import Record
 from reports.sentences import of_page
 from reports.views import races
 from reports.views.table import read
-from rwkv_core import linear, machine, models
+from rwkv_core import machine, models
+from rwkv_core.linear import products
 from rwkv_core.runtimes import transformers_rwkv
 from rwkv_core.spec import ModelSpec
 from rwkv_core.wkv.wkv4 import WKV4, reference
@@ -126,7 +127,10 @@ def test_loops_compiled_by_numba_equal_the_oracle() -> None:
 
 def test_without_a_compiler_or_numba_their_loops_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_loops, "_compiles", lambda: False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find_spec, absent = importlib.util.find_spec, ("numba", "fla")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name in absent else find_spec(name, *rest)
+    )
     assert kernel_peers.wkv4("cpu", "forward", 99).keys() == {"loop", "transformers"}
 
 
@@ -179,7 +183,7 @@ def test_a_model_without_wkv_is_unsupported() -> None:
 @pytest.mark.parametrize("version", ["rwkv4", "rwkv6", "rwkv7"])
 @pytest.mark.parametrize("task", ["token", "prompt", "train"])
 def test_peers_agree_and_are_timed(monkeypatch: pytest.MonkeyPatch, task: Any, version: str) -> None:
-    monkeypatch.setattr(linear, "FEWEST", 1)
+    monkeypatch.setattr(products, "FEWEST", 1)
     model = parity.make("tiny", version=version)
     batch = 2 if task == "train" else 1
     metrics, samples = peers.run(model, device="cpu", task=task, batch=batch, tokens=20, rounds=3)
@@ -194,9 +198,9 @@ def test_peers_agree_and_are_timed(monkeypatch: pytest.MonkeyPatch, task: Any, v
     assert metrics["errors"].keys() == {"ours", *others, *quantised}
     assert metrics["distances"].keys() == quantised
     assert all(0 < metrics["errors"][peer] < 1e-5 for peer in others)
-    in_c = {"gemv in C"} if linear.LIBRARY.lacks(torch.device("cpu"), torch.float32) is None else set()
-    products = {"token": {"gemv", *in_c}, "prompt": {"gemm"}, "train": {"gemm, three times"}}
-    assert samples["seconds"].keys() - metrics["errors"].keys() == products[task]
+    in_c = {"gemv in C"} if products.LIBRARY.lacks(torch.device("cpu"), torch.float32) is None else set()
+    alone = {"token": {"gemv", *in_c}, "prompt": {"gemm"}, "train": {"gemm, three times"}}
+    assert samples["seconds"].keys() - metrics["errors"].keys() == alone[task]
     assert metrics["implementations"].keys() == samples["seconds"].keys()
     assert f"{model.version.OPERATOR.name}:" in metrics["implementations"]["ours"]
 
