@@ -50,6 +50,10 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_the_rehearsal_runs_every_step_and_its_store_makes_a_page(tmp_path: Path) -> None:
     environment = {**os.environ, "REHEARSE": "1", "RESULTS": str(tmp_path), "LIST": "", "BUDGET": ""}
+    environment |= {
+        "TORCHDYNAMO_DISABLE": "1",
+        "NUMBA_DISABLE_JIT": "1",
+    }  # loops that no GPU runs take minutes to compile
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu"], cwd=ROOT, env=environment, capture_output=True, text=True
     )

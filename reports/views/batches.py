@@ -12,7 +12,7 @@ from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.forecast import Forecast
 from reports.results import Results
-from reports.views import curves
+from reports.views import curves, roofline
 from reports.views.processes import on, pooled
 from reports.views.view import Section, View, eager_note, parts
 
@@ -44,7 +44,11 @@ def views(results: Results) -> Iterator[View]:
         if len(undisturbed):
             context = curves.common_tokens(undisturbed, "step_s")
             at = undisturbed[undisturbed.tokens == context].sort_values("batch", kind="stable")
-            pictures.append(_throughput(at, f"throughput{number}", f"{footer} · {context:,} tokens of context"))
+            where = f"{footer} · {context:,} tokens of context"
+            pictures += [
+                _throughput(at, f"throughput{number}", where),
+                roofline.picture(undisturbed, context, f"roofline{number}", where),
+            ]
             tables.append(_goodput(at, f"goodput{number}", context))
         tables.append(_fits(part, f"fits{number}"))
         title = f"Batches and memory, {first.machine}, {first.device} {first['dtype']}"

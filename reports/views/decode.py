@@ -49,8 +49,9 @@ def _rows(record: Record) -> Iterator[Row]:
     spec, batch = record.cell.model, record.cell.params["batch"]
     assert spec is not None
     metrics = record.metrics
-    read = metrics["parameter_bytes"] - spec.lookup_bytes(record.cell.dtype, record.cell.device)
-    yield {"metric": "parameter_bytes", "value": metrics["parameter_bytes"]}
+    weights = metrics["parameter_bytes"] - spec.lookup_bytes(record.cell.dtype, record.cell.device)
+    for name in ("parameter_bytes", "bandwidth", "operations"):
+        yield {"metric": name, "value": metrics[name]}
     operations = 2 * batch * (metrics["parameters"] - spec.lookup_parameters)
     for point in record.samples["points"]:
         at = point["context_tokens"]
@@ -59,8 +60,11 @@ def _rows(record: Record) -> Iterator[Row]:
         yield spread("step_p90_s", cuts, tokens=at)
         yield spread("first_token_s", point["first_token_seconds"], tokens=at)
         working = max(point["chunk_bytes"], point["step_bytes"])
-        least = max((read + point["state_bytes"]) / metrics["bandwidth"], operations / metrics["operations"])
+        read = weights + point["state_bytes"]
+        least = max(read / metrics["bandwidth"], operations / metrics["operations"])
         values = {
+            "read_bytes": read,
+            "step_operations": operations,
             "bound_s": least,
             "state_bytes": point["state_bytes"],
             "working_bytes": working,

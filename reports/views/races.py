@@ -3,62 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pandas as pd
 
 from reports.draw import looks, numbers
-from reports.draw.figure import Panel, Picture, Series
 from reports.draw.table import Table
 from reports.reading import Reading, Row
 from reports.records.record import Record
 from reports.results import Results
 from reports.sentences import TIME, Comparison, beyond_noise
 from reports.statistics.bands import spread
+from reports.views import contenders, goals, race_pictures
+from reports.views.contenders import EAGER, NOT_COMPARED, OURS, PRODUCT, PRODUCTS, SHAPE
 from reports.views.view import Section, View, disturbed_note, parts, timed
 
-GOALS = Path(__file__).with_name("goals.csv")
 WHERE = ["machine", "device", "dtype"]
-SHAPE = ["what", "batch", "tokens", "channels", "threads"]
-NAMES = {
-    "floor": "memory floor",
-    "matrix product": "arithmetic floor",
-    "loop": "plain loop in torch",
-    "numba": "loops in numba, one thread",
-    "torch.compile": "loop under torch.compile",
-    "transformers": "transformers",
-    "torch": "ours: torch",
-    "c": "ours: C",
-    "triton": "ours: Triton",
-    "fla": "flash-linear-attention",
-    "ours": "ours",
-    "pip rwkv": "pip rwkv",
-    "llama.cpp Q8_0": "llama.cpp, weights quantised to 8 bits",
-    "llama.cpp Q4_0": "llama.cpp, weights quantised to 4 bits",
-    "torch dynamic int8": "torch, weights quantised to 8 bits",
-    "gemv": "its weights times vectors",
-    "gemv in C": "its weights times vectors, in C",
-    "gemm": "its products alone",
-    "gemm, three times": "its products alone, and their gradients'",
-}
-# families in whose colours contenders are drawn
-COLOURS = {
-    "c": "rwkv4",
-    "triton": "rwkv4",
-    "torch": "gpt-neo",
-    "loop": "pythia",
-    "numba": "pythia",
-    "torch.compile": "mamba",
-    "transformers": "bloom",
-    "fla": "opt",
-}
-OURS = ("triton", "c", "ours", "torch")
-PRODUCT = "matrix product"  # its samples are of a product, its rows of the recurrence's multiply-adds at that speed
-PRODUCTS = ("gemv", "gemv in C", "gemm", "gemm, three times")  # of a whole model's matrices
-NOT_COMPARED = (*OURS, "floor", PRODUCT, *PRODUCTS)
-EAGER = " eager"  # behind the names of those that ran as a CUDA graph too, and here without it
 QUANTISED_TEXT = (
     "Quantised weights are another arithmetic on purpose: no bound is set to their error. How far they move the model "
     "was measured over random text of 64 tokens: KL is the mean divergence of the next token's distribution from ours, "
@@ -102,6 +62,7 @@ def rows(record: Record) -> Iterator[Row]:
         "tokens": params["tokens"],
         "channels": metrics.get("channels"),
         "threads": metrics["threads"],
+        "context": params.get("context"),
         "left_out": metrics.get("left_out", {}),
     }
     # a floor moves its own bytes, or does its own multiply-adds: its time is scaled to those that must be
@@ -124,7 +85,7 @@ def views(results: Results) -> Iterator[View]:
     frame = results.frame("kernels", "peers")
     if frame.empty:
         return
-    printed = reached = goals(results)
+    printed = reached = goals.table(results)
     for number, (machine, device, dtype), part in parts(frame, WHERE):
         for experiment, title, text in (
             ("kernels", "WKV kernels", KERNEL_TEXT),
@@ -141,9 +102,12 @@ def views(results: Results) -> Iterator[View]:
                 here = reached.frame[(reached.frame[["experiment", "machine", "on"]] == frame_on).all(axis=1)]
                 here = here.drop(columns=["experiment", "machine", "on"])  # the section's title says them
                 tables += [Table(f"{name}-goals", "What was to be reached", here, reached.note)] if len(here) else []
-            pictures = []
-            if experiment == "kernels":
-                pictures.append(_picture(chosen, name, f"{machine} · {device} · {dtype} · median of the rounds"))
+            footer = f"{machine} · {device} · {dtype} · median of the rounds"
+            pictures = (
+                [race_pictures.by_size(chosen, name, footer)]
+                if experiment == "kernels"
+                else list(race_pictures.by_context(chosen, name, footer))
+            )
             heading = f"{title.format(families=families)}, {machine}, {device} {dtype}"
             beside = list(_comparisons(chosen))
             texts = [text.format(families=families)] + [PRODUCT_TEXT] * bool((chosen.contender == PRODUCT).any())
@@ -154,13 +118,14 @@ def views(results: Results) -> Iterator[View]:
 
 def _comparisons(chosen: pd.DataFrame) -> Iterator[Comparison]:
     """In each undisturbed race every implementation of ours that allocates, beside every contender that is not ours."""
-    several = _several(chosen)
+    several = contenders.several(chosen)
     for _, cell in chosen[~chosen.disturbed].groupby("cell", sort=False):
-        theirs = cell[~cell.contender.map(_base).isin(NOT_COMPARED)]
+        theirs = cell[~cell.contender.map(contenders.base).isin(NOT_COMPARED)]
         for ours in OURS:
             ran = cell[cell.contender.isin([ours, ours + EAGER])]
             for _, mine in ran.sort_values("contender").head(1).iterrows():  # as a graph, where it ran as one
-                heading = f"{_name(mine)}, {_what(mine, several)} {_shape(mine)}, threads: {mine.threads}"
+                shown = f"{contenders.what(mine, several)} {contenders.shape(mine)}"
+                heading = f"{contenders.name(mine)}, {shown}, threads: {mine.threads}"
                 yield from (_beside(heading, mine, other) for _, other in theirs.iterrows())
 
 
@@ -169,90 +134,14 @@ def _beside(heading: str, mine: pd.Series, other: pd.Series) -> Comparison:
     ratios = [theirs / its for its, theirs in zip(mine.samples, other.samples, strict=False)]
     ratio = statistics.median(ratios)
     size = f"{numbers.spread(ratio, min(ratios), max(ratios), numbers.ratio)} x as fast"
-    return Comparison(heading, TIME, _name(other), ratio - 1, size, apart=beyond_noise(min(ratios), max(ratios)))
-
-
-def goals(results: Results) -> Table | None:
-    """Each ratio of goals.csv that was measured undisturbed, beside its bound; None where none was."""
-    frame = results.frame("kernels", "peers")
-    if frame.empty:
-        return None
-    frame = frame[~frame.disturbed].copy()
-    frame["channels"] = frame.channels.astype("Int64")
-    bounds = pd.read_csv(GOALS, dtype=str)
-    lines = []
-    for machine, part in frame.groupby("machine", sort=False):
-        for goal in bounds.to_dict("records"):
-            keys = [key for key in ("experiment", "family", "device", "dtype", *SHAPE) if goal[key] != "-"]
-            at = part[(part[keys].astype(str) == [goal[key] for key in keys]).all(axis=1)]
-            for _, cell in at.groupby("cell", sort=False):  # what took turns
-                slow, fast = (cell[cell.contender == goal[side]] for side in ("slower", "faster"))
-                if len(slow) and len(fast):
-                    lines.append(_line(goal, machine, slow.iloc[-1], fast.iloc[-1], at.label.nunique() > 1))
-    note = (
-        "ratio: the median of the ratios within the rounds, in brackets the least and the largest. error: how far the "
-        "two, or ours and the oracle, are apart."
+    return Comparison(
+        heading, TIME, contenders.name(other), ratio - 1, size, apart=beyond_noise(min(ratios), max(ratios))
     )
-    return Table("goals", "What was to be reached", pd.DataFrame(lines), note) if lines else None
-
-
-def _line(goal: Mapping[Any, str], machine: object, slow: pd.Series, fast: pd.Series, several: bool) -> dict[str, str]:
-    scale = slow.scale / fast.scale  # of floors, to the bytes that must move
-    pairs = [scale * s / f for s, f in zip(slow.samples, fast.samples, strict=False)]
-    ratio, bound = statistics.median(pairs), float(goal["bound"])
-    compared = slow if slow.contender in ("c", "triton") or fast.contender == "ours" else fast
-    met = ratio >= bound if goal["sense"] == "at least" else ratio <= bound
-    return {
-        "experiment": goal["experiment"],
-        "machine": str(machine),
-        "on": f"{goal['device']} {goal['dtype']}",
-        "what": _what(slow, several),
-        "shape": _shape(slow),
-        "threads": goal["threads"],
-        "time of": _name(slow),
-        "by that of": _name(fast),
-        "ratio": numbers.spread(ratio, min(pairs), max(pairs), numbers.ratio),
-        "to be": f"{goal['sense']} {bound:g}",
-        "reached": "yes" if met else "NO",
-        "error": numbers.magnitude(compared.error),
-    }
-
-
-def _what(row: pd.Series, several: bool) -> str:
-    """What was raced; whose it was where there are several."""
-    return f"{row.what}, {row.label}" if several else str(row.what)
-
-
-def _name(row: pd.Series) -> str:
-    return _named(row.contender, row.runtime) + (", CUDA graph" if row.graphed else "")
-
-
-def _named(contender: str, runtime: str | None = None) -> str:
-    """What is before a comma by its name in tables; what follows says how it ran. runtime: of the model."""
-    base = _base(contender)
-    how = contender.removeprefix(base)
-    name = "transformers as here" if (base, runtime) == ("ours", "transformers") else NAMES.get(base, base)
-    return name + (", eager" if how == EAGER else how)
-
-
-def _base(contender: str) -> str:
-    """A contender without how it ran."""
-    return contender.partition(",")[0].removesuffix(EAGER)
-
-
-def _several(chosen: pd.DataFrame) -> bool:
-    """Whether more than one model stands for one shape."""
-    return bool(chosen.groupby(SHAPE, dropna=False).label.nunique().max() > 1)
-
-
-def _shape(row: pd.Series) -> str:
-    width = "" if pd.isna(row.channels) else f", {row.channels:.0f}"
-    return f"({row.batch}, {row.tokens}{width})"
 
 
 def _times(chosen: pd.DataFrame, name: str) -> Table:
     lines = []
-    several, arithmetics = _several(chosen), bool((chosen.contender == PRODUCT).any())
+    several, arithmetics = contenders.several(chosen), bool((chosen.contender == PRODUCT).any())
     moved = bool(chosen.kl.notna().any())
     for _, part in chosen.groupby([*SHAPE, "cell"], sort=False, dropna=False):
         floors = part[part.contender.isin(["floor", *PRODUCTS])].value
@@ -262,10 +151,10 @@ def _times(chosen: pd.DataFrame, name: str) -> Table:
             over_floor = numbers.ratio(row.value / floors.min()) if len(floors) and not row.disturbed else "-"
             lines.append(
                 {
-                    "what": _what(row, several),
-                    "shape": _shape(row),
+                    "what": contenders.what(row, several),
+                    "shape": contenders.shape(row),
                     "threads": row.threads,
-                    "contender": _name(row),
+                    "contender": contenders.name(row),
                     "ms": timed(row),
                     "rounds": row.repeats,
                     "times the floor": over_floor,
@@ -292,32 +181,9 @@ def _implementations(chosen: pd.DataFrame, name: str) -> Iterator[Table]:
     """What each contender is, where the records say so."""
     said = chosen.dropna(subset="implementation").drop_duplicates(["contender", "implementation"])
     if len(said):
-        names = map(_named, said.contender, said.runtime)
+        names = map(contenders.named, said.contender, said.runtime)
         lines = {"contender": list(names), "what it is": said.implementation}
         yield Table(f"{name}-implementations", "What each contender is", pd.DataFrame(lines))
-
-
-def _picture(chosen: pd.DataFrame, name: str, footer: str) -> Picture:
-    """Time of every contender against the size of k, one panel a direction."""
-    fewest = chosen[chosen.threads == chosen.threads.min()].assign(size=lambda f: f.batch * f.tokens * f.channels)
-    panels = []
-    families = fewest.family.nunique() > 1
-    for (family, what), part in fewest.groupby(["family" if families else "experiment", "what"], sort=False):
-        series = []
-        for (contender, variant), line in part.groupby(["contender", "variant"], sort=False):
-            line = line.sort_values(["size", "batch"]).drop_duplicates("size")
-            low, high = (list(line[edge] * 1e3) for edge in ("band_low", "band_high"))
-            drawn_as = _base(str(contender))
-            colour, label = COLOURS.get(drawn_as, drawn_as), f"{_named(str(contender))}{variant}"
-            size, value = list(line["size"]), list(line.value * 1e3)
-            apart = [(x, 1e3 * y) for x, values in zip(size, line.apart, strict=True) for y in values]
-            crossed, dashed = list(line.disturbed), contender in ("floor", PRODUCT)
-            series.append(Series(label, colour, size, value, low, high, dashed=dashed, apart=apart, crossed=crossed))
-        heading = f"{looks.label(family)}, {what}" if families else str(what)
-        panels.append(Panel(heading, "elements of k (B x T x C)", "milliseconds", series, log_x=10, log_y=10))
-    threads = fewest.threads.iloc[0]
-    title = "WKV: time of each implementation" + (f", {threads} thread" if threads else "")
-    return Picture(name, title, panels, footer)
 
 
 SHARED = {"batch", "tokens", "threads"}

@@ -11,6 +11,7 @@ from reports.views import (
     capacity,
     decode,
     encoders,
+    gains,
     harness,
     inference,
     learning,
@@ -32,6 +33,7 @@ from reports.views.view import View
 VIEWS = (
     summary.SECTION,
     decode.SECTION,
+    gains.SECTION,
     batches.SECTION,
     capacity.SECTION,
     precision.SECTION,

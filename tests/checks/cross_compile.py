@@ -1,5 +1,7 @@
 """Triton's kernels compiled for GPUs that this machine need not have: `python -m tests.checks.cross_compile`.
 
+Arguments: of sm_80-fp32, sm_80-bf16, sm_90-fp32 and sm_90-bf16 those that are meant; without one, all.
+
 One line a kernel, target and type, with the assembler's count of registers, spilled bytes and shared memory;
 exit status 1 if any kernel spills.
 """
@@ -25,8 +27,7 @@ from rwkv_core.wkv.wkv6.triton_forward import wkv6_walk
 from rwkv_core.wkv.wkv7.triton_forward import wkv7_walk
 
 CHANNELS, HEAD_SIZE = 768, 64
-TARGETS = (80, 90)  # A100, and H100 or H200
-TYPES = ("fp32", "bf16")
+TARGETS = {f"sm_{sm}-{dtype}": (sm, dtype) for sm in (80, 90) for dtype in ("fp32", "bf16")}  # A100; H100 or H200
 TENSORS = {"r", "k", "v", "y", "dy", "dk", "dv"}  # of the model's type
 FLOATS = {"w", "u", "a", "b", "p", "da", "db", "sums", "state", "final", "carries", "initial", "partial"}
 CONSTANTS = {
@@ -92,8 +93,10 @@ def report(name: str, capability: int, dtype: str) -> tuple[str, int]:
 
 
 def main() -> int:
+    chosen = [TARGETS[name] for name in sys.argv[1:]] or TARGETS.values()
+    work = [(name, *target) for name, target in itertools.product(KERNELS, chosen)]
     with ProcessPoolExecutor() as pool:
-        reports = list(pool.map(report, *zip(*itertools.product(KERNELS, TARGETS, TYPES), strict=True)))
+        reports = list(pool.map(report, *zip(*work, strict=True)))
     print("\n".join(line for line, _ in reports))
     return 1 if any(spills for _, spills in reports) else 0
 

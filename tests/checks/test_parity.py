@@ -6,8 +6,10 @@ import pytest
 
 from tests.checks import parity
 
+SIZES = ("tiny", "small")  # the largest takes twice the time of both, and `make parity` has it too
 
-@pytest.mark.parametrize(("version", "size", "peer"), parity.comparisons())
+
+@pytest.mark.parametrize(("version", "size", "peer"), [one for one in parity.comparisons() if one[1] in SIZES])
 def test_logits_agree(version: str, size: str, peer: str) -> None:
     assert parity.difference(version, size, peer) <= parity.BOUND
 

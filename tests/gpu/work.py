@@ -26,7 +26,7 @@ from bench.launch.process import Process
 from bench.unfit import Unfit
 from reports.records.cell import Cell
 from reports.records.store import Store
-from reports.views import races
+from reports.views import goals
 from reports.views.table import read
 from rwkv_core.files import write_atomically
 from tests.gpu.rehearsal import tiny
@@ -240,9 +240,9 @@ class Queue:
         here = [step for step in self.steps if not self.lacks(step)]
         left = sum(len(self.left(step)) for step in here)
         failed = [name for step in here for name in self.failed(step)]
-        goals = races.goals(read(self.records.values()))
-        if goals is not None:
-            print(goals.frame.to_string(index=False), goals.note, sep="\n")
+        reached = goals.table(read(self.records.values()))
+        if reached is not None:
+            print(reached.frame.to_string(index=False), reached.note, sep="\n")
         for name in failed:
             print(f"failed: {name}")
         print(

@@ -33,7 +33,7 @@ runs:
 """
 
 
-@pytest.mark.parametrize("name", ["pocket-rwkv4", "pocket-pythia", "pocket-opt", "pocket-bloom"])
+@pytest.mark.parametrize("name", ["pocket-rwkv4", "pocket-opt"])  # the other families: test_hflm.py
 def test_answers_are_those_of_lm_eval(name: str) -> None:
     model = load(name)
     for task in ("hellaswag", "record", "winogrande", "lambada_openai", "boolq"):

@@ -14,7 +14,7 @@ from bench.run import measure
 from bench.speed import compiled_loops, gguf_files, kernel_peers, kernels, llama_cpp, peers, torch_int8
 from reports.records.record import Record
 from reports.sentences import of_page
-from reports.views import races
+from reports.views import goals, races
 from reports.views.table import read
 from rwkv_core import machine, models
 from rwkv_core.linear import products
@@ -233,7 +233,7 @@ def raced(
 
 def test_goals_stand_beside_the_ratios() -> None:
     record = raced({"floor": [1.0, 1.1, 0.9], "c": [1.5, 1.4, 1.8], "loop": [30.0, 28.0, 36.0]})
-    table = races.goals(read([record]))
+    table = goals.table(read([record]))
     assert table is not None
     lines = table.frame.set_index(["time of", "by that of"])[["ratio", "to be", "reached", "error"]]
     assert list(lines.loc[("ours: C", "memory floor")]) == ["1.50 (1.27-2.00)", "at most 2", "yes", "1e-07"]
@@ -325,11 +325,11 @@ def test_the_floor_of_a_model_is_its_fastest_product() -> None:
 def test_a_disturbed_race_reaches_no_goal_and_is_marked() -> None:
     seconds = {"floor": [1.0], "c": [1.5], "loop": [30.0]}
     disturbed = replace(raced(seconds), status="disturbed", error="others used 1.3 of its 2 cores")
-    assert races.goals(read([disturbed])) is None
+    assert goals.table(read([disturbed])) is None
     (view,) = races.views(read([disturbed]))
     (table,) = view.tables
     assert list(table.frame.ms) == ["1000 (1000-1000)†", "1500 (1500-1500)†", "30000 (30000-30000)†"]
     assert set(table.frame["times the floor"]) == {"-"} and "†" in table.note
     assert all(list(series.crossed) == [True] for series in view.pictures[0].panels[0].series)
-    both = races.goals(read([disturbed, raced({**seconds, "c": [1.25]})]))
+    both = goals.table(read([disturbed, raced({**seconds, "c": [1.25]})]))
     assert both is not None and both.frame.ratio[0] == "1.25 (1.25-1.25)"

@@ -60,3 +60,16 @@ def test_what_fits_is_as_large_as_it_may_be() -> None:
     assert 4 * spec.parameters + many * each <= 16 * GB < 4 * spec.parameters + (many + 1) * each
     assert fits["context in 8 GB"]["RWKV-4 169M"] == "any"
     assert fits["context in 80 GB"]["OPT 125M"] == "2,048" and fits["sequences in 80 GB"]["OPT 125M"] == "-"
+
+
+def test_steps_stand_under_the_roof_that_was_measured() -> None:
+    throughput, roofs = section(1, 8, 32).pictures
+    assert (throughput.name, roofs.name) == ("throughput", "roofline")
+    *models, roof = roofs.panels[0].series  # type: ignore[union-attr]
+    assert max(roof.y) == 100 and roof.y[0] == roof.x[0] * 10, "100 billion operations a second, and 10 GB"
+    ours = next(series for series in models if series.family == "rwkv4")
+    spec = of_batch("rwkv4-169m", 1, 0).cell.model
+    assert spec is not None
+    products = 2 * (spec.parameters - spec.lookup_parameters)
+    assert [round(y, 3) for y in ours.y] == [round(n * products / (0.02 + 0.003 * n) / 1e9, 3) for n in (1, 8, 32)]
+    assert ours.x[0] < 0.5 < ours.x[1] / 4, "weights are read once for all sequences"

@@ -1,0 +1,60 @@
+"""What each measure gains: a cache that is not copied, weights of fewer bits, of one model on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from reports.draw import numbers
+from reports.draw.table import Table
+from reports.results import Results
+from reports.sentences import beyond_noise
+from reports.views.families import ordered
+from reports.views.processes import pooled
+from reports.views.view import Section, View, parts
+
+ALIKE = ["machine", "device", "threads", "batch", "weights"]
+PLAIN = "float32"
+NOTE = (
+    "Time a token over that of the same model in float32 with a cache that is not copied, medians; in brackets what "
+    "the extremes of both sides allow. Below 1 the measure is faster. ~: inside the noise."
+)
+
+
+def views(results: Results) -> Iterator[View]:
+    """One section for each machine, device and batch on which a model was measured in more than one way."""
+    frame = pooled(results.frame("decode"))
+    if frame.empty:
+        return
+    steps = frame[(frame.metric == "step_s") & ~frame.disturbed]
+    number = 0
+    for _, where, part in parts(steps, ALIKE):
+        lines = [line for _, model in ordered(part, "family").groupby("model", sort=False) for line in _lines(model)]
+        if not lines:
+            continue
+        name = f"gains-{number}" if number else "gains"
+        machine, device, _, batch, _ = where
+        table = Table(name, "Time a token, over that in float32 with a cache in place", pd.DataFrame(lines), NOTE)
+        yield View(name, f"What each measure gains, {machine}, {device}, batch {batch}", [], [table])
+        number += 1
+
+
+def _lines(model: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """A line for each way in which a model was measured beside the plain one, at the ends of what both reached."""
+    plain = model[(model["dtype"] == PLAIN) & model.at_best].set_index("tokens")
+    for (dtype, label), other in model.groupby(["dtype", "label"], sort=False):
+        other = other.set_index("tokens")
+        places = sorted({*plain.index} & {*other.index})
+        if (dtype == PLAIN and other.at_best.all()) or not places:
+            continue
+        line = {"model": str(label), "type": str(dtype)}
+        for column, at in (("shortest", places[0]), ("longest", places[-1])):
+            one, base = other.loc[at], plain.loc[at]
+            low, high = one.low / base.high, one.high / base.low
+            shown = numbers.spread(one.value / base.value, low, high, numbers.ratio)
+            line |= {column: numbers.count(at), f"{column}, time": ("" if beyond_noise(low, high) else "~ ") + shown}
+        yield line
+
+
+SECTION = Section(views)  # decode.py reads the experiment

@@ -1,0 +1,41 @@
+"""What a measure gains is told by cells that differ in it alone."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from reports.records.record import Record
+from reports.views import gains
+from reports.views.table import read
+from tests import make
+from tests.reports.views.test_decode import record
+
+
+def variant(
+    name: str, base: float, slope: float, dtype: str = "float32", cache: str = "preallocated"
+) -> Iterator[Record]:
+    made = [record(name, base, slope, process=process) for process in (1, 2, 3)]
+    for one in made:
+        assert one.cell.model is not None
+        cell = replace(one.cell, dtype=dtype, model=replace(one.cell.model, cache=cache))
+        yield make.record(cell, one.metrics, one.samples)
+
+
+def test_each_measure_has_its_line_against_the_plain_one() -> None:
+    name, slope = "pythia-160m", 0.02 / 4096
+    records = [
+        *variant(name, 0.02, slope),
+        *variant(name, 0.01, slope, dtype="int8"),
+        *variant(name, 0.02, 2 * slope, cache="dynamic"),
+        *variant("rwkv4-169m", 0.02, 0.0),
+    ]
+    (view,) = gains.views(read(records))
+    frame = view.tables[0].frame.set_index(["model", "type"])
+    assert set(frame.index) == {("Pythia 160M", "int8"), ("Pythia 160M (DynamicCache)", "float32")}
+    int8, copied = frame.loc[("Pythia 160M", "int8")], frame.loc[("Pythia 160M (DynamicCache)", "float32")]
+    assert (int8.shortest, int8.longest) == ("16", "4,096")
+    assert int8["shortest, time"].startswith("0.50") and int8["longest, time"].startswith("0.75")
+    assert copied["shortest, time"].startswith("~ 1.00") and copied["longest, time"].startswith("1.50")
+
+
+def test_one_way_gains_nothing() -> None:
+    assert not list(gains.views(read(list(variant("pythia-160m", 0.02, 0.0)))))
