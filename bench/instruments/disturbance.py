@@ -173,9 +173,9 @@ def watched(attempt: Callable[[int], T], count: int, watch: Watch) -> tuple[list
 
 
 def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a record's samples keep of several calls of `watched` in one process, as of one."""
+    """What a record's samples keep of several calls of `watched` in one process, each of them a part of the cell."""
     return {
-        "intervals": [interval for part in parts for interval in part["intervals"]],
+        "intervals": [{**interval, "part": i} for i, part in enumerate(parts) for interval in part["intervals"]],
         "again": sum(part["again"] for part in parts),
         "best": dict(parts[-1]["best"]),
         "not_watched": list(parts[-1]["not_watched"]),
@@ -187,10 +187,14 @@ def _rounded(figures: Mapping[str, Any]) -> Figures:
 
 
 def verdict(samples: Mapping[str, Any]) -> str:
-    """What disturbed a cell with these samples, in a line; empty where nothing did, or it was not watched."""
+    """What disturbed a cell with these samples, in a line; empty where nothing did, or it was not watched.
+
+    A cell of several parts is disturbed where one of them has no interval that is not.
+    """
     watch = samples.get("disturbance", {"intervals": []})
     disturbed = [interval["reasons"] for interval in watch["intervals"] if interval["reasons"]]
-    if not disturbed:
+    quiet = {interval["part"] for interval in watch["intervals"] if "part" in interval and not interval["reasons"]}
+    if all(interval.get("part") in quiet for interval in watch["intervals"] if interval["reasons"]):
         return ""
     gravest = max(disturbed, key=lambda reasons: max(reasons.values()))
     what = "; ".join(sorted(gravest, key=lambda reason: -gravest[reason]))

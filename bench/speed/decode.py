@@ -49,8 +49,9 @@ def run(
 
     Returns metrics (`bandwidth` in bytes and `operations` a second, which this device reached in this process; `ended`,
     why the curve is shorter than was asked for) and samples: `points`, one a context (`first_token_seconds`,
-    `step_seconds` [repeats][steps], `joules` of each repeat, bytes of the cache or state, used and held, the
-    `working_bytes` beyond it, and the `disagreement` of what was carried), and `disturbance`.
+    `step_seconds` [repeats][steps], of both which repeats were disturbed, `joules` of each repeat, `state_bytes` of the
+    cache or state, what a chunk and a step take beyond it, and the `disagreement` of what was carried), and
+    `disturbance`.
     """
     wanted = CONTEXTS.read(contexts)
     limit = model.spec.max_tokens

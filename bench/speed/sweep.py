@@ -53,16 +53,18 @@ class Sweep:
                 before = _Filled(0, None, 0.0)
             room = context + self.steps if context < self.chunk else more
             self.filled = before
-            first = self._watched(
+            first, first_disturbed = self._watched(
                 partial(self._fill, before, context, room), self.repeats if context <= self.chunk else 1
             )
             del before  # a cache that is longer now
-            timed = self._watched(self._step, self.repeats)
+            timed, step_disturbed = self._watched(self._step, self.repeats)
             made, logits = timed[-1][2:]
             yield {
                 "context_tokens": context,
                 "first_token_seconds": first,
+                "first_token_disturbed": first_disturbed,
                 "step_seconds": [seconds for seconds, *_ in timed],
+                "step_disturbed": step_disturbed,
                 "joules": [joules for _, joules, *_ in timed],
                 "state_bytes": self.model.state_bytes(self.filled.state),
                 **self._working(),
@@ -76,10 +78,11 @@ class Sweep:
         more -= spec.state_bytes(self.filled.context, self.model.itemsize, batch)
         check_room(spec, more, free_memory(self.device), f"at {context} tokens of context", "cache or state")
 
-    def _watched(self, attempt: Callable[[int], T], count: int) -> list[T]:
-        results, disturbed = disturbance.watched(attempt, count, disturbance.Watch(self.device))
-        self.disturbed.append(disturbed)
-        return results
+    def _watched(self, attempt: Callable[[int], T], count: int) -> tuple[list[T], list[bool]]:
+        """The results, and of each whether something disturbed it."""
+        results, watch = disturbance.watched(attempt, count, disturbance.Watch(self.device))
+        self.disturbed.append(watch)
+        return results, [bool(interval["reasons"]) for interval in watch["intervals"]]
 
     def _fill(self, before: _Filled, context: int, room: int, _: int) -> float:
         """Read on from `before` to `context` tokens; seconds from the first of all to the first new token."""

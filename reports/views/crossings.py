@@ -63,7 +63,7 @@ def comparisons(pair: Pair) -> Iterator[Comparison]:
         for i in sorted({0, len(places) - 1}) if places else ():
             ratio = _ratio(first[i], second[i])
             shown = f"{numbers.spread(*ratio, numbers.ratio)} x its time"
-            few = min(one.processes.min(), other.processes.min()) < FEW
+            few = min(rows[rows.metric == metric].processes.min() for rows in (one, other)) < FEW
             yield Comparison(
                 f"{names}, time of {quantity}",
                 AT,
@@ -79,8 +79,10 @@ def comparisons(pair: Pair) -> Iterator[Comparison]:
         yield of_bytes(f"{names}, bytes of cache or state", AT, item, held[0][ends[-1]], held[1][ends[-1]])
 
 
-def table(pairs: Sequence[Pair], name: str) -> Table:
-    """A line a pair and quantity: the ratio at both ends, and from where on the first is ahead."""
+def tables(pairs: Sequence[Pair], name: str) -> list[Table]:
+    """A line a pair and quantity: the ratio at both ends, and from where on the first is ahead. None without a pair of
+    which something was measured undisturbed.
+    """
     lines = []
     for _, one, other in pairs:
         for metric, quantity in QUANTITIES.items():
@@ -99,7 +101,7 @@ def table(pairs: Sequence[Pair], name: str) -> Table:
                         "ahead from": shown(crossing(places, first, second), places[0], places[-1]),
                     }
                 )
-    return Table(name, "From which context on the first is ahead", pd.DataFrame(lines), NOTE)
+    return [Table(name, "From which context on the first is ahead", pd.DataFrame(lines), NOTE)] if lines else []
 
 
 def shown(where: Crossing, shortest: float, longest: float) -> str:

@@ -42,7 +42,13 @@ def rows(record: Record) -> Iterator[Row]:
     least seconds that a token could take; bytes of the cache or state, and in all; joules a token.
     """
     for row in _rows(record):
-        yield {**row, "process": record.cell.params["process"]}
+        yield {"disturbed": False, **row, "process": record.cell.params["process"]}  # bytes are never
+
+
+def _quiet(repeats: list[Any], disturbed: list[bool]) -> tuple[list[Any], bool]:
+    """The repeats that nothing disturbed, all of them where each was; and whether each was."""
+    quiet = [one for one, was in zip(repeats, disturbed, strict=True) if not was]
+    return quiet or repeats, not quiet
 
 
 def _rows(record: Record) -> Iterator[Row]:
@@ -55,10 +61,12 @@ def _rows(record: Record) -> Iterator[Row]:
     operations = 2 * batch * (metrics["parameters"] - spec.lookup_parameters)
     for point in record.samples["points"]:
         at = point["context_tokens"]
-        yield spread("step_s", map(statistics.median, point["step_seconds"]), tokens=at)
-        cuts = [statistics.quantiles(run, n=10, method="inclusive")[-1] for run in point["step_seconds"]]
-        yield spread("step_p90_s", cuts, tokens=at)
-        yield spread("first_token_s", point["first_token_seconds"], tokens=at)
+        steps, disturbed = _quiet(point["step_seconds"], point["step_disturbed"])
+        yield spread("step_s", map(statistics.median, steps), tokens=at, disturbed=disturbed)
+        cuts = [statistics.quantiles(run, n=10, method="inclusive")[-1] for run in steps]
+        yield spread("step_p90_s", cuts, tokens=at, disturbed=disturbed)
+        firsts, disturbed = _quiet(point["first_token_seconds"], point["first_token_disturbed"])
+        yield spread("first_token_s", firsts, tokens=at, disturbed=disturbed)
         working = max(point["chunk_bytes"], point["step_bytes"])
         read = weights + point["state_bytes"]
         least = max(read / metrics["bandwidth"], operations / metrics["operations"])
@@ -94,7 +102,8 @@ def views(results: Results) -> Iterator[View]:
         pairs = list(crossings.pairs(part))
         if pairs and (maps := totals.picture(pairs, f"totals{number}", footer)):
             pictures.append(maps)
-        tables = [*([crossings.table(pairs, f"crossing{number}")] if pairs else []), _table(part, f"decode{number}")]
+        crossed = crossings.tables(pairs, f"crossing{number}")
+        tables = [*crossed, _table(part, f"decode{number}")]
         title = f"Generation against context, {first.machine}, {first.device} {first['dtype']}, batch {first.batch}"
         text = [TEXT, *_ends(part), f"{footer}."]
         yield View(
@@ -103,7 +112,7 @@ def views(results: Results) -> Iterator[View]:
             text,
             tables,
             pictures,
-            tables[0] if pairs else None,
+            crossed[0] if crossed else None,
             [comparison for pair in pairs for comparison in crossings.comparisons(pair)],
         )
 

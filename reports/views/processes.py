@@ -29,15 +29,16 @@ def pooled(frame: pd.DataFrame) -> pd.DataFrame:
     if frame.empty:
         return frame
     work = [*WHERE, "label", "protocol", "new_tokens"]
-    frame = frame[frame.disturbed == frame.groupby(work, dropna=False).disturbed.transform("min")]
+    value = [*work, "metric", "tokens"]
+    frame = frame[frame.disturbed == frame.groupby(value, dropna=False).disturbed.transform("min")]
     frame = frame.sort_values(["measured_at", "process"], kind="stable")
     latest = frame.groupby([*work, "process"], dropna=False).cell.transform("last")
     frame = frame[frame.cell == latest]
-    processes = frame.groupby(work, dropna=False).process.transform("nunique")
+    processes = frame.groupby(value, dropna=False).process.transform("nunique")
     cell = frame.groupby(work, dropna=False).cell.transform("first")
     frame = frame.assign(processes=processes, cell=cell)
     rows = frame[frame.processes == 1].to_dict("records")
-    for _, same in frame[frame.processes > 1].groupby([*work, "metric", "tokens"], sort=False, dropna=False):
+    for _, same in frame[frame.processes > 1].groupby(value, sort=False, dropna=False):
         row = same.iloc[0].to_dict()
         if isinstance(row["samples"], list):
             row.update(spread(str(row["metric"]), itertools.chain(*same.samples)))

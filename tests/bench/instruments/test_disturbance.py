@@ -258,3 +258,15 @@ def test_a_neighbour_on_the_same_core_is_seen() -> None:
     assert figures["worst_waited"] > 3 * disturbance.WAITED and figures["others_cores"] > disturbance.OTHERS_CORES
     reasons = " ".join(excess({**figures, "spin_s": 2e-3, "copy_s": 6e-3}, BEST))
     assert "a thread waited" in reasons and "others used" in reasons
+
+
+def test_a_part_without_a_quiet_interval_disturbs_its_cell() -> None:
+    def part(*reasons: bool) -> dict[str, Any]:
+        intervals = [{"reasons": {"others used 1 of its 2 cores": 2.0} if one else {}} for one in reasons]
+        return {"intervals": intervals, "again": 1, "best": {}, "not_watched": []}
+
+    quiet, some, none = part(False, False), part(True, False), part(True, True)
+    assert disturbance.verdict({"disturbance": disturbance.joined([quiet, some])}) == ""
+    line = disturbance.verdict({"disturbance": disturbance.joined([some, none, quiet])})
+    assert line.startswith("3 of 6 intervals, after 3 more; ")
+    assert disturbance.verdict({"disturbance": some}).startswith("1 of 2"), "of repeats of one number each counts"

@@ -33,6 +33,8 @@ def test_each_context_has_its_times_and_bytes(model: LanguageModel) -> None:
     for point in samples["points"]:
         in_one_piece = point["context_tokens"] <= 8 or not model.ragged
         assert len(point["first_token_seconds"]) == (3 if in_one_piece else 1)
+        assert len(point["first_token_disturbed"]) == len(point["first_token_seconds"])
+        assert len(point["step_disturbed"]) == 3
         assert [len(run) for run in point["step_seconds"]] == [4, 4, 4] == [len(point["joules"]) + 1] * 3
         assert min(map(min, [point["first_token_seconds"], *point["step_seconds"]])) > 0
         assert point["state_bytes"] == model.spec.state_bytes(point["context_tokens"], batch=2)

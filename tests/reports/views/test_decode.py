@@ -10,6 +10,7 @@ from reports.records.record import Record
 from reports.sentences import of_page
 from reports.statistics.crossing import Point, crossing
 from reports.views import decode, totals
+from reports.views.processes import pooled
 from reports.views.table import read
 from rwkv_core import models
 from tests import make
@@ -28,6 +29,8 @@ def record(
         {
             "context_tokens": n,
             "first_token_seconds": [n * 1e-3],
+            "first_token_disturbed": [False],
+            "step_disturbed": [False] * 3,
             "step_seconds": [[(base + slope * n) * factor] * 4 for factor in (1 - spread, 1, 1 + spread)],
             "joules": [None] * 3,
             "state_bytes": spec.state_bytes(n),
@@ -118,10 +121,29 @@ def test_one_process_is_said_to_be_one() -> None:
 
 def test_what_was_disturbed_is_compared_with_nothing() -> None:
     disturbed = [replace(one, status="disturbed", error="others used 1.3 of its 2 cores") for one in theirs()]
+    for point in (point for one in disturbed for point in one.samples["points"]):
+        point |= {"first_token_disturbed": [True], "step_disturbed": [True] * 3}
     (view,) = decode.views(read([*ours(), *disturbed]))
-    assert not view.comparisons and view.printed is None
+    assert [one.heading.rpartition(", ")[2] for one in view.comparisons] == ["bytes of cache or state"]
+    assert view.printed is None and [table.name for table in view.tables] == ["decode"]
     cells = view.tables[0].frame.set_index("model")["ms a token"]
     assert all(text.endswith("†") for text in cells["Pythia 160M"]) and "†" not in "".join(cells["RWKV-4 169M"])
+
+
+def test_repeats_that_were_disturbed_are_left_out_where_others_were_not() -> None:
+    one, two, three = theirs()
+    for point in one.samples["points"]:
+        point["step_disturbed"] = [False, False, True]
+    for point in two.samples["points"]:
+        point["step_disturbed"] = [True] * 3
+    frame = read([one, two, three]).frame("decode")
+    step = frame[(frame.metric == "step_s") & (frame.tokens == 16)]
+    assert list(step.repeats) == [2, 3, 3] and list(step.disturbed) == [False, True, False]
+    both = pooled(frame)
+    values = both[both.tokens == 16].set_index("metric")
+    assert (values.repeats["step_s"], values.processes["step_s"]) == (5, 2), "of the second process none is left"
+    assert not values.disturbed["step_s"]
+    assert values.processes["first_token_s"] == 3, "which nothing disturbed"
 
 
 def test_a_curve_that_ends_says_why() -> None:
