@@ -18,6 +18,7 @@ from reports.statistics.bands import spread
 from reports.views import crossings, curves, totals
 from reports.views.processes import on, pooled
 from reports.views.view import Section, View, disturbed_note, eager_note, parts, timed
+from rwkv_core.dtypes import DTYPES
 
 ALIKE = ["machine", "device", "dtype", "threads", "batch", "weights"]
 SHOWN = {  # picture: metric, title, x, unit, what its values are divided by
@@ -90,10 +91,11 @@ def _rows(record: Record) -> Iterator[Row]:
 
 
 def views(results: Results) -> Iterator[View]:
-    """One section for each machine, device, type and batch."""
+    """One section for each machine, device, type and batch: the widest type and one sequence first."""
     frame = pooled(results.frame("decode"))
     if frame.empty:
         return
+    frame = frame.assign(order=frame["dtype"].map(DTYPES.index)).sort_values(["order", "batch"], kind="stable")
     for number, _, part in parts(frame, ALIKE):
         first = part.iloc[0]
         runs = f"{part.repeats.max():.0f} runs, processes: {numbers.span(part.processes.min(), part.processes.max())}"

@@ -21,7 +21,7 @@ from rwkv_core.files import replaced
 from rwkv_core.fill import random_fill
 from rwkv_core.linear import hasten, outputs
 from rwkv_core.models import check_size, local, offline
-from rwkv_core.runtimes import hf_cache, hf_trees
+from rwkv_core.runtimes import hf_attention, hf_cache, hf_trees
 from rwkv_core.runtimes.hf_cache import CacheState
 from rwkv_core.spec import ModelSpec, Tree
 from rwkv_core.torch_model import TorchModel
@@ -45,6 +45,7 @@ class HFModel(TorchModel):
         self.spec = spec
         self.causal = causal.eval()
         hasten(self.causal)
+        hf_attention.install(self.causal)
         self.source = source
         self.revision = getattr(causal.config, "_commit_hash", None)
         self.layout = ""

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from rwkv_core.runtimes import hf_attention
 from rwkv_core.spec import Tree
 
 NAME = "trees"  # among transformers' kinds of attention
-KIND = "sdpa"  # the kind that computes it
 PART = 256  # tokens of a tree that look for others at once, about: a mask is quadratic in them
 
 
@@ -34,7 +33,8 @@ class Part(NamedTuple):
 def served(causal: Any) -> bool:
     """Whether transformers' model can read trees."""
     positions = "position_ids" in inspect.signature(causal.base_model.forward).parameters
-    return bool(positions and causal._supports_attention_backend and causal.config._attn_implementation == KIND)
+    fused = causal.config._attn_implementation in (hf_attention.SDPA, hf_attention.NAME)
+    return bool(positions and causal._supports_attention_backend and fused)
 
 
 def read(causal: Any, tokens: Tensor, trees: Sequence[Tree]) -> Tensor:
@@ -45,13 +45,14 @@ def read(causal: Any, tokens: Tensor, trees: Sequence[Tree]) -> Tensor:
         parts += _parts(begin, tree, causal.dtype)
         positions += [torch.arange(tree.stem), *(torch.arange(tree.stem, tree.stem + n) for n in tree.branches)]
         begin = parts[-1].own.stop
+    kind = causal.config._attn_implementation
     ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)
     causal.config._attn_implementation = NAME
     try:
         position_ids = torch.cat(positions)[None]
         out = causal.base_model(input_ids=tokens[None], position_ids=position_ids, use_cache=False, parts=parts)
     finally:
-        causal.config._attn_implementation = KIND
+        causal.config._attn_implementation = kind
     return out.last_hidden_state[0]
 
 
@@ -93,5 +94,5 @@ def _attention(
         keys, values = key[:, :, own], value[:, :, own]
         if stem.start != own.start:
             keys, values = (torch.cat([x[:, :, stem], x[:, :, own]], 2) for x in (key, value))
-        outputs.append(sdpa_attention_forward(module, query[:, :, own], keys, values, mask, **options)[0])
+        outputs.append(hf_attention.attention(module, query[:, :, own], keys, values, mask, **options)[0])
     return torch.cat(outputs, 1), None

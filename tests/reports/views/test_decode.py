@@ -153,8 +153,9 @@ def test_a_curve_that_ends_says_why() -> None:
 
 def test_each_batch_and_type_has_its_section() -> None:
     one = record("rwkv4-169m", 0.05)
-    several = [one, altered(one, batch=8), altered(one, dtype="bfloat16")]
-    assert [view.name for view in decode.views(read(several))] == ["decode", "decode-2", "decode-3"]
+    several = [altered(one, dtype="bfloat16"), altered(one, batch=8), one]
+    titles = [view.title.rpartition("cpu ")[2] for view in decode.views(read(several))]
+    assert titles == ["float32, batch 1", "float32, batch 8", "bfloat16, batch 1"], "the plainest first"
 
 
 def test_totals_are_the_first_token_and_the_steps_behind_it() -> None:

@@ -162,7 +162,7 @@ def test_trees_are_read_as_their_texts_alone(
     monkeypatch.setattr(hf_trees, "PART", part)
     model = small(family)
     trees.check(model, trees.FORESTS[forest])
-    assert model.attention == "sdpa" and model.causal.config._attn_implementation == "sdpa"
+    assert "sdpa" in model.attention and model.causal.config._attn_implementation == model.attention
 
 
 def test_trees_are_read_where_transformers_lets_us(monkeypatch: pytest.MonkeyPatch) -> None:
