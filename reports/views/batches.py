@@ -39,10 +39,13 @@ def views(results: Results) -> Iterator[View]:
     for number, _, part in parts(frame, ALIKE):
         first = part.iloc[0]
         footer, tables, pictures = on(part), [], []
-        several = part[part.groupby("label").batch.transform("nunique") > 1]
-        undisturbed = several[~several.disturbed]
-        if len(undisturbed):
-            context = curves.common_tokens(undisturbed, "step_s")
+        quiet = part[~part.disturbed]
+        steps = quiet[quiet.metric == "step_s"]
+        several = steps[steps.groupby(["label", "tokens"]).batch.transform("nunique") > 1]
+        if len(several):
+            models = several.groupby("tokens").label.nunique()
+            context = int(max(models.index, key=lambda tokens: (models[tokens], tokens)))
+            undisturbed = quiet[quiet.label.isin(several[several.tokens == context].label)]
             at = undisturbed[undisturbed.tokens == context].sort_values("batch", kind="stable")
             where = f"{footer} · {context:,} tokens of context"
             pictures += [

@@ -73,3 +73,12 @@ def test_steps_stand_under_the_roof_that_was_measured() -> None:
     products = 2 * (spec.parameters - spec.lookup_parameters)
     assert [round(y, 3) for y in ours.y] == [round(n * products / (0.02 + 0.003 * n) / 1e9, 3) for n in (1, 8, 32)]
     assert ours.x[0] < 0.5 < ours.x[1] / 4, "weights are read once for all sequences"
+
+
+def test_the_context_is_one_at_which_there_are_several_batches() -> None:
+    short = of_batch("rwkv4-169m", 8, 0.0)
+    short.samples["points"] = short.samples["points"][:2]
+    (view,) = batches.views(read([of_batch("rwkv4-169m", 1, 0.0), short, of_batch("pythia-160m", 1, 1e-6)]))
+    assert all("1,024 tokens of context" in picture.footer for picture in view.pictures)
+    (panel,) = view.pictures[0].panels
+    assert [list(series.x) for series in panel.series] == [[1, 8]], "of one that has no other batch nothing is drawn"  # type: ignore[union-attr]
