@@ -36,7 +36,7 @@ def test_plan_and_dry_run_measure_nothing(
     store = tmp_path / "store"
     for arguments in (["plan"], ["run", "--dry-run"]):
         assert call(monkeypatch, *arguments, str(ROOT / "configs" / "inference-cpu.yaml"), "--store", str(store)) == 0
-        assert "21 cells, 21 to measure" in capsys.readouterr().out
+        assert "116 cells, 116 to measure" in capsys.readouterr().out
     assert not store.exists()
 
 
