@@ -19,6 +19,7 @@ SMALLEST = {  # of each family
     "opt": "opt-125m",
     "bloom": "bloom-560m",
     "gpt-neo": "gpt-neo-125m",
+    "llama": "smollm2-135m",
 }
 LARGE = 10e6  # parameters, from which on a model is replaced
 VOCABULARY = 2048  # the pocket world's tokenizer fits
@@ -26,6 +27,7 @@ SHAPE = {
     **dict.fromkeys(("hidden_size", "attention_hidden_size", "word_embed_proj_dim"), 32),
     **dict.fromkeys(("intermediate_size", "ffn_dim"), 128),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "num_attention_heads", "n_head", "num_heads"), 2),
+    "num_key_value_heads": 1,
     "attention_types": [[["global", "local"], 1]],
     "head_size": 16,
     **dict.fromkeys([f"{name}_low_rank_dim" for name in ("mix", "decay", "a", "v", "gate")], 8),
@@ -33,13 +35,16 @@ SHAPE = {
 }
 MOST = {
     "batch": 1,
+    "context": 16,
     "docs": 2,
     "eval_every": 2,
     "heads": 2,
     "inner": 32,
     "layers": 1,
     "length": 32,
+    "most": 4,
     "new_tokens": 4,
+    "process": 1,
     "repeats": 2,
     "rounds": 3,
     "size": 2,
@@ -64,7 +69,8 @@ def tiny(cell: Cell, work: Path) -> Cell:
     if "docs" in params:  # where 0 stands for all
         params["docs"] = MOST["docs"]
     paths = {**cell.paths, **({"work": str(work)} if "work" in params else {})}
-    return cells.make(cell.experiment, _tiny(cell.model), "cpu", cell.dtype, params, cell.threads, paths)
+    dtype = "int8" if cell.dtype == "int4" else cell.dtype  # which no CPU has
+    return cells.make(cell.experiment, _tiny(cell.model), "cpu", dtype, params, cell.threads, paths)
 
 
 def _tiny(model: ModelSpec | None) -> ModelSpec | None:
