@@ -28,16 +28,13 @@ def views(results: Results) -> Iterator[View]:
     if frame.empty:
         return
     steps = frame[(frame.metric == "step_s") & ~frame.disturbed]
-    number = 0
-    for _, where, part in parts(steps, ALIKE):
+    ways = steps.assign(way=steps["dtype"] + steps.label).groupby([*ALIKE, "model"], dropna=False).way
+    for number, (machine, device, _, batch, _), part in parts(steps[ways.transform("nunique") > 1], ALIKE):
         lines = [line for _, model in ordered(part, "family").groupby("model", sort=False) for line in _lines(model)]
-        if not lines:
-            continue
-        name = f"gains-{number}" if number else "gains"
-        machine, device, _, batch, _ = where
-        table = Table(name, "Time a token, over that in float32 with a cache in place", pd.DataFrame(lines), NOTE)
-        yield View(name, f"What each measure gains, {machine}, {device}, batch {batch}", [], [table])
-        number += 1
+        if lines:
+            name = f"gains{number}"
+            table = Table(name, "Time a token, over that in float32 with a cache in place", pd.DataFrame(lines), NOTE)
+            yield View(name, f"What each measure gains, {machine}, {device}, batch {batch}", [], [table])
 
 
 def _lines(model: pd.DataFrame) -> Iterator[dict[str, str]]:

@@ -53,11 +53,11 @@ def _lines(part: pd.DataFrame, x: str, dashed: Sequence[str]) -> Iterator[Series
         line = line.sort_values([x, "batch"]).drop_duplicates(x)
         low, high = (list(line[edge] * 1e3) for edge in ("band_low", "band_high"))
         drawn_as = contenders.base(str(contender))
-        colour, label = COLOURS.get(drawn_as, drawn_as), contenders.named(str(contender))
+        colour, label = COLOURS.get(drawn_as, drawn_as), f"{contenders.named(str(contender))}{variant}"
         places, value = list(line[x]), list(line.value * 1e3)
         apart = [(at, 1e3 * y) for at, values in zip(places, line.apart, strict=True) for y in values]
         yield Series(
-            label if x == "context" else f"{label}{variant}",
+            label,
             colour,
             places,
             value,

@@ -333,3 +333,17 @@ def test_a_disturbed_race_reaches_no_goal_and_is_marked() -> None:
     assert all(list(series.crossed) == [True] for series in view.pictures[0].panels[0].series)
     both = goals.table(read([disturbed, raced({**seconds, "c": [1.25]})]))
     assert both is not None and both.frame.ratio[0] == "1.25 (1.25-1.25)"
+
+
+def test_a_token_against_context_is_a_line_a_contender() -> None:
+    def after(context: int, ours: float) -> Record:
+        return raced({"ours": [ours] * 3, "gemv": [1.0] * 3}, "peers", task="token", tokens=1, context=context)
+
+    (view,) = races.views(read([after(2048, 3.0), after(16, 2.0)]))
+    (picture,) = view.pictures
+    (panel,) = picture.panels
+    lines = {series.label: series for series in panel.series}  # type: ignore[union-attr]
+    assert panel.title == "RWKV-4 169M" and list(lines["ours"].x) == [16, 2048]
+    assert list(lines["ours"].y) == [2000, 3000] and lines["its weights times vectors"].dashed
+    (alone,) = races.views(read([after(16, 2.0)]))
+    assert not alone.pictures
