@@ -82,3 +82,12 @@ def test_the_context_is_one_at_which_there_are_several_batches() -> None:
     assert all("1,024 tokens of context" in picture.footer for picture in view.pictures)
     (panel,) = view.pictures[0].panels
     assert [list(series.x) for series in panel.series] == [[1, 8]], "of one that has no other batch nothing is drawn"  # type: ignore[union-attr]
+
+
+def test_the_context_is_that_of_most_models() -> None:
+    both = [of_batch(name, batch, 0.0) for name in ("rwkv4-169m", "pythia-160m", "opt-125m") for batch in (1, 8)]
+    for one in both[:4]:
+        one.samples["points"] = one.samples["points"][:1]
+    (view,) = batches.views(read(both))
+    assert "· 16 tokens of context" in view.pictures[0].footer, "one alone reaches 4,096"
+    assert len(view.pictures[0].panels[0].series) == 3  # type: ignore[union-attr]
