@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.speed import decode
+from bench.speed import decode, sweep
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.spec import LanguageModel
 from tests.checks import parity
@@ -133,3 +133,10 @@ def test_a_logit_that_is_not_finite_is_no_result() -> None:
         model.blocks[0].ffn.value.weight[0, 0] = torch.nan
     with pytest.raises(BadInput, match="not finite"):
         points(model)
+
+
+def test_beyond_what_one_pass_reads_the_steps_alone_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "ONE_PASS", 10)
+    for model in (small("pythia"), parity.make("small")):
+        assert [0 <= point["disagreement"] < 1e-4 for point in points(model)] == [True] * 4
+    assert points(small("mamba"))[-1]["disagreement"] is None, "which cannot go on by many tokens"
