@@ -10,6 +10,7 @@ from bench import cli
 from reports.records.store import Store
 from rwkv_core.errors import BadInput
 from tests import make
+from tests.make import measured_elsewhere
 from tests.reports import test_page
 from tests.reports.views import test_zeroshot
 from tests.reports.views.test_decode import record
@@ -36,7 +37,7 @@ def test_plan_and_dry_run_measure_nothing(
     store = tmp_path / "store"
     for arguments in (["plan"], ["run", "--dry-run"]):
         assert call(monkeypatch, *arguments, str(ROOT / "configs" / "inference-cpu.yaml"), "--store", str(store)) == 0
-        assert "116 cells, 116 to measure" in capsys.readouterr().out
+        assert "106 cells, 106 to measure" in capsys.readouterr().out
     assert not store.exists()
 
 
@@ -169,12 +170,15 @@ def test_advice_is_from_this_machine_or_says_whose(
 ) -> None:
     store = Store(tmp_path / "store")
     store.write(record("rwkv4-169m", 0.05))
+    store.write(measured_elsewhere(record("pythia-160m", 0.05), machine="Another CPU"))
     arguments = ["advise", "--context", "2000", "--memory", "16GB", "--from", str(tmp_path / "store")]
     assert call(monkeypatch, *arguments) == 0
     shown = capsys.readouterr().out
     assert "another machine" in shown and "RWKV-4 169M" in shown and "tasks, published)" in shown
-    monkeypatch.setattr("reports.records.provenance.machine_name", lambda accelerator: "Test CPU <2 cores>")
-    assert call(monkeypatch, *arguments) == 0 and "this machine." in capsys.readouterr().out
+    monkeypatch.setattr("reports.records.provenance.machine_name", lambda accelerator: "Another CPU")
+    assert call(monkeypatch, *arguments) == 0
+    shown = capsys.readouterr().out
+    assert "this machine." in shown and "Pythia 160M" in shown and "RWKV-4" not in shown
     for wrong, line in (
         (["--memory", "16"], "--memory '16': write a number and one of MB"),
         (["--device", "tpu"], "unknown device 'tpu'"),

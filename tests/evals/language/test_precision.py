@@ -1,5 +1,7 @@
 """How far fewer bits are from float32: nothing from itself, and what the definitions say of a model that is another."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,14 @@ def test_float32_is_itself(exact: LanguageModel) -> None:
     metrics, samples = precision.run(exact, device="cpu", **SMALL)
     assert metrics["agreement"] == 1 and metrics["kl"] == pytest.approx(0, abs=1e-12)
     assert metrics["loss"] == metrics["loss_float32"] and samples["kl"] and len(samples["loss"]) == 2
+
+
+def test_what_is_diverged_from_is_the_exact_one() -> None:
+    few, exact = (torch.tensor([[p, 1 - p]]).log() for p in (0.5, 0.9))
+    divergence, same = precision.apart(few, exact)
+    assert float(divergence) == pytest.approx(0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5), rel=1e-6)
+    assert bool(same) is True  # of two that are equally likely the first counts, as torch has it
+    assert not bool(precision.apart(few.flip(1), exact.flip(1))[1])
 
 
 @torch.inference_mode()
