@@ -21,11 +21,13 @@ SAMPLE = ("docs", "data")
 
 
 def variant(record: Record) -> str:
-    """What a label says of a model that is not at its best: by choice, or because its layers allow no better cache."""
+    """What a label says of a model that is not at its best: by choice, or because its layers allow no better."""
     if (model := record.cell.model) is None:
         return ""
     copied = "dynamic" in (model.cache, record.provenance.get("cache"))
-    return (" (eager)" if model.attention == "eager" else "") + (" (DynamicCache)" if copied else "")
+    eager, no_graph = model.attention == "eager", record.metrics.get("graphed") is False  # peers have a list of them
+    said = {"eager": eager, "DynamicCache": copied, "no graph": no_graph}
+    return "".join(f" ({text})" for text, holds in said.items() if holds)
 
 
 def weights(cell: Cell) -> str:

@@ -113,6 +113,17 @@ class Tree(NamedTuple):
     branches: tuple[int, ...] = ()
 
 
+class FixedStep(NamedTuple):
+    """One token after another with tensors that stay where they are, so that a CUDA graph can replay a step.
+
+    advance: a token of each row [B, 1] -> logits [B, V]; it changes what is carried. reset: what is carried is again
+    the state that the step was made of.
+    """
+
+    advance: Callable[[Any], Any]
+    reset: Callable[[], None]
+
+
 class LanguageModel(Protocol):
     """What a harness may ask of a model, RWKV and Transformers alike.
 
@@ -192,6 +203,12 @@ class LanguageModel(Protocol):
     def fork(self, state: Any) -> Any:
         """A state to go on from while `state` stays as it is: a copy where it has one size; of a cache one that shares
         its buffers, so that what one fork writes behind the tokens so far, the next overwrites. One is used at a time.
+        """
+        ...
+
+    def fixed(self, state: Any, steps: int) -> FixedStep | None:
+        """So many steps from `state` on, which stays as it is, in the form of FixedStep; of a cache with room for them
+        in its own buffers. None where a model has no such step.
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bench.instruments import disturbance
+from bench.instruments import cuda_graph, disturbance
 from bench.instruments.memory import return_freed_memory
 
 SHORTEST_S = 2e-2  # a sample repeats its call for about so long: wide vectors run slower in their first milliseconds
@@ -50,8 +50,8 @@ def race(
     if device == "cuda":
         for name in graphs:
             calls[f"{name} eager"] = calls.pop(name)
-            if (replay := _capture(contenders[name])) is not None:
-                calls[name] = replay
+            if (captured := cuda_graph.capture(contenders[name])) is not None:
+                calls[name] = captured.replay
                 graphed.append(name)
     clock = _cuda_seconds if device == "cuda" else _cpu_seconds
     once = {}
@@ -113,27 +113,3 @@ def _cuda_seconds(call: Call, repeats: int) -> float:
     end.record()
     torch.cuda.synchronize()
     return start.elapsed_time(end) / 1e3 / repeats
-
-
-def _capture(call: Call) -> Call | None:
-    """`call` as a graph that can be replayed; None where it waits for the device or allocates by itself."""
-    try:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                call()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = call()
-    except RuntimeError:
-        torch.cuda.synchronize()
-        return None
-    results = [x for x in (output if isinstance(output, tuple) else (output,)) if isinstance(x, torch.Tensor)]
-    for result in results:
-        result.fill_(torch.nan)
-    graph.replay()
-    if not all(result.isfinite().all() for result in results):
-        raise RuntimeError("a captured graph does not write its results")
-    return graph.replay

@@ -35,6 +35,7 @@ def run(
     batch: Annotated[int, AtLeast(1)] = 1,
     seed: Annotated[int, AtLeast(0)] = 0,
     process: Annotated[int, AtLeast(1)] = 1,
+    graph: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a context of random tokens in chunks; at each of several lengths time the prompt so far, and tokens more.
 
@@ -46,12 +47,13 @@ def run(
     batch: sequences at once.
     seed: of the random tokens.
     process: of several that do the same work, each a cell and a fresh process; what differs between them is noise.
+    graph: on CUDA replay a step as a CUDA graph, without the Python between its kernels, where a model allows that.
 
     Returns metrics (`bandwidth` in bytes and `operations` a second, which this device reached in this process; `ended`,
-    why the curve is shorter than was asked for) and samples: `points`, one a context (`first_token_seconds`,
-    `step_seconds` [repeats][steps], of both which repeats were disturbed, `joules` of each repeat, `state_bytes` of the
-    cache or state, what a chunk and a step take beyond it, and the `disagreement` of what was carried), and
-    `disturbance`.
+    why the curve is shorter than was asked for; on CUDA `graphed`, whether steps were a graph) and samples: `points`,
+    one a context (`first_token_seconds`, `step_seconds` [repeats][steps], of both which repeats were disturbed,
+    `joules` of each repeat, `state_bytes` of the cache or state, what a chunk and a step take beyond it, and the
+    `disagreement` of what was carried), and `disturbance`.
     """
     wanted = CONTEXTS.read(contexts)
     limit = model.spec.max_tokens
@@ -62,7 +64,8 @@ def run(
     generator = torch.Generator().manual_seed(seed)
     bound = min(VOCABULARY, model.spec.vocab_size)
     tokens = torch.randint(bound, (batch, reached[-1] + 1), generator=generator).to(device)
-    sweep = Sweep(model, device, tokens, steps, repeats, chunk if model.ragged else reached[-1])
+    chunk = chunk if model.ragged else reached[-1]
+    sweep = Sweep(model, device, tokens, steps, repeats, chunk, graph and device == "cuda")
     generate(model, tokens[:, :WARM_UP], WARM_UP)
     points: list[dict[str, Any]] = []
     try:
@@ -78,6 +81,7 @@ def run(
         "bandwidth": limits.bandwidth(device),
         "operations": limits.operations(device, sweep.dtype),
         **({"ended": ended} if ended else {}),
+        **({"graphed": sweep.graphed} if device == "cuda" else {}),
         **({"joules_missing": sweep.meter.missing} if sweep.meter.missing else {}),
     }
     return metrics, {"points": points, "disturbance": disturbance.joined(sweep.disturbed)}

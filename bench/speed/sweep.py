@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bench.instruments import clock, disturbance, memory
 from bench.instruments.energy import Meter
-from bench.speed import agreement
+from bench.speed import agreement, replayed
+from bench.speed.replayed import Replayed
 from rwkv_core import finite
 from rwkv_core.decode import generate, greedy
 from rwkv_core.load import free_memory
@@ -35,9 +36,13 @@ class _Filled(NamedTuple):
 class Sweep:
     """One pass over tokens [B, N + 1], N being the longest context."""
 
-    def __init__(self, model: LanguageModel, device: str, tokens: Tensor, steps: int, repeats: int, chunk: int) -> None:
+    def __init__(
+        self, model: LanguageModel, device: str, tokens: Tensor, steps: int, repeats: int, chunk: int, graph: bool
+    ) -> None:
         self.model, self.device, self.tokens = model, device, tokens
         self.steps, self.repeats, self.chunk = steps, repeats, chunk
+        self.graph = self.graphed = graph  # whether steps are replayed where they can be, and whether all were
+        self.replayed: Replayed | None = None
         self.meter = Meter(device)
         self.disturbed: list[dict[str, Any]] = []
         self.filled = _Filled(0, None, 0.0)
@@ -52,11 +57,14 @@ class Sweep:
             if context <= self.chunk or before.context < self.chunk:  # from nothing
                 before = _Filled(0, None, 0.0)
             room = context + self.steps if context < self.chunk else more
-            self.filled = before
+            self.filled, self.replayed = before, None  # which holds its cache
             first, first_disturbed = self._watched(
                 partial(self._fill, before, context, room), self.repeats if context <= self.chunk else 1
             )
             del before  # a cache that is longer now
+            if self.graph:
+                self.replayed = replayed.of(self.model, self.filled.state, self.steps, self.tokens[:, :1])
+                self.graphed &= self.replayed is not None
             timed, step_disturbed = self._watched(self._step, self.repeats)
             made, logits = timed[-1][2:]
             yield {
@@ -103,7 +111,10 @@ class Sweep:
         last logits [B, V].
         """
         context, last = self.filled.context, list[Tensor]()
+        model: Any = self.replayed or self.model
         state = self.model.fork(self.filled.state)
+        if self.replayed:
+            self.replayed.reset()
 
         def pick(logits: Tensor) -> Tensor:
             last[:] = [logits]
@@ -111,7 +122,7 @@ class Sweep:
 
         joules, started = self.meter.since(), clock.start(self.device)
         read = self.tokens[:, context : context + 1]
-        made = generate(self.model, read, self.steps, state=state, pick=pick, mark=started.mark)[0]
+        made = generate(model, read, self.steps, state=state, pick=pick, mark=started.mark)[0]
         marks = started.seconds()
         used = self.meter.since(joules)
         self.dtype = last[0].dtype

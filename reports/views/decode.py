@@ -169,6 +169,6 @@ def _table(part: pd.DataFrame, name: str) -> Table:
     return Table(name, "Time and memory at each context", pd.DataFrame(lines), note)
 
 
-APART = {"batch", "contexts", "process", "repeats"}
+APART = {"batch", "contexts", "graph", "process", "repeats"}
 COMPARED: dict[str, Kind] = {"step_s": "time", "first_token_s": "time", "state_bytes": "bytes", "peak_bytes": "bytes"}
 SECTION = Section(views, {"decode": Reading(rows, APART, compared=COMPARED)})

@@ -21,9 +21,9 @@ from rwkv_core.files import replaced
 from rwkv_core.fill import random_fill
 from rwkv_core.linear import hasten, outputs
 from rwkv_core.models import check_size, local, offline
-from rwkv_core.runtimes import hf_attention, hf_cache, hf_trees
+from rwkv_core.runtimes import hf_attention, hf_cache, hf_fixed, hf_trees
 from rwkv_core.runtimes.hf_cache import CacheState
-from rwkv_core.spec import ModelSpec, Tree
+from rwkv_core.spec import FixedStep, ModelSpec, Tree
 from rwkv_core.torch_model import TorchModel
 
 BUFFERS = {  # what the hub's older files hold beside the parameters, all of it computed from the configuration
@@ -137,6 +137,12 @@ class HFModel(TorchModel):
         if self.spec.recurrent:
             return None
         return CacheState(hf_cache.empty(self.causal.config, self.cache, tokens), None, 0)
+
+    def fixed(self, state: CacheState, steps: int) -> FixedStep | None:
+        """For models that take a mask and positions from outside; see LanguageModel."""
+        if not (hf_trees.served(self.causal) and self.cache == "preallocated" and state.mask is None):
+            return None
+        return hf_fixed.step(self.causal, state, steps)
 
     def fork(self, state: CacheState) -> CacheState:
         """A cache that shares the buffers of `state`, a copy of Mamba's state; see LanguageModel."""

@@ -1,4 +1,4 @@
-"""Attention of heads that share keys and values, on a CPU: the queries of one group are rows of one product.
+"""Attention of heads that share keys and values: the queries of one group are rows of one product.
 
 transformers copies keys and values for every query head where there is a mask, and torch's sdpa reads them once for
 each head; here both happen once for all heads of a group (grouped-query attention, arXiv:2305.13245).
@@ -24,7 +24,7 @@ def install(causal: Any) -> None:
     config = causal.config
     heads = getattr(config, "num_attention_heads", None)
     shared = getattr(config, "num_key_value_heads", None) not in (None, heads)
-    if shared and causal.device.type == "cpu" and config._attn_implementation == SDPA:
+    if shared and config._attn_implementation == SDPA:
         ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
         ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
         config._attn_implementation = NAME
@@ -37,7 +37,7 @@ def attention(
     batch, heads, tokens, width = query.shape
     groups = key.shape[1]
     each = heads // groups
-    if each == 1 or not _pays(tokens, key.shape[2], attention_mask):
+    if each == 1 or not _pays(query, key, attention_mask):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     mask = None if attention_mask is None else attention_mask.repeat(1, 1, each, 1)
     rows = query.reshape(batch, groups, each * tokens, width)
@@ -46,6 +46,11 @@ def attention(
     return mixed.view(batch, heads, tokens, width).transpose(1, 2).contiguous(), None
 
 
-def _pays(tokens: int, keys: int, mask: Tensor | None) -> bool:
-    """Without a mask several tokens attend causally, which rows of a group cannot say."""
-    return mask.shape[1] == 1 if mask is not None else tokens == 1 and keys >= MANY
+def _pays(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
+    """Without a mask several tokens attend causally, which rows of a group cannot say. On a GPU torch shares keys by
+    itself where there is none, and of several tokens with one nothing was measured.
+    """
+    single = query.shape[2] == 1
+    if mask is not None:
+        return mask.shape[1] == 1 and (query.is_cpu or single)
+    return query.is_cpu and single and key.shape[2] >= MANY

@@ -39,6 +39,22 @@ class PreallocatedLayer(DynamicLayer):
         self._buffers: tuple[Tensor, ...] = ()
         self._views: tuple[Tensor, ...] = ()
 
+    def room(self, capacity: int) -> tuple[Tensor, Tensor]:
+        """Keys and values with room for so many tokens [B, H, capacity, D], zero behind the used ones: the buffers, or
+        copies where they hold less.
+        """
+        if self._in_place() and capacity <= self.capacity:
+            keys, values = (buffer.narrow(2, 0, capacity) for buffer in self._buffers)
+        else:
+            keys, values = (_with_room(used, capacity) for used in (self.keys, self.values))
+        for part in (keys, values):
+            part[:, :, self.keys.shape[2] :] = 0.0  # a masked number counts nothing, but nothing times NaN is NaN
+        return keys, values
+
+    def _in_place(self) -> bool:
+        """Whether keys and values are the views of the buffers that the last write made."""
+        return bool(self._views) and self.keys is self._views[0] and self.values is self._views[1]
+
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
@@ -51,7 +67,7 @@ class PreallocatedLayer(DynamicLayer):
         used = (self.keys, self.values)
         begin, new = used[0].shape[2], key_states.shape[2]
         end = begin + new
-        inside = bool(self._views) and used[0] is self._views[0] and used[1] is self._views[1]
+        inside = self._in_place()
         if end > self.capacity:
             self.capacity = max(end, 2 * self.capacity) if inside else end
             inside = False

@@ -20,7 +20,7 @@ from rwkv_core.one_size import OneSizeState
 from rwkv_core.rwkv import checkpoint, version
 from rwkv_core.rwkv.rows import Rows, Trees
 from rwkv_core.rwkv.version import Version
-from rwkv_core.spec import ModelSpec, Tree
+from rwkv_core.spec import FixedStep, ModelSpec, Tree
 from rwkv_core.torch_model import TorchModel
 from rwkv_core.wkv.operator import FALLBACK
 
@@ -158,6 +158,21 @@ class RWKV(OneSizeState, TorchModel):
     def fork(self, state: State) -> State:
         """The same one, which no pass changes."""
         return state
+
+    def fixed(self, state: State, steps: int) -> FixedStep:
+        """Steps that write each new state over the one before; see LanguageModel."""
+        carried = [type(layer)(*(part.clone() for part in layer)) for layer in state]
+
+        def write(after: State) -> None:
+            old, new = ([part for layer in one for part in layer] for one in (carried, after))
+            torch._foreach_copy_(old, new)
+
+        def advance(token: Tensor) -> Tensor:
+            hidden, after = self.hidden(token, carried)
+            write(after)
+            return self.logits(hidden[:, -1])
+
+        return FixedStep(advance, lambda: write(state))
 
     def take(self, state: State, rows: Tensor) -> State:
         """The state of the given rows [N], repeated where `rows` repeats; see LanguageModel."""

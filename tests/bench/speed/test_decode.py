@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.instruments import cuda_graph
 from bench.speed import decode, sweep
 from rwkv_core.errors import BadInput, Unsupported
 from rwkv_core.spec import LanguageModel
@@ -112,6 +113,37 @@ def test_the_curve_ends_where_memory_does(monkeypatch: pytest.MonkeyPatch) -> No
     assert metrics["ended"] == "no memory for more than 16 tokens"
     with pytest.raises(MemoryError, match=r"of cache or state, .* free at 3 tokens of context"):
         decode.run(model, device="cpu", contexts="3", batch=100)
+
+
+def test_on_cuda_steps_are_replayed_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the graph, and the CPU for the device."""
+    replays: list[int] = []
+
+    def capture(call: Any, before: Any) -> cuda_graph.Captured:
+        before()
+        output = call()
+
+        def replay() -> None:
+            replays.append(1)
+            output.copy_(call())
+
+        return cuda_graph.Captured(replay, output)
+
+    monkeypatch.setattr(cuda_graph, "capture", capture)
+    monkeypatch.setattr("bench.instruments.disturbance.AGAIN", 0)
+    tokens = torch.randint(100, (2, 31), generator=torch.Generator().manual_seed(0))
+    for model in (parity.make("small"), small("pythia"), small("llama")):
+        made = []
+        for graph in (True, False):
+            swept = sweep.Sweep(model, "cpu", tokens, 4, 3, 8, graph)
+            replays.clear()
+            measured = list(swept.points([3, 8, 9, 30]))  # the logits are compared with those of one pass
+            assert len(replays) == (4 * 4 * 3 if graph else 0) and swept.graphed is graph
+            assert all(point["disagreement"] < 1e-4 for point in measured)
+            made.append(swept.replayed is not None)
+        assert made == [True, False]
+    swept = sweep.Sweep(small("bloom"), "cpu", tokens, 4, 3, 8, True)
+    assert len(list(swept.points([3, 8]))) == 2 and not swept.graphed
 
 
 @pytest.mark.parametrize("context", ["20", "3, 5000"])

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from reports.records.record import Record
 from reports.views import gains
 from reports.views.table import read
 from tests import make
+from tests.make import altered
 from tests.reports.views.test_decode import record
 
 
 def variant(
-    name: str, base: float, slope: float, dtype: str = "float32", cache: str = "preallocated"
+    name: str, base: float, slope: float, dtype: str = "float32", cache: str = "preallocated", **metrics: Any
 ) -> Iterator[Record]:
-    made = [record(name, base, slope, process=process) for process in (1, 2, 3)]
+    made = [record(name, base, slope, process=process, **metrics) for process in (1, 2, 3)]
     for one in made:
         assert one.cell.model is not None
         cell = replace(one.cell, dtype=dtype, model=replace(one.cell.model, cache=cache))
@@ -39,3 +41,16 @@ def test_each_measure_has_its_line_against_the_plain_one() -> None:
 
 def test_one_way_gains_nothing() -> None:
     assert not list(gains.views(read(list(variant("pythia-160m", 0.02, 0.0)))))
+
+
+def test_the_widest_type_is_the_plain_one_and_a_graph_is_a_measure() -> None:
+    records = [
+        *variant("pythia-160m", 0.02, 0.0, dtype="bfloat16", graphed=True),
+        *(altered(one, graph=False) for one in variant("pythia-160m", 0.04, 0.0, dtype="bfloat16", graphed=False)),
+        *variant("pythia-160m", 0.01, 0.0, dtype="int8", graphed=True),
+    ]
+    (view,) = gains.views(read(records))
+    (table,) = view.tables
+    assert "in bfloat16 with" in table.title
+    shown = {(line["model"], line["type"]): line["shortest, time"][:4] for line in table.frame.to_dict("records")}
+    assert shown == {("Pythia 160M (no graph)", "bfloat16"): "2.00", ("Pythia 160M", "int8"): "0.50"}

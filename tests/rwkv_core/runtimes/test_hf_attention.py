@@ -52,3 +52,12 @@ def test_it_is_transformers_attention(family: str, monkeypatch: pytest.MonkeyPat
 def test_what_shares_nothing_is_left_alone() -> None:
     assert small("pythia").causal.config._attn_implementation == hf_attention.SDPA
     assert small("bloom").causal.config._attn_implementation == "eager"
+
+
+def test_on_a_gpu_only_a_lone_token_with_a_mask_is_better_so() -> None:
+    """There torch shares keys by itself where there is no mask."""
+    key = torch.empty(1, 2, 3 * hf_attention.MANY, 8, device="meta")
+    for tokens, masked, expected in ((1, True, True), (5, True, False), (1, False, False), (5, False, False)):
+        query = torch.empty(1, 4, tokens, 8, device="meta")
+        mask = torch.empty(1, 1, tokens, key.shape[2], device="meta") if masked else None
+        assert hf_attention._pays(query, key, mask) is expected
