@@ -117,7 +117,7 @@ def _cell(where: str, name: str, one: Mapping[str, Any], contents: Contents) -> 
 
 
 def _model(where: str, one: Mapping[str, Any]) -> ModelSpec:
-    _choice(where, "attention", one["attention"], ("default", "eager"))
+    _choice(where, "attention", one["attention"], ("default", "transformers", "eager"))
     _choice(where, "cache", one["cache"], ("preallocated", "dynamic"))
     _choice(where, "runtime", one["runtime"], ("default", *RUNTIMES))
     kinds = {key: one[key] for key in ("attention", "cache")}

@@ -25,8 +25,12 @@ def variant(record: Record) -> str:
     if (model := record.cell.model) is None:
         return ""
     copied = "dynamic" in (model.cache, record.provenance.get("cache"))
-    eager, no_graph = model.attention == "eager", record.metrics.get("graphed") is False  # peers have a list of them
-    said = {"eager": eager, "DynamicCache": copied, "no graph": no_graph}
+    said = {
+        "eager": model.attention == "eager",
+        "transformers' attention": model.attention == "transformers",
+        "DynamicCache": copied,
+        "no graph": record.metrics.get("graphed") is False,  # peers have a list of them
+    }
     return "".join(f" ({text})" for text, holds in said.items() if holds)
 
 

@@ -21,11 +21,11 @@ class ModelSpec:
 
     repo: a hub repository, OWNER/NAME:FILE for one file of it, or "package:FOLDER" for one that lies in this package.
     weights: "pretrained" (of `repo`, at `revision`), "random:SEED" for timing, "fresh:SEED" to be trained, or a path to
-    a checkpoint file or folder. attention: "default" (the fastest kind that the family offers in transformers) or
-    "eager". cache: "preallocated" (keys and values are written in place) or "dynamic" (transformers' DynamicCache,
-    which copies all of them at every token). runtime: who computes it, one of runtimes.RUNTIMES; without one the
-    architecture's. parameters counts every tensor once, tied ones too. trained_on: "pocket" where the pretrained
-    weights come from the pocket world's text.
+    a checkpoint file or folder. attention: "default" (the fastest that there is), "transformers" (as transformers does
+    it) or "eager". cache: "preallocated" (keys and values are written in place) or "dynamic" (transformers'
+    DynamicCache, which copies all of them at every token). runtime: who computes it, one of runtimes.RUNTIMES; without
+    one the architecture's. parameters counts every tensor once, tied ones too. trained_on: "pocket" where the
+    pretrained weights come from the pocket world's text.
     """
 
     name: str

@@ -17,7 +17,7 @@ from rwkv_core.decode import generate
 from rwkv_core.errors import Unsupported, out_of_memory
 from rwkv_core.spec import LanguageModel
 
-VERSION = 1
+VERSION = 2  # of 2 on: chunks of 1,024 tokens, attention of a chunk without a mask and of a token in C
 
 CONTEXTS = Numbers(1)
 VOCABULARY = 50_000  # the same tokens fit every family's
@@ -31,7 +31,7 @@ def run(
     contexts: Annotated[str, CONTEXTS] = "16, 128, 512, 1024, 2048, 4096, 8192",
     steps: Annotated[int, AtLeast(3)] = 16,
     repeats: Annotated[int, AtLeast(3)] = 3,
-    chunk: Annotated[int, AtLeast(1)] = 512,
+    chunk: Annotated[int, AtLeast(1)] = 1024,
     batch: Annotated[int, AtLeast(1)] = 1,
     seed: Annotated[int, AtLeast(0)] = 0,
     process: Annotated[int, AtLeast(1)] = 1,

@@ -21,8 +21,7 @@ QUANTITIES = {"step_s": "a token", "first_token_s": "the first token"}
 NOTE = (
     "Ratios of the medians, in brackets what the extremes of both sides allow; below 1 the first is faster. ahead "
     "from: the context from which on the first is faster for good, between two stops taken as straight; in brackets, "
-    "from where on some repeats allow it, and from where on all do. > : not up to there. ≤ : at all that was measured. "
-    "Prompts are read in pieces; in one piece the first token of a Transformer can come sooner."
+    "from where on some repeats allow it, and from where on all do. > : not up to there. ≤ : at all that was measured."
 )
 
 

@@ -171,4 +171,4 @@ def _table(part: pd.DataFrame, name: str) -> Table:
 
 APART = {"batch", "contexts", "graph", "process", "repeats"}
 COMPARED: dict[str, Kind] = {"step_s": "time", "first_token_s": "time", "state_bytes": "bytes", "peak_bytes": "bytes"}
-SECTION = Section(views, {"decode": Reading(rows, APART, compared=COMPARED)})
+SECTION = Section(views, {"decode": Reading(rows, APART, oldest=2, compared=COMPARED)})

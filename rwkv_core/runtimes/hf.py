@@ -45,7 +45,8 @@ class HFModel(TorchModel):
         self.spec = spec
         self.causal = causal.eval()
         hasten(self.causal)
-        hf_attention.install(self.causal)
+        if spec.attention == "default":
+            hf_attention.install(self.causal)
         self.source = source
         self.revision = getattr(causal.config, "_commit_hash", None)
         self.layout = ""
@@ -245,7 +246,7 @@ def _unknown(report: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def _attention(spec: ModelSpec) -> dict[str, str]:
-    return {} if spec.attention == "default" else {"attn_implementation": spec.attention}
+    return {"attn_implementation": "eager"} if spec.attention == "eager" else {}
 
 
 def _longest(past: int, new: int, mask: Tensor | None, lengths: Tensor | None) -> int:

@@ -1,33 +1,51 @@
-"""Attention of heads that share keys and values: the queries of one group are rows of one product.
+"""Attention of transformers' models as this suite runs it: torch's fused one where that is at its best, and other ways
+to the same numbers where it is not.
 
-transformers copies keys and values for every query head where there is a mask, and torch's sdpa reads them once for
-each head; here both happen once for all heads of a group (grouped-query attention, arXiv:2305.13245).
+On a CPU a chunk behind tokens so far needs no mask, and the next token's attention is in C (rwkv_core.attention). Heads
+that share keys and values (arXiv:2305.13245), for which transformers copies these where there is a mask, are rows of
+one product.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from rwkv_core import attention as on_cpu
+
 SDPA = "sdpa"  # transformers' name of torch's fused attention
-NAME = "grouped sdpa"  # among transformers' kinds of attention
-MANY = 4096  # keys, from which on one token is faster so: fewer groups than heads share the threads less evenly
+NAME = "sdpa or C"  # among transformers' kinds of attention
 
 
 def install(causal: Any) -> None:
-    """Let transformers' model attend so, where its heads share keys and torch's fused attention is what it has."""
-    config = causal.config
-    heads = getattr(config, "num_attention_heads", None)
-    shared = getattr(config, "num_key_value_heads", None) not in (None, heads)
-    if shared and config._attn_implementation == SDPA:
+    """Let transformers' model attend so, where torch's fused attention is what it has; on a GPU nothing is gained where
+    heads share nothing.
+    """
+    heads = getattr(causal.config, "num_attention_heads", None)
+    shared = getattr(causal.config, "num_key_value_heads", None) not in (None, heads)
+    if causal.config._attn_implementation == SDPA and (shared or causal.device.type == "cpu"):
         ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
-        ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
-        config._attn_implementation = NAME
+        ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, mask)
+        causal.config._attn_implementation = NAME
+
+
+def mask(**asked: Any) -> Tensor | None:
+    """What transformers' interface wants: the mask [B, 1, T, S] of a pass; None where it is causal and nothing more, of
+    the last tokens of all.
+    """
+    if torch.device(asked["device"]).type == "cpu" and not torch.is_grad_enabled():
+        plain = asked["mask_function"] is causal_mask_function and asked["attention_mask"] is None
+        ends = asked["q_offset"] + asked["q_length"] == asked["kv_length"] and not asked["kv_offset"]
+        if plain and ends and asked["allow_is_causal_skip"]:
+            return None
+    masked: Tensor | None = sdpa_mask(**asked)
+    return masked
 
 
 def attention(
@@ -35,22 +53,21 @@ def attention(
 ) -> tuple[Tensor, None]:
     """query [B, H, T, D], key and value [B, G, S, D], mask [B, 1, T, S] -> [B, T, H, D], as transformers' interface."""
     batch, heads, tokens, width = query.shape
-    groups = key.shape[1]
-    each = heads // groups
-    if each == 1 or not _pays(query, key, attention_mask):
+    groups, keys = key.shape[1:3]
+    scale = options.get("scaling") or width**-0.5
+    if attention_mask is None and on_cpu.next_token_served(query, key, value):
+        return on_cpu.next_token(query, key, value, scale).transpose(1, 2), None
+    if attention_mask is None and query.is_cpu and 1 < tokens < keys:
+        return on_cpu.chunk(query, key, value, scale).transpose(1, 2).contiguous(), None
+    if heads == groups or attention_mask is None or not _pays(query, attention_mask):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    mask = None if attention_mask is None else attention_mask.repeat(1, 1, each, 1)
+    each = heads // groups
     rows = query.reshape(batch, groups, each * tokens, width)
-    dropout, scale = options.get("dropout", 0.0), options.get("scaling")
-    mixed = F.scaled_dot_product_attention(rows, key, value, mask, dropout, scale=scale)
+    repeated = attention_mask.repeat(1, 1, each, 1)
+    mixed = F.scaled_dot_product_attention(rows, key, value, repeated, options.get("dropout", 0.0), scale=scale)
     return mixed.view(batch, heads, tokens, width).transpose(1, 2).contiguous(), None
 
 
-def _pays(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
-    """Without a mask several tokens attend causally, which rows of a group cannot say. On a GPU torch shares keys by
-    itself where there is none, and of several tokens with one nothing was measured.
-    """
-    single = query.shape[2] == 1
-    if mask is not None:
-        return mask.shape[1] == 1 and (query.is_cpu or single)
-    return query.is_cpu and single and key.shape[2] >= MANY
+def _pays(query: Tensor, attention_mask: Tensor) -> bool:
+    """Whether heads that share keys become rows: of several tokens on a GPU that was not measured."""
+    return attention_mask.shape[1] == 1 and (query.is_cpu or query.shape[2] == 1)

@@ -13,12 +13,18 @@ from tests.reports.views.test_decode import record
 
 
 def variant(
-    name: str, base: float, slope: float, dtype: str = "float32", cache: str = "preallocated", **metrics: Any
+    name: str,
+    base: float,
+    slope: float,
+    dtype: str = "float32",
+    cache: str = "preallocated",
+    attention: str = "default",
+    **metrics: Any,
 ) -> Iterator[Record]:
     made = [record(name, base, slope, process=process, **metrics) for process in (1, 2, 3)]
     for one in made:
         assert one.cell.model is not None
-        cell = replace(one.cell, dtype=dtype, model=replace(one.cell.model, cache=cache))
+        cell = replace(one.cell, dtype=dtype, model=replace(one.cell.model, cache=cache, attention=attention))
         yield make.record(cell, one.metrics, one.samples)
 
 
@@ -35,8 +41,8 @@ def test_each_measure_has_its_line_against_the_plain_one() -> None:
     assert set(frame.index) == {("Pythia 160M", "int8"), ("Pythia 160M (DynamicCache)", "float32")}
     int8, copied = frame.loc[("Pythia 160M", "int8")], frame.loc[("Pythia 160M (DynamicCache)", "float32")]
     assert (int8.shortest, int8.longest) == ("16", "4,096")
-    assert int8["shortest, time"].startswith("0.50") and int8["longest, time"].startswith("0.75")
-    assert copied["shortest, time"].startswith("~ 1.00") and copied["longest, time"].startswith("1.50")
+    assert int8["a token, shortest"].startswith("0.50") and int8["a token, longest"].startswith("0.75")
+    assert copied["a token, shortest"].startswith("~ 1.00") and copied["a token, longest"].startswith("1.50")
 
 
 def test_one_way_gains_nothing() -> None:
@@ -51,6 +57,19 @@ def test_the_widest_type_is_the_plain_one_and_a_graph_is_a_measure() -> None:
     ]
     (view,) = gains.views(read(records))
     (table,) = view.tables
-    assert "in bfloat16 with" in table.title
-    shown = {(line["model"], line["type"]): line["shortest, time"][:4] for line in table.frame.to_dict("records")}
+    assert "in bfloat16 at" in table.title
+    shown = {(line["model"], line["type"]): line["a token, shortest"][:4] for line in table.frame.to_dict("records")}
     assert shown == {("Pythia 160M (no graph)", "bfloat16"): "2.00", ("Pythia 160M", "int8"): "0.50"}
+
+
+def test_both_times_are_told_at_contexts_that_have_both() -> None:
+    (slow, *others) = variant("pythia-160m", 0.02, 0.0, attention="transformers")
+    for one in (slow, *others):
+        for point in one.samples["points"]:
+            point["first_token_seconds"] = [2 * seconds for seconds in point["first_token_seconds"]]
+        one.samples["points"][-1]["step_disturbed"] = [True] * 3
+    (view,) = gains.views(read([*variant("pythia-160m", 0.02, 0.0), slow, *others]))
+    (line,) = view.tables[0].frame.to_dict("records")
+    assert line["model"] == "Pythia 160M (transformers' attention)"
+    assert (line["shortest"], line["longest"]) == ("16", "1,024")
+    assert line["the first token, longest"].startswith("2.00") and line["a token, longest"].startswith("~ 1.00")

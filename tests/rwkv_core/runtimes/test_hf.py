@@ -7,11 +7,12 @@ import torch
 
 from rwkv_core.errors import Unsupported
 from rwkv_core.load import load
-from rwkv_core.runtimes import hf_trees
+from rwkv_core.runtimes import hf_attention, hf_trees
 from rwkv_core.runtimes.hf import HFModel
 from rwkv_core.spec import ModelSpec, Tree
 from tests.rwkv_core import trees
 
+OURS = hf_attention.NAME
 SMALL = {
     "pythia": {
         "model_type": "gpt_neox",
@@ -135,7 +136,7 @@ def test_learned_positions_end(family: str) -> None:
         model.hidden(torch.zeros(1, 1, dtype=torch.long), state)
 
 
-@pytest.mark.parametrize("family,kind", [("pythia", "sdpa"), ("opt", "sdpa"), ("bloom", "eager"), ("gpt-neo", "eager")])
+@pytest.mark.parametrize("family,kind", [("pythia", OURS), ("opt", OURS), ("bloom", "eager"), ("gpt-neo", "eager")])
 def test_the_kind_of_attention_that_ran_is_recorded_and_can_be_eager(
     family: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +151,7 @@ def test_the_kind_of_attention_that_ran_is_recorded_and_can_be_eager(
     for model, expected in ((small(family), kind), (eager, "eager")):
         calls.clear()
         model.hidden(torch.zeros(1, 4, dtype=torch.long))
-        assert (model.attention, bool(calls)) == (expected, expected == "sdpa")
+        assert (model.attention, bool(calls)) == (expected, expected != "eager")
 
 
 @pytest.mark.parametrize("part", [1, 6, 256], ids=lambda part: f"{part} at once")
@@ -178,4 +179,4 @@ def test_trees_do_not_reach_beyond_learned_positions() -> None:
     trees.check(model, [Tree(60, (4, 4, 4)), Tree(64)])
     with pytest.raises(Unsupported, match="64 learned positions; 65 tokens"):
         model.read(torch.zeros(70, dtype=torch.long), [Tree(60, (4, 5, 1))])
-    assert model.causal.config._attn_implementation == "sdpa"
+    assert model.causal.config._attn_implementation == OURS
