@@ -130,7 +130,8 @@ def _picture(
     part: pd.DataFrame, name: str, footer: str, metric: str, title: str, x_title: str, unit: str, scale: float
 ) -> Picture:
     panels = []
-    for size, chosen in curves.classes(part[part.metric == metric].sort_values("tokens", kind="stable")):
+    points = part[part.metric == metric].sort_values(["at_best", "tokens"], ascending=[False, True], kind="stable")
+    for size, chosen in curves.classes(points):
         series = []
         for label, one in chosen.groupby("label", sort=False):
             x, y = list(one.tokens), list(one.value / scale)

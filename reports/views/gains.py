@@ -45,6 +45,7 @@ def views(results: Results) -> Iterator[View]:
 def _lines(model: pd.DataFrame, widest: str) -> Iterator[dict[str, str]]:
     """A line for each way in which a model was measured beside the plain one, at the ends of what both reached."""
     plain = model[(model["dtype"] == widest) & model.at_best].set_index(["metric", "tokens"])
+    plain = plain[~plain.index.duplicated()]  # of several that something else tells apart the first
     for (dtype, label), other in model.groupby(["dtype", "label"], sort=False):
         other = other.set_index(["metric", "tokens"])
         both = {*plain.index} & {*other.index}

@@ -32,7 +32,7 @@ def pooled(frame: pd.DataFrame) -> pd.DataFrame:
     value = [*work, "metric", "tokens"]
     frame = frame[frame.disturbed == frame.groupby(value, dropna=False).disturbed.transform("min")]
     frame = frame.sort_values(["measured_at", "process"], kind="stable")
-    latest = frame.groupby([*work, "process"], dropna=False).cell.transform("last")
+    latest = frame.groupby([*value, "process"], dropna=False).cell.transform("last")
     frame = frame[frame.cell == latest]
     processes = frame.groupby(value, dropna=False).process.transform("nunique")
     cell = frame.groupby(work, dropna=False).cell.transform("first")

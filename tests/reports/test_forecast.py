@@ -124,8 +124,8 @@ def test_beyond_the_measured_contexts_the_sentence_says_so() -> None:
 
 
 def test_what_was_left_out_of_real_records_is_reckoned() -> None:
-    """Of each model in the gallery every context but the shortest is left out in turn, so that it lies between others or
-    beyond them, and reckoned from the rest: half of what is said is at most a tenth off.
+    """Of each model in the gallery every context but the shortest is left out in turn, so that it lies between others
+    or beyond them, and reckoned from the rest: half of what is said is at most a tenth off.
     """
     stores = [folder / "records" for folder in sorted((documents.ROOT / "reports" / "gallery").iterdir())]
     frame = pooled(read(page.read(stores)[0]).frame("decode"))

@@ -14,7 +14,7 @@ from reports.views.processes import pooled
 from reports.views.table import read
 from rwkv_core import models
 from tests import make
-from tests.make import altered
+from tests.make import altered, measured_elsewhere
 
 CONTEXTS = (16, 1024, 4096)
 GB = 1e9
@@ -144,6 +144,14 @@ def test_repeats_that_were_disturbed_are_left_out_where_others_were_not() -> Non
     assert (values.repeats["step_s"], values.processes["step_s"]) == (5, 2), "of the second process none is left"
     assert not values.disturbed["step_s"]
     assert values.processes["first_token_s"] == 3, "which nothing disturbed"
+
+
+def test_cells_of_other_contexts_are_one_curve_of_what_was_measured_last() -> None:
+    long, short = record("pythia-160m", 0.05), altered(record("pythia-160m", 0.03), contexts="16")
+    short.samples["points"] = short.samples["points"][:1]
+    frame = pooled(read([long, measured_elsewhere(short, measured_at="2099-01-01T00:00:00+00:00")]).frame("decode"))
+    steps = frame[frame.metric == "step_s"].set_index("tokens").value
+    assert steps.to_dict() == pytest.approx({16: 0.03, 1024: 0.05, 4096: 0.05})
 
 
 def test_a_curve_that_ends_says_why() -> None:
