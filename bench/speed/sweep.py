@@ -13,7 +13,6 @@ from torch import Tensor
 from bench.instruments import clock, disturbance, memory
 from bench.instruments.energy import Meter
 from bench.speed import agreement, replayed
-from bench.speed.replayed import Replayed
 from rwkv_core import finite
 from rwkv_core.decode import generate, greedy
 from rwkv_core.load import free_memory
@@ -42,7 +41,7 @@ class Sweep:
         self.model, self.device, self.tokens = model, device, tokens
         self.steps, self.repeats, self.chunk = steps, repeats, chunk
         self.graph = self.graphed = graph  # whether steps are replayed where they can be, and whether all were
-        self.replayed: Replayed | None = None
+        self.replayed: replayed.Replayed | None = None
         self.meter = Meter(device)
         self.disturbed: list[dict[str, Any]] = []
         self.filled = _Filled(0, None, 0.0)

@@ -70,6 +70,15 @@ def test_a_largest_score_that_comes_last_or_first_is_the_largest() -> None:
 
 @needs_c
 @torch.inference_mode()
+def test_scores_far_below_zero_count_as_any_others() -> None:
+    query, _, value = draw((1, 2, 2, 700, 16), 1)
+    key = -40 * query.expand(1, 2, 700, 16).contiguous()
+    y = attention.next_token(query, key, value, 1.0)
+    torch.testing.assert_close(y, value.mean(2, keepdim=True), rtol=0, atol=1e-5)
+
+
+@needs_c
+@torch.inference_mode()
 @pytest.mark.parametrize("place", [3, 290, 699])
 def test_what_is_no_number_reaches_its_heads_and_no_others(place: int) -> None:
     for which in (0, 1):

@@ -23,11 +23,11 @@ def models() -> list[Any]:
 
 def steps(model: Any, state: Any) -> list[Tensor]:
     """The logits after each of the last tokens, as generation has them."""
-    found = []
+    logits = []
     for token in TOKENS[:, READ:].split(1, 1):
         hidden, state = model.hidden(token, state)
-        found.append(model.logits(hidden[:, -1]))
-    return found
+        logits.append(model.logits(hidden[:, -1]))
+    return logits
 
 
 @torch.inference_mode()
@@ -35,10 +35,10 @@ def steps(model: Any, state: Any) -> list[Tensor]:
 @pytest.mark.parametrize("room", [0, 40], ids=["copied", "in place"])
 def test_steps_are_those_of_the_model(model: Any, room: int) -> None:
     _, state = model.hidden(TOKENS[:, :READ], model.reserve(room))
+    wanted = steps(model, model.fork(state))
     for layer in getattr(getattr(state, "cache", None), "layers", ()):
         for buffer in layer._buffers:  # memory that was another's
             buffer[:, :, READ:] = torch.nan
-    wanted = steps(model, model.fork(state))
     fixed = model.fixed(state, STEPS)
     token = TOKENS[:, :1].clone()
     for _ in range(2):
@@ -67,6 +67,7 @@ def test_nothing_moves_from_step_to_step(model: Any, monkeypatch: pytest.MonkeyP
     for token in TOKENS[:, READ:].split(1, 1):
         fixed.advance(token)
     layers = model.spec.layers
+    assert not seen or seen[0][2] == state.cache.layers[0]._buffers[0].data_ptr(), "the cache's own memory"
     assert [seen[i : i + layers] for i in range(0, len(seen), layers)] == [seen[:layers]] * (len(seen) // layers)
     assert bool(seen) is not model.spec.recurrent and model.held_bytes(state) == before
 

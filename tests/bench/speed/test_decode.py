@@ -8,6 +8,8 @@ import torch
 from bench.instruments import cuda_graph
 from bench.speed import decode, sweep
 from rwkv_core.errors import BadInput, Unsupported
+from rwkv_core.load import load
+from rwkv_core.models import find
 from rwkv_core.spec import LanguageModel
 from tests.checks import parity
 from tests.rwkv_core.runtimes.test_hf import small
@@ -144,6 +146,19 @@ def test_on_cuda_steps_are_replayed_where_they_can_be(monkeypatch: pytest.Monkey
         assert made == [True, False]
     swept = sweep.Sweep(small("bloom"), "cpu", tokens, 4, 3, 8, True)
     assert len(list(swept.points([3, 8]))) == 2 and not swept.graphed
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("family", ["rwkv4", "rwkv7", "pythia", "opt", "llama"])
+def test_a_captured_step_is_the_step(family: str) -> None:
+    """Its logits are compared with those of one pass."""
+    ours = family.startswith("rwkv")
+    spec = find(f"pocket-{family}", weights="random:0") if ours else small(family).spec
+    metrics, samples = decode.run(
+        load(spec, device="cuda"), device="cuda", contexts="16, 40", steps=4, chunk=24, batch=2
+    )
+    assert metrics["graphed"] and all(point["disagreement"] < 1e-3 for point in samples["points"])
 
 
 @pytest.mark.parametrize("context", ["20", "3, 5000"])
