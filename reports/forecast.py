@@ -52,13 +52,19 @@ class Forecast:
 
     def memory(self, context: int, batch: int) -> float:
         """Bytes of weights, of caches or states, and of what a chunk or a step takes beyond them; the latter two grow
-        with the batch.
+        with the batch. A chunk takes no more in a context beyond it, unless more was measured there.
         """
-        nearest = min(self.batches, key=lambda measured: abs(measured - batch))
-        rows = self.rows[self.rows.batch == nearest]
-        stored = float(rows[rows.metric == "parameter_bytes"].value.iloc[0])
-        beyond = sum(_along(rows[rows.metric == metric], context) for metric in ("state_bytes", "working_bytes"))
-        return stored + beyond * batch / nearest
+        stored = float(self.rows[self.rows.metric == "parameter_bytes"].value.iloc[0])
+        chunk = self.rows[self.rows.metric == "chunk_tokens"].value.max()
+        within = context if chunk < self.longest_measured else min(context, chunk)
+        state, working = (self._a_sequence(metric, batch) for metric in ("state_bytes", "working_bytes"))
+        return stored + batch * (_along(state, context) + _along(working, within))
+
+    def _a_sequence(self, metric: str, batch: int) -> pd.DataFrame:
+        """A value at each context, of one sequence of the nearest batch that was measured there."""
+        rows = self.rows[self.rows.metric == metric]
+        rows = rows.assign(value=rows.value / rows.batch, far=(rows.batch - batch).abs())
+        return rows.sort_values("far", kind="stable").drop_duplicates("tokens")
 
     def longest(self, bytes_: float, batch: int) -> float:
         """The most tokens of context that so much memory holds; inf where it does not depend on them, 0 where not one
@@ -104,7 +110,7 @@ class Forecast:
         return f"measured: {' and '.join(why)}"
 
 
-def _along(points: pd.DataFrame, context: int) -> float:
+def _along(points: pd.DataFrame, context: float) -> float:
     """A value between measured contexts, or beyond them as it grew between the last two."""
     points = points.sort_values("tokens")
     x, y = points.tokens.to_numpy(float), points.value.to_numpy(float)

@@ -59,6 +59,7 @@ def _rows(record: Record) -> Iterator[Row]:
     weights = metrics["parameter_bytes"] - spec.lookup_bytes(record.cell.dtype, record.cell.device)
     for name in ("parameter_bytes", "bandwidth", "operations"):
         yield {"metric": name, "value": metrics[name]}
+    yield {"metric": "chunk_tokens", "value": record.cell.params["chunk"]}
     operations = 2 * batch * (metrics["parameters"] - spec.lookup_parameters)
     for point in record.samples["points"]:
         at = point["context_tokens"]

@@ -87,6 +87,30 @@ def test_memory_is_weights_caches_and_what_is_worked_with() -> None:
     assert ours.longest(8 * GB, 1) == math.inf and ours.longest(0.1 * GB, 1) == 0
 
 
+def test_a_chunk_takes_no_more_in_a_context_beyond_it() -> None:
+    short = record("rwkv4-169m", 0.05)
+    del short.samples["points"][2:]
+    for point in short.samples["points"]:
+        point["chunk_bytes"] = point["context_tokens"] << 20
+    spec = short.cell.model
+    assert spec is not None and short.samples["points"][-1]["context_tokens"] <= short.cell.params["chunk"]
+    known = Forecast(frame(short))
+    assert known.memory(10**6, 1) == pytest.approx(4 * spec.parameters + spec.state_bytes(10**6) + (1024 << 20))
+    assert known.longest(8 * GB, 1) == math.inf and known.longest(1.5 * GB, 1) < 1024
+
+
+def test_caches_of_a_long_context_count_in_a_batch_that_was_measured_in_a_short_one() -> None:
+    alone, many = record("pythia-160m", 0.02), altered(record("pythia-160m", 0.05), batch=32)
+    del many.samples["points"][1:]
+    for point in many.samples["points"]:
+        point["state_bytes"] *= 32
+        point["chunk_bytes"] *= 32
+    spec = alone.cell.model
+    assert spec is not None
+    expected = 4 * spec.parameters + spec.state_bytes(32768, batch=40) + 40 * (3 << 20)
+    assert Forecast(frame(alone, many)).memory(32768, 40) == pytest.approx(expected)
+
+
 def answered(question: Question, rows: pd.DataFrame, **quality: str) -> tuple[pd.DataFrame, list[str]]:
     shown, *sentences = advice.answer(rows, question, quality)
     assert isinstance(shown, Table) and all(isinstance(one, str) for one in sentences)

@@ -42,7 +42,7 @@ def record(
     ]
     facts = {"parameters": spec.parameters, "parameter_bytes": 4 * spec.parameters}
     facts |= {"bandwidth": 10 * GB, "operations": 100 * GB, **metrics}
-    params = {"contexts": ", ".join(map(str, CONTEXTS)), "batch": 1, "steps": 4, "process": process}
+    params = {"contexts": ", ".join(map(str, CONTEXTS)), "batch": 1, "chunk": 1024, "steps": 4, "process": process}
     return make.record(make.cell("decode", spec, params, version=2), facts, {"points": points})
 
 
