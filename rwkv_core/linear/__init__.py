@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkv_core.linear.matrix import Int8Matrix
-from rwkv_core.linear.products import product, serves
+from rwkv_core.linear.products import lacks_arithmetic, product, serves
 
 
 def linear(x: Tensor, weight: Tensor | Int8Matrix, bias: Tensor | None = None) -> Tensor:
@@ -21,6 +21,17 @@ def linear(x: Tensor, weight: Tensor | Int8Matrix, bias: Tensor | None = None) -
     if serves(x, weight, bias):
         return product(x, weight, bias=bias)
     return F.linear(x, weight, bias)
+
+
+def matmul(x: Tensor, weight: Tensor) -> Tensor:
+    """x W, as torch's function of this name, for matrices of low rank, which are kept as they multiply.
+
+    x [..., N, I]; weight [..., I, O]. Returns [..., N, O]. Numbers in bfloat16 are multiplied in float32, and the
+    result rounded, on a processor without arithmetic in bfloat16.
+    """
+    if lacks_arithmetic(x, weight):
+        return (x.float() @ weight.float()).to(x.dtype)
+    return x @ weight
 
 
 class Linear(nn.Linear):

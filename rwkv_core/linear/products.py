@@ -26,9 +26,14 @@ def serves(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     if weight.numel() < FEWEST or not weight.is_contiguous() or not fits(x, weight.shape, bias):
         return False
     few = x.numel() <= MOST[x.dtype] * weight.shape[1]
-    if x.dtype == torch.bfloat16 and _multiplies_bfloat16():
+    if x.dtype == torch.bfloat16 and not lacks_arithmetic(x, weight):
         return False
     return LIBRARY.loaded is not None if few else x.dtype != torch.float32
+
+
+def lacks_arithmetic(x: Tensor, weight: Tensor) -> bool:
+    """Whether both are in bfloat16 on a processor without arithmetic in it, where torch multiplies one by one."""
+    return plain(x, torch.bfloat16) and plain(weight, torch.bfloat16) and not _multiplies_bfloat16()
 
 
 def fits(x: Tensor, shape: torch.Size, bias: Tensor | None) -> bool:

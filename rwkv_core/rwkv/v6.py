@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rwkv_core.linear import linear
+from rwkv_core.linear import linear, matmul
 from rwkv_core.rwkv import heads, layouts, v4, v5
 from rwkv_core.rwkv.mixing import squared_relu_
 from rwkv_core.rwkv.rows import Rows
@@ -68,7 +68,7 @@ class TimeMix(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, None]:
         """x [B, T, C] or [B, C] -> output like x, the input to shift in next, the state, and nothing shared."""
         x_w, x_k, x_v, x_r, x_g = self._mixed(x, last, rows)
-        decay = self.time_decay.view(-1) + torch.tanh(x_w @ self.time_decay_w1) @ self.time_decay_w2
+        decay = self.time_decay.view(-1) + matmul(torch.tanh(matmul(x_w, self.time_decay_w1)), self.time_decay_w2)
         w = -torch.exp(decay.float().clamp(max=LARGEST_LOG_RATE))
         inputs = (
             linear(x_r, self.receptance.weight),
@@ -86,8 +86,8 @@ class TimeMix(nn.Module):
         """The input of the decay, key, value, receptance and gate: x + (shifted - x)(maa + its low-rank part)."""
         groups, rank, _ = self.time_maa_w2.shape
         (x_x,) = rows.mix(x, last, (self.time_maa_x,))
-        hidden = torch.tanh(x_x @ self.time_maa_w1)
-        parts = torch.bmm(hidden.view(-1, groups, rank).transpose(0, 1), self.time_maa_w2)
+        hidden = torch.tanh(matmul(x_x, self.time_maa_w1))
+        parts = matmul(hidden.view(-1, groups, rank).transpose(0, 1), self.time_maa_w2)
         fixed = (self.time_maa_w, self.time_maa_k, self.time_maa_v, self.time_maa_r, self.time_maa_g)  # the order of w2
         return rows.mix(x, last, fixed, parts=parts)
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkv_core.fill import orthogonal
-from rwkv_core.linear import linear
+from rwkv_core.linear import linear, matmul
 from rwkv_core.rwkv import heads, layouts, v5
 from rwkv_core.rwkv.mixing import squared_relu_
 from rwkv_core.rwkv.rows import Rows
@@ -83,12 +83,12 @@ class TimeMix(nn.Module):
         if first is None:
             first = v
         else:
-            share = torch.sigmoid_(self.v0.view(-1) + x_v @ self.v1 @ self.v2)
+            share = torch.sigmoid_(self.v0.view(-1) + matmul(matmul(x_v, self.v1), self.v2))
             v = torch.lerp(v, first, share.to(v.dtype))  # under autocast the share is in float32
-        decay = self.w0.view(-1) + torch.tanh(next(mixed) @ self.w1) @ self.w2
+        decay = self.w0.view(-1) + matmul(torch.tanh(matmul(next(mixed), self.w1)), self.w2)
         w = FASTEST * torch.sigmoid_(decay.float())
-        rate = torch.sigmoid_(self.a0.view(-1) + next(mixed) @ self.a1 @ self.a2)
-        gate = torch.sigmoid_(next(mixed) @ self.g1) @ self.g2
+        rate = torch.sigmoid_(self.a0.view(-1) + matmul(matmul(next(mixed), self.a1), self.a2))
+        gate = matmul(torch.sigmoid_(matmul(next(mixed), self.g1)), self.g2)
         # In float32: half precision has no 1e-12 to divide a key of zeros by.
         kk = F.normalize(heads.split((k * self.k_k.view(-1)).float(), self.heads), dim=-1).to(k.dtype)
         k = k * torch.addcmul(1 - self.k_a.view(-1), rate, self.k_a.view(-1))

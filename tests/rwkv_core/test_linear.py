@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rwkv_core.linear import Int8Matrix, linear, products
+from rwkv_core.linear import Int8Matrix, linear, matmul, products
 from rwkv_core.runtimes.transformers_rwkv import TransformersRWKV, converted
 from rwkv_core.spec import LanguageModel
 from tests.checks import parity
@@ -205,3 +208,35 @@ def test_every_family_multiplies_so(monkeypatch: pytest.MonkeyPatch, calls: list
         expected = model.logits(model.hidden(token)[0])
     assert len(torch_calls) == len(calls)
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+class Products(TorchDispatchMode):
+    """The types in which torch multiplied matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+            self.types.append(args[1].dtype)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("has", [False, True])
+@pytest.mark.parametrize("shapes", [((3, 5, 70), (70, 9)), ((2, 3, 70), (2, 70, 9))])
+def test_bfloat16_is_multiplied_in_float32_where_it_has_no_arithmetic(
+    has: bool, shapes: tuple[tuple[int, ...], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_multiplies_bfloat16", lambda: has)
+    x, weight = (one.bfloat16() for one in draw(*shapes))
+    with Products() as multiplied:
+        y = matmul(x, weight)
+    assert multiplied.types == [torch.bfloat16 if has else torch.float32]
+    exact = x.double() @ weight.double()
+    assert y.dtype == torch.bfloat16
+    assert ((y - exact).abs() <= BOUND * exact.abs().max() + ROUNDING * exact.abs()).all()
+    wanted = weight.clone().requires_grad_()
+    with Products() as multiplied:
+        matmul(x, wanted).sum().backward()
+    assert multiplied.types[0] == torch.bfloat16 and wanted.grad is not None, "torch keeps what gradients need"
