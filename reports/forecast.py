@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+GROWING = ("state_bytes", "working_bytes")  # with the context and the batch
+
 
 class Estimate(NamedTuple):
     """A value with what it may be at least and at most; why it lies outside what was measured, empty inside."""
@@ -36,11 +38,14 @@ class Forecast:
         self.batches = sorted(int(batch) for batch in rows[rows.metric == "step_s"].batch.unique())
         if not self.batches:
             raise ValueError("no step was measured")
+        self.stored = self._only("parameter_bytes")
+        self.chunk = self._only("chunk_tokens")
+        self.longest_measured = int(rows[rows.metric == "step_s"].tokens.max())  # tokens of context
+        columns = ["tokens", "batch", "value"]
+        self.points = {name: rows[rows.metric == name][columns].to_numpy(float) for name in GROWING}
 
-    @property
-    def longest_measured(self) -> int:
-        """Tokens of context."""
-        return int(self.rows[self.rows.metric == "step_s"].tokens.max())
+    def _only(self, metric: str) -> float:
+        return float(self.rows[self.rows.metric == metric].value.max())
 
     def step(self, context: int, batch: int) -> Estimate:
         """Seconds of a token of each sequence."""
@@ -54,17 +59,15 @@ class Forecast:
         """Bytes of weights, of caches or states, and of what a chunk or a step takes beyond them; the latter two grow
         with the batch. A chunk takes no more in a context beyond it, unless more was measured there.
         """
-        stored = float(self.rows[self.rows.metric == "parameter_bytes"].value.iloc[0])
-        chunk = self.rows[self.rows.metric == "chunk_tokens"].value.max()
-        within = context if chunk < self.longest_measured else min(context, chunk)
-        state, working = (self._a_sequence(metric, batch) for metric in ("state_bytes", "working_bytes"))
-        return stored + batch * (_along(state, context) + _along(working, within))
+        within = context if self.chunk < self.longest_measured else min(context, self.chunk)
+        state, working = (self._a_sequence(metric, batch) for metric in GROWING)
+        return self.stored + batch * (_along(state, context) + _along(working, within))
 
-    def _a_sequence(self, metric: str, batch: int) -> pd.DataFrame:
-        """A value at each context, of one sequence of the nearest batch that was measured there."""
-        rows = self.rows[self.rows.metric == metric]
-        rows = rows.assign(value=rows.value / rows.batch, far=(rows.batch - batch).abs())
-        return rows.sort_values("far", kind="stable").drop_duplicates("tokens")
+    def _a_sequence(self, metric: str, batch: int) -> dict[float, float]:
+        """Bytes at each context, of one sequence of the nearest batch that was measured there."""
+        points = self.points[metric]
+        farthest_first = points[np.argsort(-np.abs(points[:, 1] - batch), kind="stable")]
+        return {tokens: value / of for tokens, of, value in farthest_first.tolist()}
 
     def longest(self, bytes_: float, batch: int) -> float:
         """The most tokens of context that so much memory holds; inf where it does not depend on them, 0 where not one
@@ -110,10 +113,9 @@ class Forecast:
         return f"measured: {' and '.join(why)}"
 
 
-def _along(points: pd.DataFrame, context: float) -> float:
+def _along(points: dict[float, float], context: float) -> float:
     """A value between measured contexts, or beyond them as it grew between the last two."""
-    points = points.sort_values("tokens")
-    x, y = points.tokens.to_numpy(float), points.value.to_numpy(float)
+    x, y = zip(*sorted(points.items()), strict=True)
     if context <= x[-1] or len(x) == 1:
         return float(np.interp(context, x, y))
     return float(y[-1] + max(0.0, (y[-1] - y[-2]) / (x[-1] - x[-2])) * (context - x[-1]))
