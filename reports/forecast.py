@@ -38,14 +38,11 @@ class Forecast:
         self.batches = sorted(int(batch) for batch in rows[rows.metric == "step_s"].batch.unique())
         if not self.batches:
             raise ValueError("no step was measured")
-        self.stored = self._only("parameter_bytes")
-        self.chunk = self._only("chunk_tokens")
-        self.longest_measured = int(rows[rows.metric == "step_s"].tokens.max())  # tokens of context
+        largest = rows.groupby("metric")[["value", "tokens"]].max()
+        self.stored, self.chunk = (float(largest.value[name]) for name in ("parameter_bytes", "chunk_tokens"))
+        self.longest_measured = int(largest.tokens["step_s"])  # tokens of context
         columns = ["tokens", "batch", "value"]
         self.points = {name: rows[rows.metric == name][columns].to_numpy(float) for name in GROWING}
-
-    def _only(self, metric: str) -> float:
-        return float(self.rows[self.rows.metric == metric].value.max())
 
     def step(self, context: int, batch: int) -> Estimate:
         """Seconds of a token of each sequence."""

@@ -26,7 +26,7 @@ def serves(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     if weight.numel() < FEWEST or not weight.is_contiguous() or not fits(x, weight.shape, bias):
         return False
     few = x.numel() <= MOST[x.dtype] * weight.shape[1]
-    if x.dtype == torch.bfloat16 and not lacks_arithmetic(x, weight):
+    if x.dtype == torch.bfloat16 and _multiplies_bfloat16():
         return False
     return LIBRARY.loaded is not None if few else x.dtype != torch.float32
 
