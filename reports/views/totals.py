@@ -22,9 +22,15 @@ def picture(pairs: Sequence[Pair], name: str, footer: str) -> Picture | None:
 
 
 def _map(pair: Pair) -> HeatMap | None:
-    prompts = sorted({*_curve(pair.one, "step_s").index} & {*_curve(pair.other, "step_s").index})
+    one, other = Curves(pair.one), Curves(pair.other)
+    prompts = sorted({*one.step.index} & {*other.step.index})
     percent = [
-        [_percent(pair, int(prompt), made) if prompt + made <= prompts[-1] else None for prompt in prompts]
+        [
+            100 * one.total(int(prompt), made) / other.total(int(prompt), made)
+            if prompt + made <= prompts[-1]
+            else None
+            for prompt in prompts
+        ]
         for made in reversed(GENERATED)
     ]
     if all(value is None for line in percent for value in line):
@@ -35,19 +41,15 @@ def _map(pair: Pair) -> HeatMap | None:
     return HeatMap(title, "tokens of the prompt", "tokens generated", names, made_names, percent, ratios=True)
 
 
-def _percent(pair: Pair, prompt: int, made: int) -> float:
-    one, other = (total(rows, prompt, made) for rows in (pair.one, pair.other))
-    return 100 * one / other
+class Curves:
+    """One model's medians by tokens of context: seconds to the first token, and a step."""
 
+    def __init__(self, rows: pd.DataFrame) -> None:
+        self.first, self.step = (
+            rows[rows.metric == metric].set_index("tokens").value.sort_index() for metric in ("first_token_s", "step_s")
+        )
 
-def total(rows: pd.DataFrame, prompt: int, made: int) -> float:
-    """Seconds until `made` tokens are there after a prompt: of the first, and of each step at its context."""
-    first, step = _curve(rows, "first_token_s"), _curve(rows, "step_s")
-    contexts = np.arange(prompt, prompt + made - 1)
-    steps = np.interp(contexts, step.index, step)
-    return float(np.interp(prompt, first.index, first) + steps.sum())
-
-
-def _curve(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
-    """Medians by tokens of context."""
-    return rows[rows.metric == metric].set_index("tokens").value.sort_index()
+    def total(self, prompt: int, made: int) -> float:
+        """Seconds until `made` tokens are there after a prompt: of the first, and of each step at its context."""
+        steps = np.interp(np.arange(prompt, prompt + made - 1), self.step.index, self.step)
+        return float(np.interp(prompt, self.first.index, self.first) + steps.sum())

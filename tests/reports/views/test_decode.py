@@ -168,11 +168,11 @@ def test_each_batch_and_type_has_its_section() -> None:
 
 def test_totals_are_the_first_token_and_the_steps_behind_it() -> None:
     rows = read([theirs()[0]]).frame("decode")
-    assert totals.total(rows, 16, 1) == pytest.approx(0.016)
+    assert totals.Curves(rows).total(16, 1) == pytest.approx(0.016)
     steps = sum(0.025 + 0.025 / 2048 * n for n in range(1024, 1024 + 99))
-    assert totals.total(rows, 1024, 100) == pytest.approx(1.024 + steps)
+    assert totals.Curves(rows).total(1024, 100) == pytest.approx(1.024 + steps)
     (view,) = decode.views(read([*ours(), *theirs()]))
     panel = view.pictures[-1].panels[0]
     assert panel.ratios and panel.title == "RWKV-4 169M / Pythia 160M"  # type: ignore[union-attr]
     lowest = panel.percent[-1]  # type: ignore[union-attr]
-    assert lowest[-1] is None and lowest[0] == pytest.approx(100 * (0.016 + 15 * 0.05) / totals.total(rows, 16, 16))
+    assert lowest[-1] is None and lowest[0] == pytest.approx(100 * (0.016 + 15 * 0.05) / totals.Curves(rows).total(16, 16))
