@@ -23,21 +23,21 @@ def picture(pairs: Sequence[Pair], name: str, footer: str) -> Picture | None:
 
 def _map(pair: Pair) -> HeatMap | None:
     one, other = Curves(pair.one), Curves(pair.other)
-    prompts = sorted({*one.step.index} & {*other.step.index})
+    contexts = sorted({*one.step.index} & {*other.step.index})
+    prompts = [int(prompt) for prompt in contexts if prompt + GENERATED[0] <= contexts[-1]]
+    if not prompts:
+        return None
+    lengths = [made for made in reversed(GENERATED) if prompts[0] + made <= contexts[-1]]
     percent = [
         [
-            100 * one.total(int(prompt), made) / other.total(int(prompt), made)
-            if prompt + made <= prompts[-1]
-            else None
+            100 * one.total(prompt, made) / other.total(prompt, made) if prompt + made <= contexts[-1] else None
             for prompt in prompts
         ]
-        for made in reversed(GENERATED)
+        for made in lengths
     ]
-    if all(value is None for line in percent for value in line):
-        return None
     title = f"{pair.one.label.iloc[0]} / {pair.other.label.iloc[0]}"
     names = [numbers.tick(prompt) for prompt in prompts]
-    made_names = [str(made) for made in reversed(GENERATED)]
+    made_names = [str(made) for made in lengths]
     return HeatMap(title, "tokens of the prompt", "tokens generated", names, made_names, percent, ratios=True)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from reports.draw import numbers
 from reports.records.record import Record
 from reports.sentences import of_page
 from reports.statistics.crossing import Point, crossing
@@ -175,4 +176,6 @@ def test_totals_are_the_first_token_and_the_steps_behind_it() -> None:
     panel = view.pictures[-1].panels[0]
     assert panel.ratios and panel.title == "RWKV-4 169M / Pythia 160M"  # type: ignore[union-attr]
     lowest = panel.percent[-1]  # type: ignore[union-attr]
-    assert lowest[-1] is None and lowest[0] == pytest.approx(100 * (0.016 + 15 * 0.05) / totals.Curves(rows).total(16, 16))
+    assert lowest[0] == pytest.approx(100 * (0.016 + 15 * 0.05) / totals.Curves(rows).total(16, 16))
+    assert all(column[-1] for column in zip(*panel.percent, strict=True))  # type: ignore[union-attr]
+    assert numbers.tick(max(rows.tokens)) not in panel.x_names, "no token is known behind the longest context"  # type: ignore[union-attr]
