@@ -16,7 +16,7 @@ from reports.records.record import Record
 from reports.results import Results
 from reports.statistics.bands import spread
 from reports.views import crossings, curves, totals
-from reports.views.processes import on, pooled
+from reports.views.processes import BETWEEN, on, pooled
 from reports.views.view import Section, View, disturbed_note, eager_note, parts, timed
 from rwkv_core.dtypes import DTYPES
 
@@ -28,7 +28,8 @@ SHOWN = {  # picture: metric, title, x, unit, what its values are divided by
 }
 TEXT = (
     "A context of random tokens is read once, in chunks; at each stop some tokens are generated from the same cache or "
-    "state, so that a point is what a token takes at that context. Every family carries its cache or state."
+    "state, so that a point is what a token takes at that context. Every family carries its cache or state. "
+    f"{BETWEEN.capitalize()}: hence several processes."
 )
 BOUND = (
     "share of the bound: the least time that this device could take, over the time taken. It is that of reading "

@@ -11,7 +11,7 @@ from reports.statistics.bands import spread
 
 FEW = 3  # of fewer nothing is said without a caution
 BETWEEN = "times of the same work differ more between processes than between repeats of one"
-ONE_PROCESS = f"Each model ran in fewer than three processes, and {BETWEEN}."
+ONE_PROCESS = "Fewer than three processes of each: the spread may be larger than shown."
 WHERE = ["machine", "device", "dtype", "threads", "batch", "weights", "prompt_tokens"]
 
 

@@ -117,7 +117,7 @@ def test_a_difference_inside_the_spread_is_none() -> None:
 
 def test_one_process_is_said_to_be_one() -> None:
     (view,) = decode.views(read([ours()[0], theirs()[0]]))
-    assert "fewer than three processes" in " ".join(of_page([view.comparisons])[0])
+    assert "Fewer than three processes" in " ".join(of_page([view.comparisons])[0])
 
 
 def test_what_was_disturbed_is_compared_with_nothing() -> None:
