@@ -7,6 +7,7 @@ apart; RWKV's prompts begin with a newline (the last two are evals/ask's).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -90,11 +91,14 @@ def load(name: str, data: str, protocol: Protocol, docs: int = 0) -> Any:
     try:  # here, because they take seconds to import
         import datasets
         from lm_eval.tasks import TaskManager
+        from lm_eval.utils import env as templates
     except ImportError as error:
         raise BadInput(f"lm-eval cannot be imported ({error}); pip install 'lm-eval>=0.4.13'") from error
 
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of its own tasks' defaults
+    if not hasattr(templates.from_string, "cache_info"):  # else each is compiled anew for every item
+        templates.from_string = functools.cache(templates.from_string)
 
     folder = local_folder(data, name)
     path = local_file(folder) if folder else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval import utils as lm_eval_utils
 from lm_eval.api.model import LM
 
 from evals.ask.asker import Asker
@@ -244,6 +245,21 @@ def test_the_exact_strings_and_tokens(name: str, protocol: Any, tmp_path: Path, 
         stripped = sent[0][0].rstrip()
         assert context == found.encode(stripped).ids
         assert context + continuation == found.encode(sent[0][0] + sent[0][1]).ids
+
+
+def test_a_template_is_compiled_once_whatever_the_number_of_items(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tasks.load("piqa", "pocket", "v0.4")
+    lm_eval_utils.env.from_string.cache_clear()  # type: ignore[attr-defined]
+    compiled: list[str] = []
+    compile_template = lm_eval_utils.env.compile
+    monkeypatch.setattr(
+        lm_eval_utils.env, "compile", lambda source, *args: compiled.append(source) or compile_template(source, *args)
+    )
+    loaded = tasks.load("piqa", "pocket", "v0.4")
+    texts = [loaded.doc_to_text(doc) for doc in tasks.items(loaded, 5)]
+    assert len(set(texts)) == 5 and compiled and len(compiled) == len(set(compiled))
 
 
 def test_only_rwkv_has_the_authors_newline(tokenizer: Path) -> None:
