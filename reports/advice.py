@@ -17,9 +17,11 @@ from reports.views import crossings, curves
 from reports.views.families import compared
 
 MODEL = ["label", "dtype", "weights"]
+FARTHEST = 4  # times the longest measured context; beyond it the noise of short ones decides
 NOTE = (
     "Medians of what was measured, in brackets the least and the largest; ~ : not measured at this context and batch, "
-    "but reckoned from what was, as the last column says. 12 tasks: the mean of the zero-shot scores."
+    f"but reckoned from what was, as the last column says, up to {FARTHEST} times the longest measured context. "
+    "12 tasks: the mean of the zero-shot scores."
 )
 
 
@@ -61,7 +63,10 @@ class _Candidate:
         if question.context > self.most_tokens:
             return f"has {numbers.count(self.most_tokens)} positions"
         needed = self.forecast.memory(question.context, question.batch)
-        return f"needs {needed / 1e9:.1f} GB" if needed > question.memory else ""
+        if needed > question.memory:
+            return f"needs {needed / 1e9:.1f} GB"
+        longest = self.forecast.longest_measured
+        return f"measured to {numbers.count(longest)} tokens" if question.context > FARTHEST * longest else ""
 
 
 def answer(frame: pd.DataFrame, question: Question, quality: Mapping[str, str]) -> Iterator[Table | str]:

@@ -136,15 +136,21 @@ def test_the_fastest_that_fits_comes_first() -> None:
 
 
 def test_what_does_not_fit_says_why() -> None:
-    table, sentences = answered(Question(32768, 1, 1 * GB), three())
-    assert table.fits[OPT] == "has 2,048 positions" and table.fits[PYTHIA].startswith("needs 3.1 GB")
+    table, sentences = answered(Question(16384, 1, 1 * GB), three())
+    assert table.fits[OPT] == "has 2,048 positions" and table.fits[PYTHIA].startswith("needs 1.9 GB")
     assert table.fits[RWKV] == "yes" and not sentences
     assert table["ms a token"][RWKV].startswith("~") and "contexts of 16 to 4,096" in table.measured[RWKV]
 
 
 def test_beyond_the_measured_contexts_the_sentence_says_so() -> None:
-    _, sentences = answered(Question(32768, 1, 16 * GB), three())
+    _, sentences = answered(Question(16384, 1, 16 * GB), three())
     assert all("beyond 4,096 tokens reckoned" in one for one in sentences) and len(sentences) == 1
+
+
+def test_far_beyond_the_measured_contexts_nothing_is_reckoned() -> None:
+    table, sentences = answered(Question(4 * 4096 + 1, 1, 16 * GB), three())
+    assert list(table.fits[[RWKV, PYTHIA]]) == ["measured to 4,096 tokens"] * 2 and not sentences
+    assert "ms a token" not in table
 
 
 def test_what_was_left_out_of_real_records_is_reckoned() -> None:
