@@ -37,7 +37,7 @@ def test_plan_and_dry_run_measure_nothing(
     store = tmp_path / "store"
     for arguments in (["plan"], ["run", "--dry-run"]):
         assert call(monkeypatch, *arguments, str(ROOT / "configs" / "inference-cpu.yaml"), "--store", str(store)) == 0
-        assert "108 cells, 108 to measure" in capsys.readouterr().out
+        assert "132 cells, 132 to measure" in capsys.readouterr().out
     assert not store.exists()
 
 

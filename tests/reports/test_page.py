@@ -159,7 +159,7 @@ def test_the_sentence_is_the_same_whoever_wins(records: list[Record]) -> None:
         (view,) = inference.views(read([record("rwkv4-169m", step=ours), record("opt-125m", step=theirs)]))
         ((time, held),) = of_page([view.comparisons])
         assert f"RWKV-4 169M (up to 250 M), time of 64 tokens: {words}" in time and "OPT 125M" in time
-        assert "cache or state at 79 tokens: smaller than OPT 125M" in held and "fewer than three processes" in time
+        assert "cache or state at 79 tokens: smaller than OPT 125M" in held and "Fewer than three processes" in time
 
 
 def test_a_fixed_length_is_the_longest_that_all_have() -> None:
