@@ -247,9 +247,7 @@ def test_the_exact_strings_and_tokens(name: str, protocol: Any, tmp_path: Path, 
         assert context + continuation == found.encode(sent[0][0] + sent[0][1]).ids
 
 
-def test_a_template_is_compiled_once_whatever_the_number_of_items(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_template_is_compiled_once_whatever_the_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks.load("piqa", "pocket", "v0.4")
     lm_eval_utils.env.from_string.cache_clear()  # type: ignore[attr-defined]
     compiled: list[str] = []
